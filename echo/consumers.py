@@ -1,0 +1,72 @@
+"""The consumer of the original program: it echoes, and closes with the client's code."""
+
+from collections.abc import Awaitable
+from contextlib import suppress
+from inspect import iscoroutinefunction
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+from channels.consumer import AsyncConsumer
+
+from echo.conf import conf
+from echo.groups import Member, get_groups
+
+PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
+REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
+BINARY = "[object ArrayBuffer]"  # what JavaScript makes of binary data in a string
+
+
+class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
+    """One connection of an object: in the object's group, each text answered by `reply`.
+
+    Its receive loop is its own: Channels' dispatch costs a thread hop, two tasks and a
+    channel for each message or connection. Override `reply`; wrap it in `counted` to count.
+    """
+
+    def reply(self, text: str) -> str | None | Awaitable[str | None]:
+        """Return the answer to a text, or None for no answer. May be an `async def`.
+
+        Runs on the event loop. A binary message is given as "[object ArrayBuffer]".
+        """
+        return PREFIX + text
+
+    @property
+    def name(self) -> str:
+        """The object of this connection: the route's argument `name`, or the default object."""
+        arguments = self.scope.get("url_route", {}).get("kwargs", {})
+        return str(arguments.get("name", conf.ECHO_DEFAULT_OBJECT))
+
+    async def __call__(
+        self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        self.scope: Any = scope
+        await receive()  # websocket.connect
+        member = Member(send)
+        groups = get_groups()
+        name = self.name
+        try:
+            await groups.join(name, member)
+            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+            member.start()
+            code = await self._answer(receive, send)
+        finally:
+            groups.leave(name, member)
+        # A server that has closed already refuses: OSError in the ASGI spec 2.4, RuntimeError
+        # in uvicorn.
+        with suppress(OSError, RuntimeError):
+            await send({"type": "websocket.close", "code": code, "reason": REASON})
+
+    async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> int:
+        """Answer each message until the connection ends, and return the code of its end."""
+        reply: Any = self.reply
+        awaits = iscoroutinefunction(reply)
+        while True:
+            event: Any = await receive()
+            if event["type"] == "websocket.disconnect":
+                return int(event.get("code") or 1005)
+            text = event.get("text")
+            answer = reply(BINARY if text is None else text)
+            if awaits:
+                answer = await answer
+            if answer is not None:
+                await send({"type": "websocket.send", "text": answer, "bytes": None})

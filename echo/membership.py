@@ -1,0 +1,132 @@
+"""Keeps the channel layer's idea of this process's groups right, while the layer comes and goes.
+
+The layer may fail, hang or restart: connections never notice. It is tried again with
+growing delays, and told of every group anew.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Set
+from typing import Any
+
+from channels.layers import get_channel_layer
+
+from echo.names import group_name
+
+logger = logging.getLogger(__name__)
+
+JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for the layer at the most
+CALL_TIMEOUT = 5.0  # seconds until a call to the layer counts as failed
+FIRST_RETRY = 0.1  # seconds, doubled at each failure
+LAST_RETRY = 5.0  # seconds
+# Layers forget a membership a day after it began (their `group_expiry`), so it is renewed.
+RENEWAL = 3600.0  # seconds
+AT_ONCE = 100  # calls to the layer
+
+
+class Membership:
+    """This process's memberships in the groups of the layer, on one event loop.
+
+    `wanted` is a live view of the names that have connections here. What is told to the
+    layer is decided by who is there at that moment, never by who came or went: so the order
+    in which connections come and go cannot confuse it.
+    """
+
+    def __init__(self, wanted: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
+        self._wanted = wanted
+        self._deliver = deliver
+        self._joined: set[str] = set()
+        self._changed: dict[str, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def update(self, name: str) -> None:
+        """Return when the layer knows of the group, or after JOIN_TIMEOUT, or if it is down."""
+        if name in self._joined and name not in self._changed:
+            return
+        known = self._change(name)
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._run())
+        if not self._failures:
+            await asyncio.wait([known], timeout=JOIN_TIMEOUT)
+
+    def forget(self, name: str) -> None:
+        """Have the layer told, in its own time, that nobody is left."""
+        if name in self._joined:
+            self._change(name)
+
+    def _change(self, name: str) -> "asyncio.Future[None]":
+        if name not in self._changed:
+            self._changed[name] = asyncio.get_running_loop().create_future()
+        self._wake.set()
+        return self._changed[name]
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._serve()
+            except* Exception as errors:
+                self._failed(errors)
+            delay = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10))
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+
+    async def _serve(self) -> None:
+        """Receive and keep the memberships with a new channel, until the layer fails."""
+        layer: Any = get_channel_layer()
+        async with asyncio.timeout(CALL_TIMEOUT):
+            channel = await layer.new_channel("echo")
+        self._joined.clear()
+        for name in self._wanted:
+            self._change(name)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._receive(layer, channel))
+            tasks.create_task(self._keep(layer, channel))
+
+    async def _receive(self, layer: Any, channel: str) -> None:
+        while True:
+            message = await layer.receive(channel)
+            self._deliver(message["name"], message["event"])
+
+    async def _keep(self, layer: Any, channel: str) -> None:
+        while True:
+            while names := list(self._changed)[:AT_ONCE]:
+                async with asyncio.timeout(CALL_TIMEOUT), asyncio.TaskGroup() as calls:
+                    for name in names:
+                        calls.create_task(self._tell(layer, channel, name))
+                self._succeeded()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(RENEWAL):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._joined.clear()
+                for name in self._wanted:
+                    self._change(name)
+
+    async def _tell(self, layer: Any, channel: str, name: str) -> None:
+        wanted = name in self._wanted
+        if wanted and name not in self._joined:
+            await layer.group_add(group_name(name), channel)
+            self._joined.add(name)
+        elif not wanted and name in self._joined:
+            await layer.group_discard(group_name(name), channel)
+            self._joined.discard(name)
+        if wanted == (name in self._wanted):  # not changed again meanwhile
+            self._changed.pop(name).set_result(None)
+
+    def _failed(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if not self._failures:
+            logger.warning("The channel layer fails; it is tried again until it works: %r", error)
+        self._failures += 1
+        for waiting in self._changed.values():
+            waiting.set_result(None)
+        self._changed.clear()  # all names are told anew
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            logger.warning("The channel layer works again.")
+        self._failures = 0

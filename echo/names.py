@@ -1,0 +1,40 @@
+"""Which names an object may have, and the channel-layer group that belongs to a name."""
+
+import unicodedata
+from hashlib import sha256
+
+from echo.exceptions import InvalidName
+
+MAX_NAME_BYTES = 128
+
+
+def check_name(name: str) -> str:
+    """Return the name itself if an object may have it.
+
+    1 to 128 bytes of UTF-8, no control characters, no slash. Raises
+    InvalidName, with the rule that is broken.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(f"The name {name!r} is not UTF-8.") from None
+    if not 1 <= size <= MAX_NAME_BYTES:
+        raise InvalidName(f"A name has 1 to {MAX_NAME_BYTES} bytes of UTF-8; this one has {size}.")
+    # ASCII is the common case: one C call instead of a look at each character.
+    if not (name.isascii() and name.isprintable()) and any(map(_is_control, name)):
+        raise InvalidName(f"The name {name!r} has a control character.")
+    if "/" in name:
+        raise InvalidName(f"The name {name!r} has a slash.")
+    return name
+
+
+def group_name(name: str) -> str:
+    """Return the channel-layer group of the object: legal for every layer, whatever the name.
+
+    Channels allows ASCII letters, digits, `-`, `_`, `.` and under 100 characters.
+    """
+    return f"echo.{sha256(name.encode()).hexdigest()}"
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"

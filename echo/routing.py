@@ -1,0 +1,78 @@
+"""The WebSocket side of `echo.urls`."""
+
+from typing import Any, cast
+
+from asgiref.typing import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    HTTPScope,
+    WebSocketScope,
+)
+from channels.routing import URLRouter
+from django.core.asgi import get_asgi_application
+from django.urls import URLPattern, path, re_path
+
+from echo.answers import can_answer
+from echo.conf import conf
+from echo.consumers import EchoConsumer
+from echo.counting import counted
+
+
+def _default_or_named(scope: WebSocketScope) -> str:
+    arguments = cast(dict[str, Any], scope)["url_route"]["kwargs"]
+    return str(arguments.get("name", conf.ECHO_DEFAULT_OBJECT))
+
+
+_echo = counted(EchoConsumer.as_asgi(), by=_default_or_named)
+
+websocket_urlpatterns: list[URLPattern] = [
+    path("websocket", _echo),
+    path("<str:name>/websocket", _echo),
+]
+
+
+def as_websocket_application(
+    routes: list[URLPattern] = websocket_urlpatterns, http: ASGI3Application | None = None
+) -> ASGI3Application:
+    """Return the WebSocket application of a site: its routes, and an answer for every other path.
+
+    A handshake on a path without a route gets what the same request gets without
+    `Upgrade`, from `http` (by default Django's own application).
+    """
+    answer = AnswerAsHTTP(http or get_asgi_application())
+    return cast(ASGI3Application, URLRouter([*routes, re_path("", answer)]))
+
+
+class AnswerAsHTTP:
+    """An ASGI application that answers a handshake as plain HTTP would be answered."""
+
+    def __init__(self, http: ASGI3Application) -> None:
+        self.http = http
+
+    async def __call__(
+        self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        await receive()  # websocket.connect
+        if not can_answer(scope):
+            await send({"type": "websocket.close", "code": 1008, "reason": "No such path."})
+            return
+
+        async def http_receive() -> Any:
+            if requests:
+                return requests.pop()
+            await receive()  # websocket.disconnect: nothing else can come before an answer
+            return {"type": "http.disconnect"}
+
+        async def http_send(event: Any) -> None:
+            await send({**event, "type": f"websocket.{event['type']}"})
+
+        requests = [{"type": "http.request", "body": b"", "more_body": False}]
+        await self.http(_as_http(scope), http_receive, http_send)
+
+
+def _as_http(scope: WebSocketScope) -> HTTPScope:
+    """Return the scope of the same request without its upgrade."""
+    same = {key: value for key, value in scope.items() if key not in ("subprotocols", "url_route")}
+    scheme = "https" if scope.get("scheme") == "wss" else "http"
+    return cast(HTTPScope, {**same, "type": "http", "method": "GET", "scheme": scheme})

@@ -1,0 +1,53 @@
+"""The counts of this process, in memory."""
+
+from threading import Lock
+
+
+class MemoryState:
+    """How many connections each object has, in this process.
+
+    May be used from any thread and any event loop. A name that has no
+    connection costs nothing.
+    """
+
+    shared = False  # does it see the connections of other processes?
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._lock = Lock()
+
+    async def join(self, name: str) -> None:
+        """Count one more connection of the object; on return every reader sees it."""
+        self._add(name)
+
+    def leave(self, name: str) -> None:
+        """Count one connection less.
+
+        Never waits and never fails: it may stand in a `finally` and run under
+        cancellation. Call it once for each join that returned.
+        """
+        with self._lock:
+            left = self._counts[name] - 1
+            if left:
+                self._counts[name] = left
+            else:
+                del self._counts[name]
+
+    def count(self, name: str) -> int:
+        """Return how many connections the object has now (0 or more)."""
+        return self._counts.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Return the count of every object that has connections: `{"foo": 2}`."""
+        with self._lock:
+            return dict(self._counts)
+
+    async def acount(self, name: str) -> int:
+        return self.count(name)
+
+    async def acounts(self) -> dict[str, int]:
+        return self.counts()
+
+    def _add(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1

@@ -1,0 +1,120 @@
+"""The HTTP side: the count, the 426 for those who come without an upgrade, the usage page.
+
+Status, type and text are the original's (Cloudflare index.js, fetch()).
+"""
+
+import functools
+from collections.abc import Callable
+
+from django.apps import apps
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.csrf import csrf_exempt
+
+from echo.answers import TEXT
+from echo.conf import conf
+from echo.exceptions import InvalidName
+from echo.names import check_name
+from echo.state import get_state
+
+UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
+WSGI_HINT = (
+    "This server speaks WSGI, which has no WebSockets. With runserver: put 'daphne' at the top of "
+    "INSTALLED_APPS, below 'echo', and set ASGI_APPLICATION."
+)
+USAGE = """
+This Durable Object supports the following endpoints:
+/websocket
+- Creates a WebSocket connection. Any messages sent to it are echoed with a prefix.
+/getCurrentConnections
+- A regular HTTP GET endpoint that returns the number of currently connected WebSocket clients.
+"""
+
+View = Callable[..., HttpResponse]
+
+
+def plain(view: View) -> View:
+    """Make a view of the original's kind: for every method, never stored, a bad name is a 400."""
+
+    @csrf_exempt  # as the original: any method, and nothing here changes anything
+    @functools.wraps(view)
+    def answer(request: HttpRequest, **names: str) -> HttpResponse:
+        try:
+            for name in names.values():
+                check_name(name)
+        except InvalidName as error:
+            response = text(str(error), status=400)
+        else:
+            response = view(request, **names)
+        response["Cache-Control"] = "no-store"
+        response["X-Content-Type-Options"] = "nosniff"
+        patch_vary_headers(response, ["Accept"])
+        return response
+
+    return answer
+
+
+def text(body: str, status: int = 200) -> HttpResponse:
+    return HttpResponse(body, content_type=TEXT, status=status)
+
+
+@plain
+def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
+    """426: this path is for WebSockets. Under WSGI it says why an upgrade did not help."""
+    if isinstance(request, ASGIRequest):
+        return text(UPGRADE_EXPECTED, status=426)
+    return text(f"{UPGRADE_EXPECTED}\n{WSGI_HINT}", status=426)
+
+
+@plain
+def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
+    """The count of the object, as the original's sentence or as JSON."""
+    name = name or conf.ECHO_DEFAULT_OBJECT
+    count = get_state().count(name)
+    if prefers(request, "application/json"):
+        return JsonResponse({"name": name, "connections": count})
+    return text(count_sentence(count))
+
+
+def count_sentence(count: int) -> str:
+    """Return the original's sentence: English, and without separators in the number."""
+    if count == 1:
+        return "There is 1 WebSocket client connected to this Durable Object instance."
+    return f"There are {count} WebSocket clients connected to this Durable Object instance."
+
+
+@plain
+def usage(request: HttpRequest) -> HttpResponse:
+    """How to use it: the original's text, or for a browser a page."""
+    if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
+        return text(USAGE)
+    context = {
+        "title": "Connections",
+        "objects": sorted(get_state().counts().items()),
+        "default_object": conf.ECHO_DEFAULT_OBJECT,
+        **page_frame(request),
+    }
+    return render(request, "echo/usage.html", context)
+
+
+def page_frame(request: HttpRequest) -> dict[str, object]:
+    """Return what the page's base template needs: the admin's where the site has one, else ours."""
+    if apps.is_installed("django.contrib.admin"):
+        from django.contrib import admin
+
+        try:
+            reverse("admin:index")
+            frame = admin.site.each_context(request)
+        except NoReverseMatch:
+            pass
+        else:
+            return {**frame, "base": "admin/base_site.html", "is_nav_sidebar_enabled": False}
+    return {"base": "echo/base.html"}
+
+
+def prefers(request: HttpRequest, media_type: str) -> bool:
+    """Return whether the client asks for that type rather than for plain text."""
+    return request.get_preferred_type(["text/plain", media_type]) == media_type
