@@ -1,0 +1,99 @@
+"""Real servers, as subprocesses on free ports of the loopback."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from tests.waiting import DEADLINE, SECOND
+
+ROOT = Path(__file__).parent.parent
+SITE = "project.asgi:application"
+
+COMMANDS = {
+    "stock-daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
+    "stock-uvicorn": ["-m", "uvicorn", "--port", "{port}", "{application}"],
+    "runserver": ["manage.py", "runserver", "--noreload", "{port}"],
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server that runs: `with Server("stock-daphne") as server: server.count("foo")`."""
+
+    def __init__(
+        self, kind: str, application: str = SITE, options: tuple[str, ...] = (), **env: str
+    ) -> None:
+        self.port = free_port()
+        command = [part.format(port=self.port, application=application) for part in COMMANDS[kind]]
+        self.log_file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
+        self.process = subprocess.Popen(
+            [sys.executable, *command, *options],
+            cwd=ROOT,
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", **env},
+            stdout=self.log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._wait_until_it_listens()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def _wait_until_it_listens(self) -> None:
+        end = time.monotonic() + 3 * DEADLINE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=SECOND).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, f"The server has ended:\n{self.log()}"
+                assert time.monotonic() < end, f"The server does not listen:\n{self.log()}"
+                time.sleep(0.02)
+
+    def log(self) -> str:
+        self.log_file.seek(0)
+        return self.log_file.read().decode(errors="replace")
+
+    def stop(self) -> int:
+        """End it as an operator would, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=2 * DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        code = self.process.wait()
+        self.log_file.close()
+        return code
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+        """Return the status, the headers (names in lower case) and the text of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=sent)
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, names, answer.read().decode()
+        finally:
+            connection.close()
+
+    def count(self, name: str = "foo") -> int:
+        path = f"/{quote(name, safe='')}/getCurrentConnections"
+        return json.loads(self.get(path, Accept="application/json")[2])["connections"]
