@@ -25,9 +25,7 @@ async def refuse(
     headers = [(b"content-type", TEXT.encode()), (b"cache-control", b"no-store")]
     body = text.encode()
     headers.append((b"content-length", str(len(body)).encode()))
-    await send(
-        {"type": "websocket.http.response.start", "status": status, "headers": headers}
-    )
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 

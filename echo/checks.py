@@ -1,0 +1,154 @@
+"""System checks: what is set up so that it cannot work, and what to do about it.
+
+| id       | what it finds                                                                |
+|----------|------------------------------------------------------------------------------|
+| echo.E001 | ASGI_APPLICATION cannot be imported, or is not an ASGI application           |
+| echo.E002 | a setting of ours that does not exist, or has a bad value                    |
+| echo.E003 | `counted(by=...)` names an argument that the route does not have             |
+| echo.W001 | ASGI_APPLICATION is not set                                                  |
+| echo.W002 | ASGI_APPLICATION has no route that is counted                                |
+| echo.W003 | `runserver` is Django's own, which speaks WSGI: it has no WebSockets         |
+| echo.W101 | (--deploy) counts are of one process only                                    |
+| echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import get_commands
+from django.utils.module_loading import import_string
+
+from echo.conf import conf, problems
+from echo.counting import missing_argument
+
+
+class Leaf(NamedTuple):
+    """A WebSocket application at the end of a route, and what the route gives it."""
+
+    route: str
+    arguments: frozenset[str]
+    application: Any
+
+
+@register
+def check_settings(**kwargs: object) -> list[CheckMessage]:
+    hint = "README.md, “Settings”, lists them all."
+    return [Error(problem, hint=hint, id="echo.E002") for problem in problems()]
+
+
+@register
+def check_asgi_application(**kwargs: object) -> list[CheckMessage]:
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if not path:
+        hint = 'Set it to the application of your asgi.py, e.g. "mysite.asgi.application".'
+        return [Warning("ASGI_APPLICATION is not set.", hint=hint, id="echo.W001")]
+    try:
+        application = import_string(path)
+    except ImportError as error:
+        return [_not_asgi(f"ASGI_APPLICATION {path!r} cannot be imported: {error}")]
+    except ImproperlyConfigured as error:
+        return [_not_asgi(f"ASGI_APPLICATION {path!r}: {error}")]
+    if isinstance(application, WSGIHandler):
+        return [_not_asgi(f"ASGI_APPLICATION {path!r} is a WSGI application.")]
+    return _check_routes(path, application)
+
+
+def _not_asgi(problem: str) -> CheckMessage:
+    hint = "It must be the ProtocolTypeRouter of your asgi.py, not the application of wsgi.py."
+    return Error(problem, hint=hint, id="echo.E001")
+
+
+def _check_routes(path: str, application: Any) -> list[CheckMessage]:
+    leaves = list(_leaves(application))
+    counted = [leaf for leaf in leaves if hasattr(leaf.application, "counted_by")]
+    opaque = any(not _is_known(leaf) for leaf in leaves)
+    if not counted and not opaque:
+        hint = (
+            "Wrap a consumer: path('ws/<str:room>/', counted(ChatConsumer.as_asgi(), by='room')), "
+            "or use echo.routing.as_websocket_application()."
+        )
+        message = f"ASGI_APPLICATION {path!r} has no WebSocket route that is counted."
+        return [Warning(message, hint=hint, id="echo.W002")]
+    return [
+        Error(missing_argument(by, leaf.route, sorted(leaf.arguments)), id="echo.E003")
+        for leaf in counted
+        if isinstance(by := leaf.application.counted_by, str) and by not in leaf.arguments
+    ]
+
+
+def _leaves(
+    application: Any, route: str = "", arguments: frozenset[str] = frozenset()
+) -> Iterator[Leaf]:
+    """Yield the applications at the ends of the routes, through routers and middleware."""
+    if isinstance(application, ProtocolTypeRouter):
+        if "websocket" in application.application_mapping:
+            yield from _leaves(application.application_mapping["websocket"])
+    elif isinstance(application, URLRouter):
+        for inner in application.routes:
+            names = arguments | _arguments(inner.pattern) | set(inner.default_args)
+            yield from _leaves(inner.callback, route + str(inner.pattern), names)
+    elif hasattr(application, "counted_by"):
+        yield Leaf(route, arguments, application)
+    elif (inner := _inside(application)) is not None:
+        yield from _leaves(inner, route, arguments)
+    else:
+        yield Leaf(route, arguments, application)
+
+
+def _inside(middleware: Any) -> Any:
+    """Return what a middleware wraps, by the names that Channels' and Starlette's use."""
+    for attribute in ("inner", "application", "app"):
+        if (inner := getattr(middleware, attribute, None)) is not None:
+            return inner
+    return None
+
+
+def _arguments(pattern: Any) -> set[str]:
+    """Return the named arguments of a `path()` or a `re_path()`."""
+    return set(pattern.regex.groupindex)
+
+
+def _is_known(leaf: Leaf) -> bool:
+    """Return whether it is certain that nothing inside is counted.
+
+    An application without a route may be a wrapper that nobody can look into.
+    """
+    return bool(leaf.route) or isinstance(leaf.application, ASGIHandler)
+
+
+@register
+def check_runserver(**kwargs: object) -> list[CheckMessage]:
+    if get_commands().get("runserver") not in ("django.core", "django.contrib.staticfiles"):
+        return []
+    missing = "daphne" not in settings.INSTALLED_APPS
+    what = "missing from" if missing else "below django.contrib.staticfiles in"
+    return [
+        Warning(
+            f"'daphne' is {what} INSTALLED_APPS: runserver speaks WSGI, which has no WebSockets.",
+            hint="Put 'daphne' at the top of INSTALLED_APPS, below 'echo'.",
+            id="echo.W003",
+        )
+    ]
+
+
+@register(Tags.compatibility, deploy=True)
+def check_one_process(**kwargs: object) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if problems():
+        return found  # check_settings tells
+    if conf.ECHO_STATE_URL.startswith("memory:"):
+        message = "ECHO_STATE_URL is memory://: each process counts its own connections only."
+        hint = "Right for one process. For more, keep the counts where all can see them."
+        found.append(Warning(message, hint=hint, id="echo.W101"))
+    if isinstance(get_channel_layer(), InMemoryChannelLayer):
+        message = "CHANNEL_LAYERS is in memory: messages reach the connections of one process only."
+        hint = "Use channels_redis.pubsub.RedisPubSubChannelLayer."
+        found.append(Warning(message, hint=hint, id="echo.W102"))
+    return found

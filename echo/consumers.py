@@ -23,7 +23,7 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
     channel for each message or connection. Override `reply`; wrap it in `counted` to count.
     """
 
-    def reply(self, text: str) -> str | None | Awaitable[str | None]:
+    def reply(self, text: str) -> str | Awaitable[str | None] | None:
         """Return the answer to a text, or None for no answer. May be an `async def`.
 
         Runs on the event loop. A binary message is given as "[object ArrayBuffer]".

@@ -23,7 +23,8 @@ from django.core.exceptions import ImproperlyConfigured
 from echo.answers import refuse
 from echo.exceptions import InvalidName
 from echo.names import check_name
-from echo.state import MemoryState, get_state
+from echo.state import get_state
+from echo.state.memory import MemoryState
 
 # An extension of our own servers: it takes a function, and calls it as soon as the end of
 # the connection is known. From other servers the end is learnt by `receive`.

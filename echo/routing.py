@@ -1,9 +1,9 @@
 """The WebSocket side of `echo.urls`."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.typing import (
-    ASGI3Application,
     ASGIReceiveCallable,
     ASGISendCallable,
     HTTPScope,
@@ -18,13 +18,16 @@ from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
 
+# `path()` is typed for views only, and asgiref's types know no denial events.
+Application = Callable[..., Awaitable[Any]]
+
 
 def _default_or_named(scope: WebSocketScope) -> str:
     arguments = cast(dict[str, Any], scope)["url_route"]["kwargs"]
     return str(arguments.get("name", conf.ECHO_DEFAULT_OBJECT))
 
 
-_echo = counted(EchoConsumer.as_asgi(), by=_default_or_named)
+_echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)
 
 websocket_urlpatterns: list[URLPattern] = [
     path("websocket", _echo),
@@ -33,21 +36,21 @@ websocket_urlpatterns: list[URLPattern] = [
 
 
 def as_websocket_application(
-    routes: list[URLPattern] = websocket_urlpatterns, http: ASGI3Application | None = None
-) -> ASGI3Application:
+    routes: list[URLPattern] = websocket_urlpatterns, http: Application | None = None
+) -> Application:
     """Return the WebSocket application of a site: its routes, and an answer for every other path.
 
     A handshake on a path without a route gets what the same request gets without
     `Upgrade`, from `http` (by default Django's own application).
     """
-    answer = AnswerAsHTTP(http or get_asgi_application())
-    return cast(ASGI3Application, URLRouter([*routes, re_path("", answer)]))
+    answer: Any = AnswerAsHTTP(http or get_asgi_application())
+    return cast(Application, URLRouter([*routes, re_path("", answer)]))
 
 
 class AnswerAsHTTP:
     """An ASGI application that answers a handshake as plain HTTP would be answered."""
 
-    def __init__(self, http: ASGI3Application) -> None:
+    def __init__(self, http: Application) -> None:
         self.http = http
 
     async def __call__(
@@ -65,7 +68,8 @@ class AnswerAsHTTP:
             return {"type": "http.disconnect"}
 
         async def http_send(event: Any) -> None:
-            await send({**event, "type": f"websocket.{event['type']}"})
+            answer: Any = {**event, "type": f"websocket.{event['type']}"}
+            await send(answer)
 
         requests = [{"type": "http.request", "body": b"", "more_body": False}]
         await self.http(_as_http(scope), http_receive, http_send)
