@@ -15,6 +15,9 @@ PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
 BINARY = "[object ArrayBuffer]"  # what JavaScript makes of binary data in a string
 
+# An extension of our own servers: they answer messages where they read them.
+REPLY = "echo.reply"
+
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
     """One connection of an object: in the object's group, each text answered by `reply`.
@@ -44,6 +47,10 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         member = Member(send)
         groups = get_groups()
         name = self.name
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
+        reply_with = extensions.get(REPLY)
+        if reply_with is not None and not iscoroutinefunction(self.reply):
+            reply_with(self.reply, self._reply_to_binary)
         try:
             await groups.join(name, member)
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
@@ -55,6 +62,9 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         # in uvicorn.
         with suppress(OSError, RuntimeError):
             await send({"type": "websocket.close", "code": code, "reason": REASON})
+
+    def _reply_to_binary(self, data: bytes) -> Any:
+        return self.reply(BINARY)
 
     async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> int:
         """Answer each message until the connection ends, and return the code of its end."""

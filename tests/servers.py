@@ -20,6 +20,11 @@ SITE = "project.asgi:application"
 COMMANDS = {
     "stock-daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
     "stock-uvicorn": ["-m", "uvicorn", "--port", "{port}", "{application}"],
+    "daphne": ["-m", "echo.server", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
+    "uvicorn": [
+        *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
+        *("--port", "{port}", "{application}"),
+    ],
     "runserver": ["manage.py", "runserver", "--noreload", "{port}"],
 }
 
@@ -82,7 +87,9 @@ class Server:
         self.log_file.close()
         return code
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+    def get(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], str]:
         """Return the status, the headers (names in lower case) and the text of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         try:

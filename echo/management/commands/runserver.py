@@ -1,0 +1,9 @@
+"""Daphne's `runserver`, with the transport of this package."""
+
+from daphne.management.commands.runserver import Command as DaphneCommand
+
+from echo.server.daphne import Server
+
+
+class Command(DaphneCommand):  # type: ignore[misc]  # Daphne has no types
+    server_cls = Server

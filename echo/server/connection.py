@@ -1,0 +1,521 @@
+"""One WebSocket connection, between an asyncio transport and an ASGI application.
+
+ASGI 3, WebSocket spec 2.4. Everything runs on the transport's event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple, cast
+
+from echo.server import framing, handshake
+from echo.server.framing import Close, Failure, Framing
+
+logger = logging.getLogger(__name__)
+
+Application = Callable[..., Any]
+
+ROOM = 64  # events that wait for the application before reading pauses
+ROOM_BYTES = 256 * 1024  # and the bytes in them
+CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what is left
+REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
+SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
+APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
+ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
+
+
+class ClientDisconnected(OSError):
+    """The connection is over: nothing can be sent (ASGI spec 2.4 asks for an OSError)."""
+
+
+class Limits(NamedTuple):
+    """What a connection may take, in bytes and seconds; None where there is no limit."""
+
+    max_size: int = 1024 * 1024  # bytes of a message
+    ping_interval: float | None = 20
+    ping_timeout: float | None = 10
+    handshake_timeout: float | None = 20  # for the application to accept or refuse
+    max_age: float | None = None
+
+
+class State(IntEnum):
+    HANDSHAKE = 0  # neither accepted nor refused
+    ANSWERING = 1  # refused: an HTTP answer is on its way
+    OPEN = 2
+    CLIENT_CLOSED = 3  # the client's Close or FIN is here; the application may choose the answer
+    CLOSE_SENT = 4
+    OVER = 5
+
+
+class WebSocketConnection(asyncio.Protocol):
+    """The protocol of a connection whose handshake request has been read.
+
+    `start` runs the application. `watch` is to be called each second or so, for the time
+    limits. `over` is called once, when transport and application have both ended.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_application",
+        "_backlog",
+        "_binary_reply",
+        "_client_close",
+        "_early",
+        "_ending",
+        "_events",
+        "_events_size",
+        "_flush_soon",
+        "_framing",
+        "_heard",
+        "_limits",
+        "_loop",
+        "_on_end",
+        "_out",
+        "_pinged",
+        "_quiet_since",
+        "_reading_paused",
+        "_refusal",
+        "_reply",
+        "_since",
+        "_started",
+        "_task",
+        "_told",
+        "_waiter",
+        "_writable",
+        "scope",
+        "state",
+        "transport",
+    )
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self._application = application
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._framing = Framing(limits.max_size)
+        self.state = State.HANDSHAKE
+        self.scope: dict[str, Any] = {}
+        self.transport: asyncio.Transport | None = None
+        self._refusal: handshake.Refusal | None = None
+        self._task: asyncio.Task[None] | None = None
+        # What came in: bytes before the handshake is answered, then what the application is told.
+        self._early = b""
+        self._events: list[Any] = [{"type": "websocket.connect"}]
+        self._events_size = 0  # bytes
+        self._waiter: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._reply: framing.TextReply | None = None
+        self._binary_reply: framing.BinaryReply | None = None
+        self._client_close: Close | None = None
+        self._ending: dict[str, Any] | None = None  # the websocket.disconnect event
+        self._told = False  # has the application received it?
+        self._on_end: list[Callable[[], None]] | None = None
+        # What goes out: frames of one pass are written together.
+        self._out: list[bytes] = []
+        self._flush_soon = False
+        self._writable: asyncio.Future[None] | None = None
+        self._backlog = 0  # bytes that wait for a slow reader, at the last look
+        # For the time limits, by the loop's clock.
+        self._started = self._since = self._quiet_since = self._loop.time()
+        self._heard = True
+        self._pinged: float | None = None
+
+    def over(self) -> None:
+        """Transport and application have ended. For subclasses."""
+
+    def log(self, action: str) -> None:
+        """Note "connecting", "connected", "disconnected" or "rejected". For subclasses."""
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def start(self, scope: dict[str, Any], method: str = "GET") -> None:
+        """Run the application for the handshake request of the scope."""
+        self.scope = scope
+        self._refusal = handshake.judge(method, scope["headers"])
+        scope["extensions"] = {
+            "websocket.http.response": {},
+            "echo.on_end": self._call_at_end,
+            "echo.reply": self._reply_with,
+        }
+        self.log("connecting")
+        self._task = self._loop.create_task(self._run())
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        if self.state is State.OPEN:
+            self._parse(data)
+        elif self.state is State.HANDSHAKE:
+            self._early += data
+            if len(self._early) > ROOM_BYTES:
+                self._pause_reading()
+        elif self.state is State.CLOSE_SENT and Close in map(type, self._framing.receive(data)):
+            self._finish()
+
+    def _parse(self, data: bytes) -> None:
+        parser = self._framing
+        room = ROOM - len(self._events) if self._reply is None else framing.ALL
+        try:
+            events = parser.receive(data, room, self._reply, self._binary_reply)
+        except Exception:
+            self._log_application_error()
+            events = [Failure(INTERNAL_ERROR, "")]
+        if parser.pongs:
+            parser.replies[:0] = parser.pongs
+            parser.pongs.clear()
+        if parser.replies:
+            self._write(b"".join(parser.replies))
+            parser.replies.clear()
+        if events:
+            self._take(events)
+
+    def _take(self, events: list[framing.Event]) -> None:
+        for event in events:
+            if isinstance(event, Close):
+                self._client_has_closed(event)
+            elif isinstance(event, Failure):
+                self._fail(event)
+            else:
+                self._events.append(event)
+                self._events_size += len(event)
+        if len(self._events) >= ROOM or self._events_size >= ROOM_BYTES:
+            self._pause_reading()
+        self._wake()
+
+    def _client_has_closed(self, close: Close) -> None:
+        self.state = State.CLIENT_CLOSED
+        self._client_close = close
+        self._since = self._loop.time()
+        self._end(close.code, close.reason)
+
+    def _fail(self, failure: Failure) -> None:
+        logger.debug("Closing %r with %s: %s", self.scope["path"], failure.code, failure.reason)
+        self._close(failure.code, failure.reason)
+        # A close of the socket with bytes unread would reset it, and the Close frame be lost.
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def eof_received(self) -> bool:
+        """The client sends no more but may still read: what it has sent is answered first."""
+        if self.state not in (State.HANDSHAKE, State.OPEN):
+            return False
+        if self.state is State.OPEN:
+            self.state = State.CLIENT_CLOSED
+        self._since = self._loop.time()
+        self._end(ABNORMAL, "")
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.state = State.OVER
+        self._since = self._loop.time()
+        self.transport = None
+        self.resume_writing()
+        self._end(ABNORMAL, "")
+        self._see_whether_over()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self.transport is not None and self._writable is None:
+            self._reading_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+        self._since = self._loop.time()
+        self._backlog = 0
+        if self._reply is not None:  # it is the replies that nobody takes
+            self._pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
+        if self._reply is not None:
+            self._resume_reading()
+
+    # The application's side
+
+    async def _run(self) -> None:
+        code = 1000
+        try:
+            await self._application(self.scope, self._receive, self._send)
+        except ClientDisconnected:
+            logger.debug("The application sent to %r after its end", self.scope["path"])
+        except Exception:
+            self._log_application_error()
+            code = INTERNAL_ERROR
+        finally:
+            self._application_ended(code)
+
+    def _log_application_error(self) -> None:
+        logger.exception("Exception inside application: %r", self.scope["path"])
+
+    def _application_ended(self, code: int) -> None:
+        if self.state is State.HANDSHAKE:
+            self._answer(500, "Internal Server Error")
+        elif self.state is State.OPEN:
+            self._close(code, "")
+        elif self.state is State.CLIENT_CLOSED:
+            self._answer_close(framing.NO_CODE, "")
+        elif self.state is State.ANSWERING:
+            self._finish()
+        self._loop.call_soon(self._see_whether_over)
+
+    def _see_whether_over(self) -> None:
+        if self.transport is None and (self._task is None or self._task.done()):
+            self.over()
+
+    def _call_at_end(self, call: Callable[[], None]) -> None:
+        """The extension "echo.on_end": call it as soon as the end of the connection is known."""
+        if self._ending is not None or self._refusal is not None:
+            call()
+        else:
+            self._on_end = [*(self._on_end or ()), call]
+
+    def _reply_with(
+        self, text: framing.TextReply, binary: framing.BinaryReply | None = None
+    ) -> None:
+        """The extension "echo.reply": answer messages where they are read, without `receive`."""
+        self._reply, self._binary_reply = text, binary
+
+    async def _receive(self) -> dict[str, Any]:
+        while not self._events:
+            self._flush()
+            if self._framing.has_more and self.state is State.OPEN:
+                self._parse(b"")
+            elif self._ending is not None:
+                self._told = True
+                self._since = self._loop.time()
+                return self._ending
+            else:
+                self._resume_reading()
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        event = self._events.pop(0)
+        self._events_size -= len(event)
+        if isinstance(event, str):
+            return {"type": "websocket.receive", "bytes": None, "text": event}
+        if isinstance(event, bytes):
+            return {"type": "websocket.receive", "bytes": event, "text": None}
+        return cast(dict[str, Any], event)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "websocket.send":
+            await self._send_message(event)
+        elif kind == "websocket.accept" and self.state is State.HANDSHAKE:
+            await self._accept(event)
+        elif kind == "websocket.close":
+            self._close_by_application(event)
+        elif kind == "websocket.http.response.start" and self.state is State.HANDSHAKE:
+            self.state = State.ANSWERING
+            self._end(ABNORMAL, "")
+            self.answer_start(event["status"], list(event.get("headers", ())))
+        elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:
+            self.answer_body(event.get("body", b""), event.get("more_body", False))
+        elif self.state is State.OVER:
+            raise ClientDisconnected
+        else:
+            raise RuntimeError(f"{kind!r} cannot be sent in the state {self.state.name}.")
+
+    async def _accept(self, event: dict[str, Any]) -> None:
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+            raise ClientDisconnected
+        head = handshake.acceptance(
+            self.scope["headers"], event.get("subprotocol"), list(event.get("headers") or ())
+        )
+        await self.take_over()
+        if self._ending is not None or self.transport is None:
+            raise ClientDisconnected
+        self.transport.write(head)
+        self.state = State.OPEN
+        self.log("connected")
+        early, self._early = self._early, b""
+        self._resume_reading()
+        if early:
+            self._parse(early)
+
+    async def take_over(self) -> None:
+        """Make sure that `transport` is there: the handshake is accepted. For subclasses."""
+
+    async def _send_message(self, event: dict[str, Any]) -> None:
+        if self.state is not State.OPEN and (self.state is not State.CLIENT_CLOSED or self._told):
+            if self.state in (State.HANDSHAKE, State.ANSWERING):
+                raise RuntimeError("'websocket.send' needs a 'websocket.accept' before it.")
+            raise ClientDisconnected
+        text = event.get("text")
+        if text is not None:
+            frame = framing.frame(framing.TEXT, text.encode())
+        elif (binary := event.get("bytes")) is not None:
+            frame = framing.frame(framing.BINARY, binary)
+        else:
+            raise ValueError("'websocket.send' has neither 'text' nor 'bytes'.")
+        if self._events or self._out:  # more replies follow: they go together
+            self._out.append(frame)
+            if not self._flush_soon:
+                self._flush_soon = True
+                self._loop.call_soon(self._flush_later)
+        elif self.transport is not None:
+            self.transport.write(frame)
+        if self._writable is not None:
+            self._flush()
+            await asyncio.shield(self._writable)
+            if self.transport is None:
+                raise ClientDisconnected
+
+    def _flush_later(self) -> None:
+        self._flush_soon = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def _close_by_application(self, event: dict[str, Any]) -> None:
+        code = event.get("code") or 1000
+        reason = event.get("reason") or ""
+        if self.state is State.HANDSHAKE:
+            self._answer(403, "Access denied")
+        elif self.state is State.CLIENT_CLOSED:
+            self._answer_close(code, reason)
+        elif self.state is State.OPEN:
+            if code not in framing.CODES:
+                raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
+            self._close(code, reason)
+
+    # The ends
+
+    def _end(self, code: int, reason: str) -> None:
+        """The connection is over, for the application and those who count."""
+        if self._ending is not None:
+            return
+        self._ending = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        for call in self._on_end or ():
+            call()
+        self._wake()
+        self.log("disconnected" if self.state > State.ANSWERING else "rejected")
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close from our side: the client has CLOSE_TIMEOUT to answer."""
+        self.state = State.CLOSE_SENT
+        self._since = self._loop.time()
+        self._end(code, reason)
+        self._flush()
+        self._write(framing.close_frame(code, reason))
+        self._events.clear()
+        self._resume_reading()
+
+    def _answer_close(self, code: int, reason: str) -> None:
+        """Answer the client's Close, with its own code where the application names none."""
+        self._flush()
+        if self._client_close is not None:
+            own = code if code in framing.CODES else self._client_close.code
+            self._write(framing.close_frame(own, reason))
+        self._finish()
+
+    def _finish(self) -> None:
+        self.state = State.OVER
+        self._since = self._loop.time()
+        if self.transport is not None:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server stops: 1012 for the client, and the application is told."""
+        if self.state is State.HANDSHAKE:
+            self._answer(503, "Service Restart")
+        elif self.state is State.OPEN:
+            self._close(RESTART, "Service Restart")
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def cancel(self) -> None:
+        """End what is left of the connection at once."""
+        self._abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    # HTTP answers: on a transport of its own a connection ends with its answer
+
+    def _refuse(self, refusal: handshake.Refusal) -> None:
+        self._answer(refusal.status, refusal.text, refusal.headers)
+
+    def _answer(self, status: int, text: str, headers: handshake.Headers | None = None) -> None:
+        if self._ending is not None:  # nobody is there
+            self._finish()
+            return
+        self.state = State.ANSWERING
+        self._end(ABNORMAL, "")
+        body = text.encode()
+        plain = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        self.answer_start(status, [(b"connection", b"close"), *plain, *(headers or ())])
+        self.answer_body(body, more=False)
+
+    def answer_start(self, status: int, headers: handshake.Headers) -> None:
+        self._write(handshake.answer_head(status, headers))
+
+    def answer_body(self, body: bytes, more: bool) -> None:
+        self._write(body)
+        if not more:
+            self._finish()
+
+    # The time limits
+
+    def watch(self, now: float) -> None:
+        """Enforce the time limits; `now` is the loop's time."""
+        waited = now - self._since
+        if self.state is State.OPEN:
+            self._watch_open(now, waited)
+        elif self.state is State.HANDSHAKE:
+            limit = self._limits.handshake_timeout
+            if limit is not None and now - self._started > limit:
+                self._answer(503, "The application has not answered in time")
+        elif self.state is State.CLIENT_CLOSED:
+            if waited > (REPLY_TIMEOUT if self._told else CLOSE_TIMEOUT):
+                self._answer_close(framing.NO_CODE, "")
+        elif self.transport is not None:
+            if waited > CLOSE_TIMEOUT:
+                self._abort()
+        elif waited > APPLICATION_TIMEOUT and self._task is not None and not self._task.done():
+            logger.info("The application of %r did not end, and is cancelled", self.scope["path"])
+            self._task.cancel()
+
+    def _watch_open(self, now: float, waited: float) -> None:
+        limits = self._limits
+        if self.transport is not None and self._writable is not None:
+            backlog = self.transport.get_write_buffer_size()
+            if backlog < self._backlog or not self._backlog:
+                self._since = now
+            elif waited > SLOW_READER_TIMEOUT:
+                self._abort()
+            self._backlog = backlog
+        elif limits.max_age is not None and now - self._started > limits.max_age:
+            self._close(1000, "")
+        elif self._heard or self._reading_paused:
+            self._heard, self._pinged, self._quiet_since = False, None, now
+        elif self._pinged is not None:
+            if limits.ping_timeout is not None and now - self._pinged > limits.ping_timeout:
+                logger.debug("%r does not answer pings", self.scope["path"])
+                self._abort()
+        elif limits.ping_interval is not None and now - self._quiet_since >= limits.ping_interval:
+            self._pinged = now
+            self._write(framing.frame(framing.PING, b""))

@@ -1,0 +1,329 @@
+"""Daphne with the connection class of this package.
+
+Twisted keeps HTTP, the command line and the endpoints. A WebSocket's socket is handed to
+asyncio, on the same event loop, when its handshake is accepted.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from typing import Any
+from urllib.parse import unquote
+
+from daphne import server as stock
+from daphne.cli import CommandLineInterface as StockCommandLineInterface
+from daphne.http_protocol import HTTPFactory as StockHTTPFactory
+from daphne.http_protocol import WebRequest
+from daphne.utils import (
+    HEADER_NAME_RE,
+    INVALID_HEADER_VALUE_BYTES,
+    parse_x_forwarded_for,
+)
+from twisted.internet import defer, reactor
+from twisted.web import http
+
+from echo.server import handshake
+from echo.server.connection import Limits, WebSocketConnection
+from echo.server.watch import get_watch
+
+logger = logging.getLogger(__name__)
+
+HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
+# Django's DATA_UPLOAD_MAX_MEMORY_SIZE: it would refuse them later. As there, files are exempt.
+MAX_BODY = 2_621_440  # bytes
+APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
+
+
+class Server(stock.Server):  # type: ignore[misc]
+    """Daphne's server; with a TLS endpoint it is Daphne's, protocols and all."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.stopping = False
+        self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
+        if self.has_tls:
+            logger.warning(
+                "TLS endpoint: Daphne's own WebSocket protocol serves it, and all others with it. "
+                "Terminate TLS in front of the server for this one."
+            )
+
+    @property
+    def http_factory(self) -> Any:
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, stock_factory: Any) -> None:  # Daphne's run() sets it
+        self._http_factory = stock_factory if self.has_tls else HTTPFactory(self)
+
+    @property
+    def limits(self) -> Limits:
+        timeouts = (self.websocket_connect_timeout, self.websocket_handshake_timeout)
+        return Limits(
+            max_size=min(
+                self.websocket_max_message_size or 1 << 62, self.websocket_max_frame_size or 1 << 62
+            ),
+            ping_interval=self.ping_interval or None,
+            ping_timeout=self.ping_timeout or None,
+            handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
+            max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
+        )
+
+    def application_checker(self) -> None:
+        """Daphne's, each second; what it meets cannot stop it."""
+        try:
+            super().application_checker()
+        except Exception:
+            logger.exception("Looking after the applications failed; it goes on")
+            reactor.callLater(1, self.application_checker)
+
+    def timeout_checker(self) -> None:
+        """Daphne's, each two seconds; what it meets cannot stop it."""
+        try:
+            super().timeout_checker()
+        except Exception:
+            logger.exception("Looking after the time limits failed; it goes on")
+            reactor.callLater(2, self.timeout_checker)
+
+    def kill_all_applications(self) -> Any:
+        """End all in good order: 1012 for WebSockets, then what is left is cancelled."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._stop()))
+
+    async def _stop(self) -> None:
+        self.stopping = True
+        await get_watch().stop()
+        running = [details.get("application_instance") for details in self.connections.values()]
+        tasks = [task for task in running if task is not None and not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=APPLICATIONS_TIMEOUT)
+
+
+class Channel(http.HTTPChannel):  # type: ignore[misc]
+    """An HTTP connection whose headers must come in time."""
+
+    transport: Any
+    _late: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._late is None and not self._handlingRequest:
+            self._late = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        self._in_time()
+        super().allHeadersReceived()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._in_time()
+        super().connectionLost(reason)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            late, self._late = self._late, None
+            if late.active():
+                late.cancel()
+
+    def take_socket(self) -> tuple[socket.socket, bytes, bytes]:
+        """Return the socket, now no longer Twisted's, with what it has not sent and has read."""
+        transport = self.transport
+        transport.stopReading()
+        transport.stopWriting()
+        own = socket.socket(fileno=os.dup(transport.fileno()))
+        transport.socket.close()
+        unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
+        read_ahead = b"".join(self._dataBuffer)
+        # Nothing may keep the other alive: there may be very many of them.
+        transport.unregisterProducer()
+        transport.protocol = transport.producer = self.transport = self._networkProducer = None
+        self.requests.clear()
+        self._dataBuffer.clear()
+        return own, unsent, read_ahead
+
+
+class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
+    """An HTTP request that may become a WebSocket."""
+
+    connection: "Connection | None" = None
+    _body_size = 0  # bytes
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        self._take_body(length or 0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._body_size += len(data)
+        if self._take_body(self._body_size):
+            super().handleContentChunk(data)
+
+    def _take_body(self, size: int) -> bool:
+        """Return whether a body of that size is taken; the first time that it is not, refuse it."""
+        if self._refused:
+            return False
+        kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0]
+        if size <= MAX_BODY or kind.lower().startswith(b"multipart/form-data"):
+            return True
+        self._refused = True
+        self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+        self.channel.loseConnection()
+        return False
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        super().setResponseCode(code, message or handshake.phrase(code))
+
+    def process(self) -> Any:
+        if self._refused:
+            return None
+        # A client has no say in where the site is mounted.
+        self.requestHeaders.removeHeader(b"daphne-root-path")
+        raw = self.requestHeaders.getAllRawHeaders()
+        headers = [(name.lower(), value) for name, many in raw for value in many]
+        if handshake.is_upgrade(headers):
+            return self._start_websocket(headers)
+        self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
+        if len(handshake.values(headers, b"host")) > 1:
+            return self._refuse("More than one Host header")
+        return super().process()
+
+    def _start_websocket(self, headers: handshake.Headers) -> None:
+        self.request_start = time.time()
+        problem = self._problem(headers)
+        if problem is not None:
+            self._refuse(problem)
+            return
+        self.connection = Connection(self, self.server.application, self.server.limits)
+        get_watch().add(self.connection)
+        self.connection.start(self._scope(headers), self.method.decode("ascii", "replace"))
+        if self.server.stopping:
+            self.connection.shutdown()
+
+    def _problem(self, headers: handshake.Headers) -> str | None:
+        """Return why even HTTP would refuse the request (as Daphne does in its process())."""
+        if not self.uri.isascii():
+            return "Invalid characters in path"
+        for name, value in headers:
+            if not HEADER_NAME_RE.fullmatch(name):
+                return "Invalid header name"
+            if INVALID_HEADER_VALUE_BYTES.intersection(value):
+                return "Invalid header value"
+        return None
+
+    def _refuse(self, problem: str) -> None:
+        self.channel.persistent = False
+        self.basic_error(400, b"Bad Request", problem)
+
+    def _scope(self, headers: handshake.Headers) -> dict[str, Any]:
+        client: list[Any] | None = None
+        server: list[Any] | None = None
+        if hasattr(self.client, "host") and hasattr(self.client, "port"):
+            client = [str(self.client.host), self.client.port]
+            server = [str(self.host.host), self.host.port]
+        scheme = "http"
+        if self.server.proxy_forwarded_address_header:
+            client, scheme = parse_x_forwarded_for(
+                self.requestHeaders,
+                self.server.proxy_forwarded_address_header,
+                self.server.proxy_forwarded_port_header,
+                self.server.proxy_forwarded_proto_header,
+                client,
+                scheme,
+            )
+        self.client_addr = client  # for the log of an HTTP answer
+        path, _, query = self.uri.partition(b"?")
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self.clientproto.partition(b"/")[2].decode("ascii"),
+            "scheme": "wss" if scheme == "https" else "ws",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "root_path": self.server.root_path,
+            "query_string": query,
+            # Underscores could pass for the dashes of another header (CVE-2015-0219).
+            "headers": [(name, value) for name, value in headers if b"_" not in name],
+            "client": client,
+            "server": server,
+            "subprotocols": handshake.subprotocols(headers),
+        }
+
+    def connectionLost(self, reason: Any) -> None:
+        super().connectionLost(reason)
+        if self.connection is not None:
+            self.connection.connection_lost(None)
+
+
+class HTTPFactory(StockHTTPFactory):  # type: ignore[misc]
+    """Daphne's, with the channel and the request of this module."""
+
+    protocol = Channel
+
+    def buildProtocol(self, address: Any) -> Any:
+        channel = super().buildProtocol(address)
+        channel.requestFactory = Request
+        return channel
+
+
+class Connection(WebSocketConnection):
+    """A connection that is its HTTP request's until the handshake is accepted."""
+
+    __slots__ = ("_path", "_request", "_server")
+
+    def __init__(self, request: Request, application: Any, limits: Limits) -> None:
+        super().__init__(application, limits)
+        self._request: Request | None = request
+        self._server = request.server
+
+    async def take_over(self) -> None:
+        request, self._request = self._request, None
+        if request is None or self._ending is not None:
+            return
+        request.connection = None
+        self._server.connections.pop(request, None)
+        own, unsent, self._early = request.channel.take_socket()
+        await self._loop.connect_accepted_socket(lambda: self, own)
+        if unsent and self.transport is not None:
+            self.transport.write(unsent)
+
+    def answer_start(self, status: int, headers: handshake.Headers) -> None:
+        if self._request is not None:
+            if (b"connection", b"close") in headers:
+                self._request.channel.persistent = False
+            start = {"type": "http.response.start", "status": status, "headers": headers}
+            self._request.handle_reply(start)
+
+    def answer_body(self, body: bytes, more: bool) -> None:
+        if self._request is None:
+            return
+        self._request.handle_reply({"type": "http.response.body", "body": body, "more_body": more})
+        if not more:
+            self._request.connection = None
+            self._request = None
+            self._finish()
+            self._see_whether_over()
+
+    def over(self) -> None:
+        get_watch().discard(self)
+
+    def log(self, action: str) -> None:
+        if self._server.action_logger is not None:
+            client = self.scope["client"]
+            details = {
+                "path": self.scope["raw_path"].decode("ascii"),
+                "client": f"{client[0]}:{client[1]}" if client else None,
+            }
+            self._server.log_action("websocket", action, details)
+
+
+class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
+    """Daphne's command line, all options kept."""
+
+    server_class = Server
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parser.prog = "python -m echo.server"
+        # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
+        self.parser.set_defaults(ping_timeout=10)

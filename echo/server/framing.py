@@ -1,0 +1,303 @@
+"""WebSocket framing of the server's side (RFC 6455 §5-§8), sans-I/O: bytes in, events out.
+
+Knows no socket, no event loop and no framework. Strict: what the RFC forbids ends the
+connection with the code that it names, and a reason.
+"""
+
+import codecs
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+def _mask_by_integers(data: bytes, mask: bytes) -> bytes:
+    size = len(data)
+    pad = mask * (size // 4) + mask[: size % 4]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
+
+
+apply_mask: Callable[[bytes, bytes], bytes]
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # the extra [speed] is not installed
+    apply_mask = _mask_by_integers
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame had no code
+PROTOCOL_ERROR, INVALID_TEXT, TOO_LARGE = 1002, 1007, 1009
+# RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
+CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+ALL = 1 << 62  # events: no limit
+
+
+class Close(NamedTuple):
+    """The client's Close frame; the code is NO_CODE where it had none."""
+
+    code: int
+    reason: str
+
+
+class Failure(NamedTuple):
+    """The client broke the protocol: close with this code and reason, and read no more."""
+
+    code: int
+    reason: str
+
+
+Event = str | bytes | Close | Failure  # a text, a binary message, or an end
+TextReply = Callable[[str], str | None]
+BinaryReply = Callable[[bytes], str | None]
+
+
+class Framing:
+    """The frames of one connection.
+
+    Bytes to send collect in `pongs` and `replies`; the caller writes the pongs first, and
+    clears both. After a Close or a Failure all input is dropped.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_fast",
+        "_message",
+        "_missing",
+        "max_size",
+        "pongs",
+        "replies",
+    )
+
+    def __init__(self, max_size: int) -> None:
+        self.max_size = max_size  # bytes of a message
+        self.pongs: list[bytes] = []
+        self.replies: list[bytes] = []
+        self._chunks: list[bytes] = []  # read, but not a whole frame yet
+        self._missing = 0  # bytes until it is worth another look
+        self._message: _Fragments | None = None
+        self._ended = False
+        self._fast = 0x80 + min(125, max_size)  # the second byte of a frame on the fast path
+
+    def receive(
+        self,
+        data: bytes,
+        room: int = ALL,
+        reply: TextReply | None = None,
+        binary_reply: BinaryReply | None = None,
+    ) -> list[Event]:
+        """Return what the bytes, with those before them, amount to: at most `room` events.
+
+        What is left over waits for the next call, which may bring no bytes. With
+        `reply` (and `binary_reply`) messages are no events: they are answered into `replies`
+        in their order; what these functions raise is raised, the replies so far kept.
+        """
+        if self._chunks:
+            self._chunks.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._chunks)
+            self._chunks = []
+        events: list[Event] = []
+        position, size, fast = 0, len(data), self._fast
+        while position < size and len(events) < room and not self._ended:
+            # Nearly every frame: a short, whole, masked text, and no message half received.
+            if (
+                data[position] == 0x81
+                and position + 6 <= size
+                and 0x80 <= (second := data[position + 1]) <= fast
+                and self._message is None
+            ):
+                start = position + 6
+                end = start + second - 0x80
+                if end > size:
+                    self._missing = end - size
+                    break
+                try:
+                    text = apply_mask(data[start:end], data[position + 2 : start]).decode()
+                except UnicodeDecodeError:
+                    events.append(self._fail(INVALID_TEXT, "Invalid UTF-8 in a text"))
+                    break
+                position = end
+                if reply is None:
+                    events.append(text)
+                elif (answer := reply(text)) is not None:
+                    payload = answer.encode()
+                    if (length := len(payload)) < 126:
+                        self.replies.append(_SHORT_TEXT[length] + payload)
+                    else:
+                        self.replies.append(frame(TEXT, payload))
+                continue
+            consumed, event = self._receive_frame(data, position)
+            if not consumed:
+                if event is not None:
+                    events.append(event)
+                break
+            position += consumed
+            if reply is not None and isinstance(event, str | bytes):
+                self._answer(event, reply, binary_reply)
+            elif event is not None:
+                events.append(event)
+        if position < size and not self._ended:
+            self._chunks = [data[position:]]
+            if len(events) >= room:
+                self._missing = 0
+        return events
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last call stopped at its `room`, so that another call may give more."""
+        return bool(self._chunks) and self._missing <= 0
+
+    def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
+        """Return the size of the frame that begins there, and its event if it completes one.
+
+        A size of 0 means that nothing more can be done: the frame is not whole
+        yet, or the event is a Failure.
+        """
+        have = len(data) - position
+        first = data[position]
+        if problem := self._judge_first(first):
+            return 0, self._fail(PROTOCOL_ERROR, problem)
+        if have < 2:
+            return self._wait(2 - have)
+        second = data[position + 1]
+        length = second & 0x7F
+        if problem := _judge_second(first, second):
+            return 0, self._fail(PROTOCOL_ERROR, problem)
+        head = 6 if length < 126 else 8 if length == 126 else 14
+        if have < head - 4:
+            return self._wait(head - 4 - have)
+        if length > 125:
+            extended = int.from_bytes(data[position + 2 : position + head - 4], "big")
+            if extended < (126 if length == 126 else 1 << 16) or extended >> 63:
+                return 0, self._fail(PROTOCOL_ERROR, "Received a length not in its shortest form")
+            length = extended
+        limit = self.max_size - (self._message.size if self._message else 0)
+        if length > limit and not first & 8:
+            reason = f"Message is too large: {length} > {limit}"
+            return 0, self._fail(TOO_LARGE, reason)
+        total = head + length
+        if have < total:
+            return self._wait(total - have)
+        start = position + head
+        payload = apply_mask(data[start : start + length], data[start - 4 : start])
+        return total, self._frame_received(first, payload)
+
+    def _wait(self, missing: int) -> tuple[int, None]:
+        self._missing = missing
+        return 0, None
+
+    def _judge_first(self, first: int) -> str | None:
+        """Return what is wrong with a frame's first byte, in the original's words."""
+        opcode = first & 0x0F
+        if first & 0x30:
+            return "Received frame had RSV bits 2 or 3 set"
+        if first & 0x40:
+            return "Received frame had its compression bit (RSV1) set without compression"
+        if opcode not in _OPCODES:
+            return f"Unknown opcode {opcode}"
+        if opcode & 8:
+            return None if first & 0x80 else "Received fragmented control frame"
+        if opcode == CONTINUATION:
+            return None if self._message else "Unexpected continuation frame"
+        return "Missing continuation frame" if self._message else None
+
+    def _frame_received(self, first: int, payload: bytes) -> Event | None:
+        opcode = first & 0x0F
+        if opcode == PING:
+            self.pongs.append(frame(PONG, payload))
+            return None
+        if opcode == PONG:
+            return None
+        if opcode == CLOSE:
+            return self._close_received(payload)
+        final = bool(first & 0x80)
+        try:
+            if opcode != CONTINUATION and final:
+                return payload.decode() if opcode == TEXT else payload
+            if self._message is None:
+                self._message = _Fragments(opcode)
+            self._message.add(payload, final)
+        except UnicodeDecodeError:
+            return self._fail(INVALID_TEXT, "Invalid UTF-8 in a text")
+        if not final:
+            return None
+        message, self._message = self._message, None
+        return message.whole()
+
+    def _close_received(self, payload: bytes) -> Close | Failure:
+        if not payload:
+            self._ended = True
+            return Close(NO_CODE, "")
+        code = int.from_bytes(payload[:2], "big")
+        if len(payload) == 1 or code not in CODES:
+            return self._fail(PROTOCOL_ERROR, "Received a Close frame with an invalid code")
+        try:
+            reason = payload[2:].decode()
+        except UnicodeDecodeError:
+            return self._fail(INVALID_TEXT, "Invalid UTF-8 in the reason of a Close frame")
+        self._ended = True
+        return Close(code, reason)
+
+    def _answer(
+        self, message: str | bytes, reply: TextReply, binary_reply: BinaryReply | None
+    ) -> None:
+        if isinstance(message, str):
+            answer = reply(message)
+        else:
+            answer = binary_reply(message) if binary_reply else None
+        if answer is not None:
+            self.replies.append(frame(TEXT, answer.encode()))
+
+    def _fail(self, code: int, reason: str) -> Failure:
+        self._ended = True
+        return Failure(code, reason)
+
+
+class _Fragments:
+    """A message that comes in several frames; text is decoded, and judged, as it comes."""
+
+    def __init__(self, opcode: int) -> None:
+        self.size = 0  # bytes
+        self._texts: list[str] = []
+        self._parts: list[bytes] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+
+    def add(self, payload: bytes, final: bool) -> None:
+        self.size += len(payload)
+        if self._decoder is not None:
+            self._texts.append(self._decoder.decode(payload, final))
+        else:
+            self._parts.append(payload)
+
+    def whole(self) -> str | bytes:
+        return "".join(self._texts) if self._decoder is not None else b"".join(self._parts)
+
+
+def _judge_second(first: int, second: int) -> str | None:
+    if not second & 0x80:
+        return "Received unmasked frame"
+    if first & 8 and second & 0x7F > 125:
+        return "Received control frame over 125 bytes"
+    return None
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return a whole frame as a server sends it: unmasked, unfragmented."""
+    length = len(payload)
+    if length < 126:
+        return bytes((0x80 | opcode, length)) + payload
+    if length < 1 << 16:
+        return bytes((0x80 | opcode, 126)) + length.to_bytes(2, "big") + payload
+    return bytes((0x80 | opcode, 127)) + length.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a Close frame; NO_CODE gives an empty one, a reason over 123 bytes is cut."""
+    if code == NO_CODE:
+        return frame(CLOSE, b"")
+    cut = reason.encode()[:123].decode(errors="ignore").encode()
+    return frame(CLOSE, code.to_bytes(2, "big") + cut)
+
+
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_SHORT_TEXT = [bytes((0x80 | TEXT, length)) for length in range(126)]

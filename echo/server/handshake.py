@@ -1,0 +1,112 @@
+"""The opening handshake (RFC 6455 §4.2), and plain HTTP answers in its place: bytes only."""
+
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from hashlib import sha1
+from http import HTTPStatus
+from typing import NamedTuple
+
+Headers = list[tuple[bytes, bytes]]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+_TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+_NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Refusal(NamedTuple):
+    """Why a handshake cannot be accepted, as the HTTP answer to it."""
+
+    status: int
+    text: str
+    headers: Headers
+
+
+def is_upgrade(headers: Headers) -> bool:
+    """Return whether the request asks for a WebSocket: one `Upgrade`, and no other protocol.
+
+    The original takes no list and no version (`websocket, h2c`, `websocket/13`) for it.
+    """
+    return [value.strip().lower() for value in values(headers, b"upgrade")] == [b"websocket"]
+
+
+def values(headers: Headers, name: bytes) -> list[bytes]:
+    """Return the values of all headers of that name (in lower case)."""
+    return [value for key, value in headers if key == name]
+
+
+def judge(method: str, headers: Headers) -> Refusal | None:
+    """Return why the handshake must be refused, in the original's words where it has some."""
+    if method != "GET":
+        return _error(400, "WebSocket must be initiated with a GET request.")
+    if [value.strip() for value in values(headers, b"sec-websocket-version")] != [b"13"]:
+        version = [(b"sec-websocket-version", b"13")]
+        return _error(426, "The requested WebSocket version is not supported.", version)
+    keys = [value.strip() for value in values(headers, b"sec-websocket-key")]
+    if not any(keys):
+        return _error(400, "Missing Sec-WebSocket-Key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return _error(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    for name in (b"host", b"origin"):
+        if len(values(headers, name)) > 1:
+            return _error(400, f"More than one {name.decode().title()} header")
+    return None
+
+
+def _error(status: int, text: str, headers: Headers | None = None) -> Refusal:
+    return Refusal(status, f"ERROR: {text}", headers or [])
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def subprotocols(headers: Headers) -> list[str]:
+    """Return the subprotocols that the client offers, its preferred one first."""
+    offers = b",".join(values(headers, b"sec-websocket-protocol")).split(b",")
+    return [offer.strip().decode("latin-1") for offer in offers if offer.strip()]
+
+
+def acceptance(request_headers: Headers, subprotocol: str | None, headers: Headers) -> bytes:
+    """Return the 101. Raises ValueError for a header that HTTP does not allow."""
+    key = values(request_headers, b"sec-websocket-key")[0].strip()
+    accept = b64encode(sha1(key + _GUID).digest())
+    chosen = [] if subprotocol is None else [(b"sec-websocket-protocol", subprotocol.encode())]
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + _lines([*chosen, *headers]) + b"\r\n"
+    )
+
+
+def answer_head(status: int, headers: Headers) -> bytes:
+    """Return the head of an answer after which the connection closes.
+
+    Raises ValueError for a header that HTTP does not allow.
+    """
+    status_line = b"HTTP/1.1 %d %s\r\n" % (status, phrase(status))
+    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+    return status_line + b"Connection: close\r\n" + _lines(kept) + b"\r\n"
+
+
+def phrase(status: int) -> bytes:
+    """Return the reason phrase of a status: `b"Upgrade Required"`."""
+    return _PHRASES.get(status, b"Unknown Status")
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    lines = []
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+            raise ValueError(f"{name!r}: {value!r} is not a header that HTTP allows.")
+        lines.append(b"%s: %s\r\n" % (_spelled(name), value))
+    return b"".join(lines)
+
+
+def _spelled(name: bytes) -> bytes:
+    """Return the name as people are used to see it, for those who compare it letter by letter."""
+    return name.title().replace(b"Websocket", b"WebSocket")

@@ -1,0 +1,89 @@
+"""The connection class behind uvicorn: `uvicorn --ws echo.server.uvicorn:WebSocketProtocol …`."""
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import unquote
+
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from echo.server import handshake
+from echo.server.connection import Limits, WebSocketConnection
+from echo.server.watch import get_watch
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class WebSocketProtocol(WebSocketConnection):
+    """A connection of uvicorn's, which gives the handshake request as its first bytes.
+
+    Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout`.
+    """
+
+    __slots__ = ("_app_state", "_config", "_server_state")
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        limits = Limits(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
+        super().__init__(config.loaded_app, limits)
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # its own classes
+        get_watch().add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.scope:
+            super().data_received(data)
+        else:
+            self._request_received(data)
+
+    def _request_received(self, request: bytes) -> None:
+        """Start, with the request that uvicorn has parsed, and written anew."""
+        head, _, self._early = request.partition(b"\r\n\r\n")
+        request_line, *lines = head.split(b"\r\n")
+        method, target, _ = request_line.decode("latin-1").split(" ", 2)
+        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        assert self.transport is not None
+        path, _, query = target.partition("?")
+        root_path = self._config.root_path
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self.transport) else "ws",
+            "server": get_local_addr(self.transport),
+            "client": get_remote_addr(self.transport),
+            "root_path": root_path,
+            "path": root_path + unquote(path),
+            "raw_path": (root_path + path).encode("latin-1"),
+            "query_string": query.encode("latin-1"),
+            "headers": headers,
+            "subprotocols": handshake.subprotocols(headers),
+            "state": self._app_state.copy(),
+        }
+        self.start(scope, method)
+        if self._task is not None:
+            self._server_state.tasks.add(self._task)
+            self._task.add_done_callback(self._server_state.tasks.discard)
+
+    def over(self) -> None:
+        self._server_state.connections.discard(self)
+        get_watch().discard(self)
+
+    def log(self, action: str) -> None:
+        if self._config.access_log:
+            client = self.scope["client"]
+            address = f"{client[0]}:{client[1]}" if client else "-"
+            path = self.scope["raw_path"].decode("latin-1")
+            logger.info('%s - "WebSocket %s" [%s]', address, path, action)

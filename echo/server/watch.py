@@ -1,0 +1,59 @@
+"""All connections of an event loop: looked after each second, and closed when the server stops."""
+
+import asyncio
+import logging
+import time
+from weakref import WeakKeyDictionary
+
+from echo.server.connection import WebSocketConnection
+
+logger = logging.getLogger(__name__)
+
+PERIOD = 1.0  # seconds
+STOP_TIMEOUT = 3.0  # seconds for clients and applications to end in good order
+
+_watches: "WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]" = WeakKeyDictionary()
+
+
+def get_watch() -> "Watch":
+    """Return the watch of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _watches:
+        _watches[loop] = Watch()
+    return _watches[loop]
+
+
+class Watch:
+    """One timer for the time limits of all connections: none of them has one of its own."""
+
+    def __init__(self) -> None:
+        self._connections: set[WebSocketConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.stopping = False
+
+    def add(self, connection: WebSocketConnection) -> None:
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
+
+    def discard(self, connection: WebSocketConnection) -> None:
+        self._connections.discard(connection)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PERIOD, self._look) if self._connections else None
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.watch(now)
+
+    async def stop(self) -> None:
+        """Close all connections with 1012; return when they have ended, or after STOP_TIMEOUT."""
+        self.stopping = True
+        for connection in list(self._connections):
+            connection.shutdown()
+        end = time.monotonic() + STOP_TIMEOUT
+        while self._connections and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.cancel()
+        await asyncio.sleep(0)
