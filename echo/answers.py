@@ -1,8 +1,12 @@
 """HTTP answers to a WebSocket handshake that is not accepted."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+
+# asgiref's types know no denial events, and Django's `path()` is typed for views only.
+Application = Callable[..., Awaitable[Any]]
 
 TEXT = "text/plain;charset=UTF-8"  # as the original writes it
 

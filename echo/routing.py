@@ -1,6 +1,5 @@
 """The WebSocket side of `echo.urls`."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.typing import (
@@ -13,13 +12,11 @@ from channels.routing import URLRouter
 from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
 
-from echo.answers import can_answer
+from echo.access import HostAndOriginCheck
+from echo.answers import Application, can_answer
 from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-
-# `path()` is typed for views only, and asgiref's types know no denial events.
-Application = Callable[..., Awaitable[Any]]
 
 
 def _default_or_named(scope: WebSocketScope) -> str:
@@ -38,13 +35,14 @@ websocket_urlpatterns: list[URLPattern] = [
 def as_websocket_application(
     routes: list[URLPattern] = websocket_urlpatterns, http: Application | None = None
 ) -> Application:
-    """Return the WebSocket application of a site: its routes, and an answer for every other path.
+    """Return the WebSocket application of a site, with what every site needs round its routes.
 
-    A handshake on a path without a route gets what the same request gets without
-    `Upgrade`, from `http` (by default Django's own application).
+    Host and Origin are checked (`HostAndOriginCheck`). A handshake on a path without a
+    route gets what the same request gets without `Upgrade`, from `http` (by default
+    Django's own application).
     """
     answer: Any = AnswerAsHTTP(http or get_asgi_application())
-    return cast(Application, URLRouter([*routes, re_path("", answer)]))
+    return HostAndOriginCheck(URLRouter([*routes, re_path("", answer)]))
 
 
 class AnswerAsHTTP:
