@@ -8,6 +8,7 @@
 | echo.W001 | ASGI_APPLICATION is not set                                                  |
 | echo.W002 | ASGI_APPLICATION has no route that is counted                                |
 | echo.W003 | `runserver` is Django's own, which speaks WSGI: it has no WebSockets         |
+| echo.W004 | `runserver` is Daphne's own: it has another transport than production        |
 | echo.W101 | (--deploy) counts are of one process only                                    |
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
 """
@@ -125,17 +126,17 @@ def _is_known(leaf: Leaf) -> bool:
 
 @register
 def check_runserver(**kwargs: object) -> list[CheckMessage]:
-    if get_commands().get("runserver") not in ("django.core", "django.contrib.staticfiles"):
-        return []
-    missing = "daphne" not in settings.INSTALLED_APPS
-    what = "missing from" if missing else "below django.contrib.staticfiles in"
-    return [
-        Warning(
-            f"'daphne' is {what} INSTALLED_APPS: runserver speaks WSGI, which has no WebSockets.",
-            hint="Put 'daphne' at the top of INSTALLED_APPS, below 'echo'.",
-            id="echo.W003",
-        )
-    ]
+    owner = get_commands().get("runserver")
+    hint = "Put 'echo' and 'daphne', in this order, at the top of INSTALLED_APPS."
+    if owner in ("django.core", "django.contrib.staticfiles"):
+        missing = "daphne" not in settings.INSTALLED_APPS
+        what = "missing from" if missing else "below django.contrib.staticfiles in"
+        message = f"'daphne' is {what} INSTALLED_APPS: runserver is WSGI, without WebSockets."
+        return [Warning(message, hint=hint, id="echo.W003")]
+    if owner == "daphne":
+        message = "'echo' is below 'daphne' in INSTALLED_APPS: runserver has Daphne's transport."
+        return [Warning(message, hint=hint, id="echo.W004")]
+    return []
 
 
 @register(Tags.compatibility, deploy=True)

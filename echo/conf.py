@@ -35,7 +35,7 @@ class Conf:
         if not isinstance(value, str) or value.partition("://")[0] not in STATE_SCHEMES:
             expected = " or ".join(f"{scheme}://" for scheme in STATE_SCHEMES)
             raise ImproperlyConfigured(
-                f"ECHO_STATE_URL {_without_password(value)!r} is not a state; expected {expected}."
+                f"ECHO_STATE_URL {_without_password(value)} is not a state; expected {expected}."
             )
         return value
 
@@ -77,6 +77,7 @@ def _bad_values() -> list[str]:
     return found
 
 
-def _without_password(url: object) -> object:
+def _without_password(url: object) -> str:
     """Return the value as it may be shown: a password in a URL is no one else's business."""
-    return re.sub("//.*@", "//***@", url) if isinstance(url, str) else url
+    shown = re.sub(r"^(\W*\w+://)?.*@", r"\1***@", repr(url))
+    return re.sub(r"(password=)[^&]*", r"\1***", shown)

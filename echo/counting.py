@@ -6,6 +6,7 @@ exception, a kill, or while a handler is busy.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,8 +30,10 @@ from echo.state.memory import MemoryState
 # An extension of our own servers: it takes a function, and calls it as soon as the end of
 # the connection is known. From other servers the end is learnt by `receive`.
 ON_END = "echo.on_end"
-# On other servers: how long an application may be busy before somebody else listens for it.
+# On other servers: how long an application may be busy before somebody else listens for it,
 PATIENCE = 0.5  # seconds
+# and how much is taken from the server for it: all that waits, unless it is a flood.
+AHEAD = 1 << 20  # bytes or characters
 
 Naming = str | Callable[[WebSocketScope], str]
 
@@ -68,7 +71,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
         try:
             await app(scope, receive, connection.send)
         finally:
-            connection.leave()
+            connection.end()
 
     application.counted_by = by  # type: ignore[attr-defined]  # for the system check
     return application
@@ -95,7 +98,20 @@ def missing_argument(by: str, route: str, arguments: object) -> str:
 class _Connection:
     """One connection at the border: joins at its accept, and leaves exactly once."""
 
-    __slots__ = ("_ended", "_joined", "_listener", "_name", "_receive", "_send", "_state", "_timer")
+    __slots__ = (
+        "_accepted",
+        "_ahead",
+        "_ended",
+        "_joined",
+        "_left",
+        "_name",
+        "_receive",
+        "_receiving",
+        "_send",
+        "_size_ahead",
+        "_state",
+        "_timer",
+    )
 
     def __init__(
         self, state: MemoryState, name: str, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -104,17 +120,24 @@ class _Connection:
         self._name = name
         self._receive = receive
         self._send = send
+        self._accepted = False
         self._joined = False
+        self._left = False
         self._ended = False
+        self._receiving = False
         self._timer: asyncio.TimerHandle | None = None
-        self._listener: asyncio.Future[ASGIReceiveEvent] | None = None
+        # Events that were taken from the server for an application that is busy; the last
+        # may still be to come.
+        self._ahead: deque[asyncio.Future[ASGIReceiveEvent]] = deque()
+        self._size_ahead = 0
 
     async def send(self, event: ASGISendEvent) -> None:
-        if event["type"] == "websocket.accept" and not self._joined and not self._ended:
+        if event["type"] == "websocket.accept" and not self._accepted and not self._left:
+            self._accepted = True
             # before the client can know that it is connected
             await self._state.join(self._name)
             self._joined = True
-            if self._ended:  # while it waited
+            if self._left:  # while it waited
                 self._state.leave(self._name)
         elif event["type"] in ("websocket.close", "websocket.http.response.start"):
             # before the client can know that it is closed
@@ -124,36 +147,62 @@ class _Connection:
     async def receive(self) -> ASGIReceiveEvent:
         if self._timer is not None:
             self._timer.cancel()
-        listener, self._listener = self._listener, None
+        self._receiving = True
         try:
-            event = await (self._receive() if listener is None else listener)
-            self._notice(event)
+            if not self._ahead:
+                event = await self._receive()
+                self._notice(event)
+                return event
+            # An application that gives up waiting finds the event at its next call.
+            event = await asyncio.shield(self._ahead[0])
+            self._ahead.popleft()
+            self._size_ahead -= _size(event)
+            return event
         finally:
-            if not self._ended:
+            self._receiving = False
+            if not self._left and not self._ended:
                 self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._listen)
-        return event
 
     def leave(self) -> None:
         """Count it no more; the second time, do nothing."""
-        if self._ended:
+        if self._left:
             return
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
+        self._left = True
         if self._joined:
             self._state.leave(self._name)
 
+    def end(self) -> None:
+        """Count it no more, and listen no more: the application has ended."""
+        self._ended = True
+        self.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ahead:
+            self._ahead[-1].cancel()
+
     def _listen(self) -> None:
-        """Wait for the next event in place of an application that is busy."""
-        self._listener = asyncio.ensure_future(self._receive())
-        self._listener.add_done_callback(self._heard)
+        """Take the next event in place of an application that is busy."""
+        if self._left or self._receiving or self._size_ahead > AHEAD:
+            return
+        if self._ahead and not self._ahead[-1].done():
+            return
+        listener = asyncio.ensure_future(self._receive())
+        listener.add_done_callback(self._heard)
+        self._ahead.append(listener)
 
     def _heard(self, listener: "asyncio.Future[ASGIReceiveEvent]") -> None:
-        if not listener.cancelled() and listener.exception() is None:
-            self._notice(listener.result())
+        if listener.cancelled() or listener.exception() is not None:
+            return
+        event = listener.result()
+        self._size_ahead += _size(event)
+        self._notice(event)
+        self._listen()
 
     def _notice(self, event: ASGIReceiveEvent) -> None:
         if event["type"] == "websocket.disconnect":
             self.leave()
+
+
+def _size(event: Any) -> int:
+    """Return about how much memory the event takes: no flood of empty ones is free."""
+    return 256 + len(event.get("text") or event.get("bytes") or "")

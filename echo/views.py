@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 
 from echo.answers import TEXT
@@ -92,7 +93,7 @@ def usage(request: HttpRequest) -> HttpResponse:
     if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
         return text(USAGE)
     context = {
-        "title": "Connections",
+        "title": gettext("Connections"),
         "objects": sorted(get_state().counts().items()),
         "default_object": conf.ECHO_DEFAULT_OBJECT,
         **page_frame(request),

@@ -39,14 +39,19 @@ class Server:
     """A server that runs: `with Server("stock-daphne") as server: server.count("foo")`."""
 
     def __init__(
-        self, kind: str, application: str = SITE, options: tuple[str, ...] = (), **env: str
+        self,
+        kind: str,
+        application: str = SITE,
+        options: tuple[str, ...] = (),
+        folder: Path = ROOT,
+        **env: str,
     ) -> None:
         self.port = free_port()
         command = [part.format(port=self.port, application=application) for part in COMMANDS[kind]]
         self.log_file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
         self.process = subprocess.Popen(
             [sys.executable, *command, *options],
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", **env},
             stdout=self.log_file,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,303 @@
+"""The usage page in a real browser, on `manage.py runserver`."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+from echo.consumers import REASON
+from tests.servers import Server
+from tests.waiting import DEADLINE, eventually
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+IMAGE = "<img src=x onerror=alert(1)>"
+LONG = "😀" * 32  # 128 bytes, and no place to break
+
+# A connection that stays open beside the console's, until the page goes.
+CONNECT = """url => new Promise(resolve => {
+  const socket = new WebSocket(url);
+  socket.onopen = () => resolve(true);
+})"""
+WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+# Contrast of each text with the first background behind it: WCAG 2.2, 1.4.3.
+LOW_CONTRASTS = """() => {
+  const parts = color => color.match(/[\\d.]+/g).map(Number);
+  const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const light = color => {
+    const [red, green, blue] = color.map(part => linear(part / 255));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const behind = node => {
+    const color = node ? parts(getComputedStyle(node).backgroundColor) : [255, 255, 255];
+    return color[3] === 0 ? behind(node.parentElement) : color;
+  };
+  const contrast = node => {
+    const both = [parts(getComputedStyle(node).color), behind(node)].map(light);
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+  };
+  const isText = child => child.nodeType === Node.TEXT_NODE && child.data.trim();
+  const hasText = node => node.value || [...node.childNodes].some(isText);
+  const isShown = node => node.checkVisibility() && !node.closest(':disabled');
+  return [...document.querySelectorAll('.echo *')]
+    .filter(node => isShown(node) && hasText(node) && contrast(node) < 4.5)
+    .map(node => node.outerHTML);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse(f"No browser on PATH: none of {', '.join(BROWSERS)}.")
+    # Module scope: as long as Playwright lives, its loop is the running one of this thread.
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        yield server
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Return a function that opens the usage page of a server, with options of the browser."""
+    contexts = []
+
+    def open_page(server: Server, **options: object) -> Page:
+        context = browser.new_context(**options)
+        context.set_default_timeout(DEADLINE * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        return page
+
+    expect.set_options(timeout=DEADLINE * 1000)
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page: Open, server: Server) -> Iterator[Page]:
+    """The page of a server without connections, and none of it left behind."""
+    eventually(lambda: "No object has a connection now." in get_page(server), True)
+    return open_page(server)
+
+
+def get_page(server: Server) -> str:
+    return server.get("/", Accept="text/html")[2]
+
+
+def connect(page: Page, name: str = "foo") -> None:
+    page.get_by_label("Object").fill(name)
+    page.get_by_role("button", name="Connect").click()
+
+
+def log(page: Page, kind: str) -> list[str]:
+    """Return the texts of the lines of that kind in the log."""
+    return page.locator(f"[role=log] [data-kind={kind}] bdi").all_inner_texts()
+
+
+def table(page: Page) -> list[list[str]]:
+    """Return the rows of the table of objects: names and counts."""
+    rows = page.get_by_role("table", name="Objects connected now").locator("tbody tr").all()
+    return [row.locator("th, td").all_inner_texts() for row in rows]
+
+
+def test_console_connects_and_shows_the_echo_of_a_text(page: Page, server: Server) -> None:
+    connect(page)
+    page.get_by_label("Text").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+
+    eventually(lambda: log(page, "received"), ["[Durable Object]: Hello"])
+    assert log(page, "opened") == [f"ws://127.0.0.1:{server.port}/foo/websocket"]
+    assert log(page, "sent") == ["Hello"]
+
+
+def test_table_follows_the_console(page: Page) -> None:
+    connect(page)
+    eventually(lambda: table(page), [["foo", "1"]])
+
+    page.get_by_role("button", name="Close").click()
+
+    eventually(lambda: table(page), [["No object has a connection now."]])
+
+
+def test_console_shows_the_code_and_reason_that_came_back(page: Page) -> None:
+    connect(page)
+    page.get_by_label("Code").fill("4001")
+    page.get_by_label("Reason").fill("bye")
+
+    page.get_by_role("button", name="Close").click()
+
+    eventually(lambda: log(page, "closed"), [f"code 4001, “{REASON}”, clean"])
+
+
+def test_console_tells_the_rule_for_a_code_that_browsers_do_not_send(page: Page) -> None:
+    connect(page)
+    page.get_by_label("Code").fill("1001")
+
+    page.get_by_role("button", name="Close").click()
+
+    rule = "Browsers close with code 1000 or 3000 to 4999, and a reason of at most 123 bytes."
+    eventually(lambda: log(page, "error"), [rule])
+    assert log(page, "closed") == []
+
+
+def test_console_connects_again_after_a_close(page: Page) -> None:
+    connect(page)
+    page.get_by_role("button", name="Close").click()
+    eventually(lambda: len(log(page, "closed")), 1)
+
+    connect(page, "bar")
+
+    eventually(lambda: ["bar", "1"] in table(page), True)
+
+
+def test_refused_handshake_is_told_in_words(page: Page) -> None:
+    connect(page, "x" * 129)
+
+    refused = (
+        "No connection: the server refused the handshake. A browser gives no reason for that. "
+        "Names have 1 to 128 bytes, no slash and no control characters."
+    )
+    eventually(lambda: log(page, "error"), [refused])
+    assert log(page, "closed") == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".", ".."])
+def test_form_refuses_a_name_that_no_path_can_have(page: Page, name: str) -> None:
+    connect(page, name)
+
+    assert page.get_by_label("Object").evaluate("input => input.matches(':invalid')")
+    assert page.get_by_label("Object").is_enabled()
+
+
+def test_table_that_cannot_be_had_stays_and_is_told_in_words(page: Page, server: Server) -> None:
+    page.route(page.url, lambda route: route.fulfill(status=503, body="The counts are unknown."))
+
+    connect(page)
+
+    stale = "The table could not be refreshed: the server answered with the status 503."
+    eventually(lambda: log(page, "error"), [stale])
+    assert table(page) == [["No object has a connection now."]]
+
+
+def test_server_that_ends_is_told_in_words(open_page: Open) -> None:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        page = open_page(server)
+        connect(page)
+        eventually(lambda: table(page), [["foo", "1"]])
+
+    away = "The server does not answer. The table shows what it said last."
+    eventually(lambda: (len(log(page, "closed")), log(page, "error")), (1, [away]))
+
+    page.get_by_role("button", name="Connect").click()
+
+    eventually(lambda: log(page, "error"), [away, away])
+    assert len(log(page, "closed")) == 1
+    assert page.get_by_role("button", name="Connect").is_enabled()
+
+
+@pytest.mark.parametrize("name", [IMAGE, "\u202eevil", "%2F?#", LONG])
+def test_names_of_strangers_are_shown_as_text(page: Page, name: str) -> None:
+    connect(page, name)
+
+    eventually(lambda: table(page), [[name, "1"]])
+    assert page.locator("img").count() == 0
+    count = page.request.get(page.get_by_role("link", name=name).evaluate("link => link.href"))
+    assert count.text().startswith("There is 1 WebSocket client connected")
+
+
+def test_page_is_right_without_javascript(open_page: Open, page: Page, server: Server) -> None:
+    connect(page, IMAGE)
+    eventually(lambda: table(page), [[IMAGE, "1"]])
+
+    still = open_page(server, java_script_enabled=False)
+
+    assert table(still) == [[IMAGE, "1"]]
+    assert still.locator("noscript p").is_visible()
+    assert not still.get_by_role("button", name="Connect").is_visible()
+
+
+def test_page_works_under_a_strict_content_security_policy(page: Page, server: Server) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+    def add_policy(route: Route) -> None:
+        answer = route.fetch()
+        policy = {"content-security-policy": "default-src 'self'"}
+        route.fulfill(response=answer, headers={**answer.headers, **policy})
+
+    # A page that Playwright has changed belongs to no network: it may not call this one unasked.
+    page.context.grant_permissions(["local-network-access"])
+    page.route(f"http://127.0.0.1:{server.port}/", add_policy)
+    page.reload()
+    connect(page)
+    page.get_by_label("Text").fill("Hello")
+    page.keyboard.press("Enter")
+
+    eventually(lambda: log(page, "received"), ["[Durable Object]: Hello"])
+    eventually(lambda: table(page), [["foo", "1"]])
+    assert complaints == []
+
+
+def test_keyboard_alone_connects_sends_and_closes(page: Page) -> None:
+    page.get_by_label("Object").focus()
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Connect
+    expect(page.get_by_label("Text")).to_be_focused()
+    page.keyboard.type("Hello")
+    page.keyboard.press("Enter")
+    eventually(lambda: log(page, "received"), ["[Durable Object]: Hello"])
+    for _ in ("Send", "Code", "Reason"):
+        page.keyboard.press("Tab")
+    page.keyboard.type("bye")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_label("Object")).to_be_focused()
+    assert len(log(page, "closed")) == 1
+
+
+@pytest.mark.parametrize("width", [320, 1100])
+def test_no_width_and_no_name_scrolls_the_page_sideways(
+    open_page: Open, server: Server, width: int
+) -> None:
+    page = open_page(server, viewport={"width": width, "height": 800})
+
+    for name in (LONG, "x" * 128):
+        page.evaluate(CONNECT, f"ws://127.0.0.1:{server.port}/{name}/websocket")
+    connect(page, "W" * 128)
+
+    eventually(lambda: ["W" * 128, "1"] in table(page), True)
+    scrolled, seen = page.evaluate(WIDTHS)
+    assert scrolled <= seen == width
+
+
+def test_dark_and_light_differ_and_both_have_contrast(open_page: Open, server: Server) -> None:
+    pictures = set()
+    for scheme in ("light", "dark"):
+        page = open_page(server, color_scheme=scheme)
+        connect(page)
+        eventually(lambda page=page: len(log(page, "opened")), 1)
+        page.get_by_role("button", name="Close").click()
+        eventually(lambda page=page: len(log(page, "closed")), 1)
+        connect(page, "x" * 129)
+        eventually(lambda page=page: len(log(page, "error")), 1)
+
+        assert page.evaluate(LOW_CONTRASTS) == []
+        pictures.add(page.screenshot())
+
+    assert len(pictures) == 2

@@ -1,0 +1,170 @@
+"""System checks: each wrong set-up has its id, and a sentence that says what to do."""
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.core.checks import run_checks
+from django.core.management import get_commands
+from django.core.wsgi import get_wsgi_application
+from django.urls import path, re_path
+
+from echo.access import HostAndOriginCheck
+from echo.checks import check_runserver
+from echo.counting import counted
+from echo.routing import as_websocket_application
+
+
+async def consumer(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+
+
+def found(deploy: bool = False) -> dict[str, str]:
+    """Return the messages of our checks, by id."""
+    messages = run_checks(include_deployment_checks=deploy)
+    return {m.id: m.msg for m in messages if m.id and m.id.startswith("echo.")}
+
+
+@pytest.fixture
+def application(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that makes its argument the site's ASGI_APPLICATION."""
+
+    def use(application: Any) -> None:
+        module = ModuleType("a_site")
+        module.application = application  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "a_site", module)
+        settings.ASGI_APPLICATION = "a_site.application"
+
+    return use
+
+
+def site(*routes: Any) -> ProtocolTypeRouter:
+    return ProtocolTypeRouter({"websocket": HostAndOriginCheck(URLRouter(list(routes)))})
+
+
+def test_demo_has_no_problem() -> None:
+    assert found() == {}
+
+
+def test_missing_asgi_application_is_told(settings: Any) -> None:
+    del settings.ASGI_APPLICATION
+
+    assert found() == {"echo.W001": "ASGI_APPLICATION is not set."}
+
+
+def test_asgi_application_that_cannot_be_imported_is_told(settings: Any) -> None:
+    settings.ASGI_APPLICATION = "no.such.application"
+
+    assert found() == {
+        "echo.E001": "ASGI_APPLICATION 'no.such.application' cannot be imported: "
+        "No module named 'no'"
+    }
+
+
+def test_wsgi_application_is_told(application: Any) -> None:
+    application(get_wsgi_application())
+
+    message = "ASGI_APPLICATION 'a_site.application' is a WSGI application."
+    assert found() == {"echo.E001": message}
+
+
+@pytest.mark.parametrize(
+    "unrouted",
+    [
+        get_asgi_application(),
+        ProtocolTypeRouter({"http": get_asgi_application()}),
+        site(path("ws/", consumer)),
+    ],
+    ids=["Django's own", "http only", "routes without counted"],
+)
+def test_application_that_counts_nothing_is_told(application: Any, unrouted: Any) -> None:
+    application(unrouted)
+
+    message = "ASGI_APPLICATION 'a_site.application' has no WebSocket route that is counted."
+    assert found() == {"echo.W002": message}
+
+
+@pytest.mark.parametrize(
+    "routed",
+    [
+        site(path("<str:name>/", counted(consumer))),
+        site(path("x/", URLRouter([re_path(r"^(?P<room>\w+)$", counted(consumer, by="room"))]))),
+        site(path("<str:room>/", URLRouter([path("chat", counted(consumer, by="room"))]))),
+        site(path("one/", counted(consumer, by=lambda scope: "one"))),
+        site(path("one/", counted(consumer), {"name": "one"})),
+        ProtocolTypeRouter({"websocket": as_websocket_application()}),
+        consumer,
+    ],
+    ids=["path", "re_path", "outer", "function", "default argument", "ours", "opaque"],
+)
+def test_application_that_counts_is_in_order(application: Any, routed: Any) -> None:
+    application(routed)
+
+    assert found() == {}
+
+
+def test_wrong_by_is_told_with_its_route(application: Any) -> None:
+    application(site(path("chat/<str:room>/<int:seat>/", counted(consumer, by="name"))))
+
+    assert found() == {
+        "echo.E003": "counted(by='name'): the route of 'chat/<str:room>/<int:seat>/' has no "
+        "argument 'name'; it has 'room', 'seat'. Name one of them, or give a function of the scope."
+    }
+
+
+def test_unknown_setting_is_told_with_the_one_that_was_meant(settings: Any) -> None:
+    settings.ECHO_DEFAULT_OBJEKT = "x"
+
+    assert found() == {
+        "echo.E002": "ECHO_DEFAULT_OBJEKT is not a setting of echo. "
+        "Did you mean ECHO_DEFAULT_OBJECT?"
+    }
+
+
+def test_malformed_state_is_told_without_its_password(settings: Any) -> None:
+    settings.ECHO_STATE_URL = "nonsense://user:secret@host"
+
+    (message,) = found().values()
+    assert message.startswith("ECHO_STATE_URL 'nonsense://***@host' is not a state; expected ")
+
+
+@pytest.fixture
+def fresh_commands() -> Iterator[None]:
+    """Django looks for the apps' commands once; here the apps change."""
+    get_commands.cache_clear()
+    yield
+    get_commands.cache_clear()
+
+
+STATIC = "django.contrib.staticfiles"
+
+
+@pytest.mark.parametrize(
+    ("apps", "expected"),
+    [
+        ([STATIC], {"echo.W003": "'daphne' is missing from INSTALLED_APPS"}),
+        (
+            [STATIC, "echo", "daphne"],
+            {"echo.W003": f"'daphne' is below {STATIC} in INSTALLED_APPS"},
+        ),
+        (["daphne", "echo", STATIC], {"echo.W004": "'echo' is below 'daphne' in INSTALLED_APPS"}),
+        (["echo", "daphne", STATIC], {}),
+        (["echo", STATIC], {}),
+    ],
+)
+def test_runserver_of_another_kind_is_told(
+    settings: Any, fresh_commands: None, apps: list[str], expected: dict[str, str]
+) -> None:
+    settings.INSTALLED_APPS = apps
+
+    assert {m.id: m.msg.partition(":")[0] for m in check_runserver()} == expected
+
+
+def test_deploy_check_tells_of_state_and_layer_in_memory(settings: Any) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+    assert sorted(found(deploy=True)) == ["echo.W101", "echo.W102"]

@@ -1,0 +1,158 @@
+"""Every block of code in the README is run, as it stands there."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from echo.conf import NAMES, conf
+from echo.state import get_state
+from tests.raw import UPGRADE, Client
+from tests.servers import ROOT, Server
+from tests.waiting import eventually
+
+README = (ROOT / "README.md").read_text()
+CONSUMERS = """
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+
+class ChatConsumer(AsyncWebsocketConsumer):
+    pass
+"""
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
+seen: set[Block] = set()
+
+
+def block(language: str, start: str) -> str:
+    """Return the code of the one block that has these words, and note that it is tested."""
+    found = [b for b in BLOCKS if b.language == language and start in b.code]
+    assert len(found) == 1, found
+    seen.add(found[0])
+    return found[0].code
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_blocks_are_tested() -> Iterator[None]:
+    yield
+    if len(tested := {name for name in globals() if name.startswith("test_")}) == 8:
+        assert tested and not [b for b in BLOCKS if b not in seen]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo in a folder of its own, started by the README's commands."""
+    folder = tmp_path_factory.mktemp("demo")
+    for part in ("manage.py", "project", "echo"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, folder / part)
+    install, migrate, runserver = block("sh", "runserver").strip().split(" && ")
+    assert install == "pip install -r requirements.txt"
+    assert runserver == "python manage.py runserver"
+    run(migrate, folder)
+    with Server("runserver", folder=folder, DJANGO_DEBUG="1") as server:
+        yield server
+
+
+def run(command: str, folder: Path = ROOT) -> str:
+    command = re.sub(r"^python ", f"{sys.executable} ", command)
+    done = subprocess.run(
+        command, shell=True, cwd=folder, text=True, timeout=60, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_shell_examples_print_what_they_say(demo: Server) -> None:
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block("console", "curl"), re.M)
+
+    for command, output in commands:
+        assert run(command.replace(":8000", f":{demo.port}")).strip() == output.strip()
+
+
+def test_python_client_prints_what_it_says(demo: Server, tmp_path: Path) -> None:
+    script = tmp_path / "client.py"
+    code = block("python", "websockets.sync.client")
+    script.write_text(code.replace(":8000", f":{demo.port}"))
+
+    assert run(f"python {script}") == block("text", "[Durable Object]: hello")
+
+
+def test_demo_answers_a_browser_with_the_page(demo: Server) -> None:
+    status, headers, page = demo.get("/", Accept="text/html")
+
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "getCurrentConnections" in page
+
+
+def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
+    run("python -m django startproject mysite .", tmp_path)
+    (tmp_path / "chat").mkdir()
+    (tmp_path / "chat" / "consumers.py").write_text(CONSUMERS)
+    for name in ("settings", "urls"):
+        file = tmp_path / "mysite" / f"{name}.py"
+        file.write_text(file.read_text() + block("python", f"# mysite/{name}.py"))
+    (tmp_path / "mysite" / "asgi.py").write_text(
+        'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")\n'
+        + block("python", "# mysite/asgi.py")
+    )
+    environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+
+    with Server("daphne", "mysite.asgi:application", folder=tmp_path, **environment) as server:
+        client = Client(server.port)
+        answer = client.ask("/chat/lobby/", UPGRADE)
+        one = server.get("/connections/lobby/getCurrentConnections", Accept="application/json")
+        client.reset()
+
+        assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
+        assert one[2] == '{"name": "lobby", "connections": 1}'
+        eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
+
+
+def test_objects_tell_their_counts() -> None:
+    for _ in range(3):
+        asyncio.run(get_state().join("lobby"))
+    try:
+        lines = block("python", "connected_objects()").strip().splitlines()
+        names: dict[str, object] = {}
+        exec(lines[0], names)
+
+        assert [eval(line, names) for line in lines[2:]] == [3, {"lobby": 3}, None]
+    finally:
+        for _ in range(3):
+            get_state().leave("lobby")
+
+
+def test_consumer_overrides_one_function() -> None:
+    names: dict[str, type] = {}
+    exec(block("python", "ShoutConsumer"), names)
+
+    assert names["ShoutConsumer"]().reply("tea") == "TEA"
+
+
+def test_settings_table_lists_all_with_their_defaults() -> None:
+    rows = re.findall(r"^\| `(ECHO_\w+)` \| `(.*?)` \|", README, re.M)
+
+    assert [name for name, _ in rows] == list(NAMES)
+    assert [eval(default) for _, default in rows] == [getattr(conf, name) for name in NAMES]
+
+
+def test_test_command_is_the_one_that_ci_runs() -> None:
+    install, test = block("sh", "pytest").strip().split(" && ")
+    assert block("text", "counted(app)")
+
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert install.removeprefix("pip install ") in steps
+    assert test in steps
