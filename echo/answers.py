@@ -1,12 +1,14 @@
 """HTTP answers to a WebSocket handshake that is not accepted."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 
 # asgiref's types know no denial events, and Django's `path()` is typed for views only.
 Application = Callable[..., Awaitable[Any]]
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 TEXT = "text/plain;charset=UTF-8"  # as the original writes it
 
@@ -18,19 +20,36 @@ async def refuse(
     status: int,
     text: str,
 ) -> None:
-    """Answer the handshake with the status and the text; where the server cannot, with its 403.
-
-    ASGI spec, "Websocket Denial Response": an extension that servers may lack.
-    """
+    """Answer the handshake with the status and the text; where the server cannot, with its 403."""
     await receive()  # websocket.connect
-    if not can_answer(scope):
-        await send({"type": "websocket.close", "code": 1008, "reason": text})
+    await answer(scope, send, status, text)
+
+
+async def answer(
+    scope: WebSocketScope,
+    send: ASGISendCallable,
+    status: int,
+    text: str,
+    headers: Headers = (),
+    code: int | None = None,
+) -> None:
+    """Answer a handshake whose `websocket.connect` has been received.
+
+    ASGI spec, "Websocket Denial Response": an extension that servers may lack. Without it:
+    accept and close with the code, which a browser tells, or if there is none refuse.
+    """
+    if can_answer(scope):
+        body = text.encode()
+        own = [(b"content-type", TEXT.encode()), (b"cache-control", b"no-store"), *headers]
+        all_headers = [*own, (b"content-length", b"%d" % len(body))]
+        await send(
+            {"type": "websocket.http.response.start", "status": status, "headers": all_headers}
+        )
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
         return
-    headers = [(b"content-type", TEXT.encode()), (b"cache-control", b"no-store")]
-    body = text.encode()
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+    if code is not None:
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    await send({"type": "websocket.close", "code": code or 1008, "reason": text})
 
 
 def can_answer(scope: WebSocketScope) -> bool:

@@ -6,6 +6,8 @@ that changes one sees the change at once.
 
 import re
 from difflib import get_close_matches
+from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -30,17 +32,74 @@ class Conf:
 
     @property
     def ECHO_STATE_URL(self) -> str:
-        """Where the counts are kept: `memory://` for those of one process."""
+        """Where the counts are kept: `memory://` for those of one process, else a Redis."""
         value = getattr(settings, "ECHO_STATE_URL", "memory://")
-        if not isinstance(value, str) or value.partition("://")[0] not in STATE_SCHEMES:
-            expected = " or ".join(f"{scheme}://" for scheme in STATE_SCHEMES)
+        problem = _state_url_problem(value)
+        if problem is not None:
+            shown = _without_password(value)
+            raise ImproperlyConfigured(f"ECHO_STATE_URL {shown} {problem}; expected {EXPECTED}.")
+        return str(value)
+
+    @property
+    def ECHO_LEASE_SECONDS(self) -> float:
+        """With Redis: after how long a process that has vanished counts no more."""
+        return _positive("ECHO_LEASE_SECONDS", 3.0)
+
+    @property
+    def ECHO_HEARTBEAT_SECONDS(self) -> float:
+        """With Redis: how often a process renews its lease; at most half of it."""
+        value = _positive("ECHO_HEARTBEAT_SECONDS", 1.0)
+        if value > self.ECHO_LEASE_SECONDS / 2:
             raise ImproperlyConfigured(
-                f"ECHO_STATE_URL {_without_password(value)} is not a state; expected {expected}."
+                f"ECHO_HEARTBEAT_SECONDS {value} is more than half of ECHO_LEASE_SECONDS "
+                f"{self.ECHO_LEASE_SECONDS}: one late heartbeat would end the lease."
+            )
+        return value
+
+    @property
+    def ECHO_MAX_CONNECTIONS(self) -> int | None:
+        """How many connections an object may have, in all processes; None for no limit."""
+        value = getattr(settings, "ECHO_MAX_CONNECTIONS", None)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ImproperlyConfigured(
+                f"ECHO_MAX_CONNECTIONS {value!r} is no limit; expected a number from 1, or None."
             )
         return value
 
 
-STATE_SCHEMES = ("memory",)
+EXPECTED = "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://… or valkeys://…"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+
+
+def _state_url_problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "is not a string"
+    try:
+        parts = urlsplit(value)
+        database, _ = parts.path.removeprefix("/"), parts.port  # a bad port raises
+    except ValueError as error:
+        return f"is malformed ({error})"
+    if parts.scheme == "memory":
+        return None
+    if parts.scheme not in REDIS_SCHEMES:
+        return "has no scheme that is known"
+    if parts.scheme == "unix":
+        return None if parts.path else "has no path"
+    if not parts.hostname:
+        return "has no host"
+    if database and not database.isdigit():
+        return f"has the database {database!r}, which is no number"
+    return None if find_spec("redis") else "needs the package redis (the extra [redis])"
+
+
+def _positive(name: str, default: float) -> float:
+    """Return a setting that is a number of seconds."""
+    value = getattr(settings, name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ImproperlyConfigured(f"{name} {value!r} is not a number of seconds above 0.")
+    return float(value)
+
+
 NAMES = tuple(name for name in vars(Conf) if name.startswith("ECHO_"))
 
 conf = Conf()

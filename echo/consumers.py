@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable
 from contextlib import suppress
-from inspect import iscoroutinefunction
 from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+from asgiref.sync import iscoroutinefunction
 from channels.consumer import AsyncConsumer
 
 from echo.conf import conf

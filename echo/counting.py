@@ -21,7 +21,8 @@ from asgiref.typing import (
 )
 from django.core.exceptions import ImproperlyConfigured
 
-from echo.answers import refuse
+from echo.answers import answer, refuse
+from echo.conf import conf
 from echo.exceptions import InvalidName
 from echo.names import check_name
 from echo.state import get_state
@@ -62,7 +63,8 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
         except InvalidName as error:
             await refuse(scope, receive, send, 400, str(error))
             return
-        connection = _Connection(get_state(), name, receive, send)
+        state = get_state()
+        connection = _Connection(state, name, scope, receive, send)
         on_end = cast(dict[str, Any], scope.get("extensions") or {}).get(ON_END)
         if on_end is None:
             receive = connection.receive
@@ -72,6 +74,8 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             await app(scope, receive, connection.send)
         finally:
             connection.end()
+        # before the server can answer the client's Close
+        await state.settled()
 
     application.counted_by = by  # type: ignore[attr-defined]  # for the system check
     return application
@@ -107,6 +111,7 @@ class _Connection:
         "_name",
         "_receive",
         "_receiving",
+        "_scope",
         "_send",
         "_size_ahead",
         "_state",
@@ -114,10 +119,16 @@ class _Connection:
     )
 
     def __init__(
-        self, state: MemoryState, name: str, receive: ASGIReceiveCallable, send: ASGISendCallable
+        self,
+        state: MemoryState,
+        name: str,
+        scope: WebSocketScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
     ) -> None:
         self._state = state
         self._name = name
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._accepted = False
@@ -134,14 +145,22 @@ class _Connection:
     async def send(self, event: ASGISendEvent) -> None:
         if event["type"] == "websocket.accept" and not self._accepted and not self._left:
             self._accepted = True
+            send, limit = self._send, conf.ECHO_MAX_CONNECTIONS
             # before the client can know that it is connected
-            await self._state.join(self._name)
+            if not await self._state.join(self._name, limit):
+                self._left = True
+                self._send = _ignore  # the application is told that it has been closed
+                text = f"This object has {limit} connections, which is its limit."
+                again = [(b"retry-after", b"5")]
+                await answer(self._scope, send, 503, text, again, code=1013)
+                return
             self._joined = True
             if self._left:  # while it waited
                 self._state.leave(self._name)
         elif event["type"] in ("websocket.close", "websocket.http.response.start"):
             # before the client can know that it is closed
             self.leave()
+            await self._state.settled()
         await self._send(event)
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -201,6 +220,10 @@ class _Connection:
     def _notice(self, event: ASGIReceiveEvent) -> None:
         if event["type"] == "websocket.disconnect":
             self.leave()
+
+
+async def _ignore(event: ASGISendEvent) -> None:
+    """Send nothing."""
 
 
 def _size(event: Any) -> int:

@@ -7,7 +7,7 @@ growing delays, and told of every group anew.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -36,7 +36,8 @@ class Membership:
     def __init__(self, wanted: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
         self._wanted = wanted
         self._deliver = deliver
-        self._joined: set[str] = set()
+        # True: the layer has it. False: it may have it. Absent: it has it not.
+        self._told: dict[str, bool] = {}
         self._changed: dict[str, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
         self._failures = 0
@@ -44,7 +45,7 @@ class Membership:
 
     async def update(self, name: str) -> None:
         """Return when the layer knows of the group, or after JOIN_TIMEOUT, or if it is down."""
-        if name in self._joined and name not in self._changed:
+        if self._told.get(name) and name not in self._changed:
             return
         known = self._change(name)
         if self._task is None or self._task.done():
@@ -54,7 +55,7 @@ class Membership:
 
     def forget(self, name: str) -> None:
         """Have the layer told, in its own time, that nobody is left."""
-        if name in self._joined:
+        if name in self._told:
             self._change(name)
 
     def _change(self, name: str) -> "asyncio.Future[None]":
@@ -64,69 +65,96 @@ class Membership:
         return self._changed[name]
 
     async def _run(self) -> None:
+        layer: Any = get_channel_layer()
+        channel = await self._until_it_works(self._new_channel, layer)
+        # One channel for good, and the receiving goes on while a call fails: a channel that
+        # is given up stays in its groups, for a day on some layers.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._until_it_works(self._receive, layer, channel))
+            tasks.create_task(self._until_it_works(self._keep, layer, channel))
+
+    async def _until_it_works(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         while True:
             try:
-                await self._serve()
-            except* Exception as errors:
-                self._failed(errors)
+                return await call(*arguments)
+            except Exception as error:
+                if _is_cancelled():  # some layers answer that with an exception of their own
+                    raise asyncio.CancelledError from error
+                self._failed(error)
             delay = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10))
             await asyncio.sleep(delay * random.uniform(0.5, 1))
 
-    async def _serve(self) -> None:
-        """Receive and keep the memberships with a new channel, until the layer fails."""
-        layer: Any = get_channel_layer()
+    async def _new_channel(self, layer: Any) -> str:
         async with asyncio.timeout(CALL_TIMEOUT):
-            channel = await layer.new_channel("echo")
-        self._joined.clear()
-        for name in self._wanted:
-            self._change(name)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._receive(layer, channel))
-            tasks.create_task(self._keep(layer, channel))
+            return str(await layer.new_channel("echo"))
 
     async def _receive(self, layer: Any, channel: str) -> None:
-        while True:
+        while not _is_cancelled():  # some layers lose a cancellation
             message = await layer.receive(channel)
-            self._deliver(message["name"], message["event"])
+            if message["type"] == "echo.event":
+                self._deliver(message["name"], message["event"])
 
     async def _keep(self, layer: Any, channel: str) -> None:
+        if self._failures:
+            # Some layers join and leave without a word to their server.
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await layer.send(channel, {"type": "echo.probe"})
+        self._doubt()
         while True:
             while names := list(self._changed)[:AT_ONCE]:
-                async with asyncio.timeout(CALL_TIMEOUT), asyncio.TaskGroup() as calls:
-                    for name in names:
-                        calls.create_task(self._tell(layer, channel, name))
-                self._succeeded()
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    calls = [self._tell(layer, channel, name) for name in names]
+                    results = await asyncio.gather(*calls, return_exceptions=True)
+                for result in results:
+                    if result is not None:
+                        raise result
+            self._succeeded()
             self._wake.clear()
             try:
                 async with asyncio.timeout(RENEWAL):
                     await self._wake.wait()
             except TimeoutError:
-                self._joined.clear()
-                for name in self._wanted:
-                    self._change(name)
+                self._doubt()
 
     async def _tell(self, layer: Any, channel: str, name: str) -> None:
+        known = self._changed.get(name)
         wanted = name in self._wanted
-        if wanted and name not in self._joined:
+        if wanted and not self._told.get(name):
+            self._told[name] = False
             await layer.group_add(group_name(name), channel)
-            self._joined.add(name)
-        elif not wanted and name in self._joined:
+        elif not wanted and name in self._told:
+            self._told[name] = False
             await layer.group_discard(group_name(name), channel)
-            self._joined.discard(name)
+        if known is None or self._changed.get(name) is not known:
+            return  # the layer has failed meanwhile: nothing is certain
+        if wanted:
+            self._told[name] = True
+        else:
+            self._told.pop(name, None)
         if wanted == (name in self._wanted):  # not changed again meanwhile
             self._changed.pop(name).set_result(None)
 
-    def _failed(self, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+    def _doubt(self) -> None:
+        """Have the layer told of every name anew."""
+        self._told = dict.fromkeys(self._told, False)
+        for name in {*self._told, *self._wanted}:
+            self._change(name)
+
+    def _failed(self, error: Exception) -> None:
         if not self._failures:
             logger.warning("The channel layer fails; it is tried again until it works: %r", error)
         self._failures += 1
         for waiting in self._changed.values():
             waiting.set_result(None)
-        self._changed.clear()  # all names are told anew
+        self._changed.clear()
+        self._doubt()
 
     def _succeeded(self) -> None:
         if self._failures:
             logger.warning("The channel layer works again.")
         self._failures = 0
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

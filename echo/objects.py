@@ -1,34 +1,65 @@
 """What a site calls: how many connections an object has, and a word to all of them."""
 
+from itertools import islice
+from typing import Any
+
 from asgiref.sync import async_to_sync
 
 from echo.groups import send_to_group
 from echo.names import check_name
 from echo.state import get_state
 
+CLOSE_CODES = {1000, 1001, 1003, *range(1008, 1015), *range(3000, 5000)}  # RFC 6455 §7.4
+
 
 class NamedObject:
-    """An object: a name that connections share. Nothing is made or stored for it."""
+    """An object: a name that connections share. Nothing is made or stored for it.
+
+    Each method has a twin for async code: `acount`, `asend`, `aclose`.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = check_name(name)
 
     def count(self) -> int:
-        """Return how many connections it has now (0 or more)."""
+        """Return how many connections it has now (0 or more).
+
+        Raises StateUnavailable if that cannot be known: an unknown count is never 0.
+        """
         return get_state().count(self.name)
 
     async def acount(self) -> int:
         return await get_state().acount(self.name)
 
     def send(self, text: str) -> None:
-        """Send the text to all its connections that the channel layer reaches.
+        """Send the text to all its connections, in every process that the channel layer reaches.
 
-        Without CHANNEL_LAYERS: to those in this process.
+        Without CHANNEL_LAYERS: to those in this process. Reaches connections of EchoConsumer and
+        its subclasses. Raises what the channel layer raises.
         """
         async_to_sync(self.asend)(text)
 
     async def asend(self, text: str) -> None:
-        await send_to_group(self.name, {"type": "websocket.send", "text": text})
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text.")
+        await self._event({"type": "websocket.send", "text": text})
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close all its connections with that code and reason; reaches whom `send` reaches.
+
+        Raises ValueError for a code that may not be sent, or a reason over 123 bytes.
+        """
+        async_to_sync(self.aclose)(code, reason)
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        if code not in CLOSE_CODES:
+            raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
+        if len(reason.encode()) > 123:
+            raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
+        await self._event({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def _event(self, event: dict[str, Any]) -> None:
+        await send_to_group(self.name, event)
 
 
 def get_object(name: str) -> NamedObject:
@@ -36,6 +67,24 @@ def get_object(name: str) -> NamedObject:
     return NamedObject(name)
 
 
-def connected_objects() -> dict[str, int]:
-    """Return the count of every object that has connections now: `{"foo": 2}`."""
-    return get_state().counts()
+def connected_objects(
+    prefix: str = "", offset: int = 0, limit: int | None = None
+) -> dict[str, int]:
+    """Return the counts of the objects that have connections now, by name: `{"foo": 2}`.
+
+    `prefix` keeps the names that begin so; `offset` and `limit` choose a page of them. Raises
+    StateUnavailable as `count` does.
+    """
+    return _page(get_state().counts(), prefix, offset, limit)
+
+
+async def aconnected_objects(
+    prefix: str = "", offset: int = 0, limit: int | None = None
+) -> dict[str, int]:
+    return _page(await get_state().acounts(), prefix, offset, limit)
+
+
+def _page(counts: dict[str, int], prefix: str, offset: int, limit: int | None) -> dict[str, int]:
+    names = sorted(name for name in counts if name.startswith(prefix))
+    end = None if limit is None else offset + limit
+    return {name: counts[name] for name in islice(names, offset, end)}

@@ -17,7 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from echo.answers import TEXT
 from echo.conf import conf
-from echo.exceptions import InvalidName
+from echo.exceptions import InvalidName, StateUnavailable
 from echo.names import check_name
 from echo.state import get_state
 
@@ -34,11 +34,16 @@ This Durable Object supports the following endpoints:
 - A regular HTTP GET endpoint that returns the number of currently connected WebSocket clients.
 """
 
+UNKNOWN_COUNT = "The number of connections is not known at the moment."
+
 View = Callable[..., HttpResponse]
 
 
 def plain(view: View) -> View:
-    """Make a view of the original's kind: for every method, never stored, a bad name is a 400."""
+    """Make a view of the original's kind: for every method, and never stored.
+
+    A bad name is answered with 400, a count that cannot be known with 503.
+    """
 
     @csrf_exempt  # as the original: any method, and nothing here changes anything
     @functools.wraps(view)
@@ -46,10 +51,12 @@ def plain(view: View) -> View:
         try:
             for name in names.values():
                 check_name(name)
+            response = view(request, **names)
         except InvalidName as error:
             response = text(str(error), status=400)
-        else:
-            response = view(request, **names)
+        except StateUnavailable:
+            response = text(UNKNOWN_COUNT, status=503)
+            response["Retry-After"] = "2"
         response["Cache-Control"] = "no-store"
         response["X-Content-Type-Options"] = "nosniff"
         patch_vary_headers(response, ["Accept"])
@@ -94,11 +101,19 @@ def usage(request: HttpRequest) -> HttpResponse:
         return text(USAGE)
     context = {
         "title": gettext("Connections"),
-        "objects": sorted(get_state().counts().items()),
+        "objects": connected_or_none(),
         "default_object": conf.ECHO_DEFAULT_OBJECT,
         **page_frame(request),
     }
     return render(request, "echo/usage.html", context)
+
+
+def connected_or_none() -> list[tuple[str, int]] | None:
+    """Return the objects with their counts, by name; None if they cannot be known."""
+    try:
+        return sorted(get_state().counts().items())
+    except StateUnavailable:
+        return None
 
 
 def page_frame(request: HttpRequest) -> dict[str, object]:

@@ -53,5 +53,15 @@ TEMPLATES = [
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# Counts, and messages to the connections of other processes, through Redis where there is one.
+ECHO_STATE_URL = os.environ.get("ECHO_STATE_URL", "memory://")
+if not ECHO_STATE_URL.startswith("memory:"):
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [ECHO_STATE_URL]},
+        }
+    }
+
 USE_TZ = True
 STATIC_URL = "static/"

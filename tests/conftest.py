@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from echo.state.memory import MemoryState
+from tests.redis_server import RedisServer
 from tests.servers import Server
 
 
@@ -16,3 +17,16 @@ def site() -> Iterator[Server]:
     """The demo on stock Daphne, one for all tests that leave it as they found it."""
     with Server("stock-daphne") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis for all tests that leave it running; `redis_url` has it empty."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    redis_server.flush()
+    return redis_server.url

@@ -1,5 +1,6 @@
 """A WebSocket client of bytes: it can send what no well-behaved client would."""
 
+import ctypes
 import os
 import socket
 import struct
@@ -10,6 +11,7 @@ from tests.waiting import DEADLINE
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+SO_ATTACH_FILTER = 26  # linux/socket.h; Python has no name for it
 
 UPGRADE = {
     "Upgrade": "websocket",
@@ -94,9 +96,11 @@ class Client:
         self.socket.close()
 
     @classmethod
-    def opened(cls, port: int, name: str = "foo", **headers: str) -> "Client":
+    def opened(
+        cls, port: int, name: str = "foo", receive_buffer: int | None = None, **headers: str
+    ) -> "Client":
         """Return a client whose handshake has been accepted."""
-        client = cls(port)
+        client = cls(port, receive_buffer)
         answer = client.ask(f"/{name}/websocket", {**UPGRADE, **headers})
         assert answer.status_line.startswith("HTTP/1.1 101"), answer
         return client
@@ -151,6 +155,12 @@ class Client:
             return not self.buffer and not self._more()
         except ConnectionResetError:
             return True
+
+    def vanish(self) -> None:
+        """Let nothing in any more, not even TCP's own acknowledgements: a cable is cut (Linux)."""
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: ret #0
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def reset(self) -> None:
         """Vanish with a TCP RST."""

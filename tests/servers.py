@@ -92,6 +92,18 @@ class Server:
         self.log_file.close()
         return code
 
+    def memory(self, what: str = "VmRSS") -> int:
+        """Return the bytes of memory that the process has, or had at most (`VmHWM`; Linux)."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(f"{what}:"):
+                return 1024 * int(line.split()[1])
+        raise ValueError(what)
+
+    def forget_peak(self) -> int:
+        """Let the peak of memory begin anew, at the bytes that are returned."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")  # man 5 proc
+        return self.memory()
+
     def get(
         self, path: str, method: str = "GET", **headers: str
     ) -> tuple[int, dict[str, str], str]:

@@ -5,6 +5,7 @@ ASGI 3, WebSocket spec 2.4. Everything runs on the transport's event loop.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
@@ -18,11 +19,31 @@ Application = Callable[..., Any]
 
 ROOM = 64  # events that wait for the application before reading pauses
 ROOM_BYTES = 256 * 1024  # and the bytes in them
+LARGE = 4096  # bytes of a frame that does not wait for others, to be written with them
 CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what is left
 REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
 ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
+
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows
+
+    def _unacknowledged(transport: asyncio.Transport) -> int:
+        return 0
+
+else:
+
+    def _unacknowledged(transport: asyncio.Transport) -> int:
+        """Return the bytes that the kernel holds: it may take megabytes, and no more for long."""
+        try:
+            buffer = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return int.from_bytes(buffer, sys.byteorder)
 
 
 class ClientDisconnected(OSError):
@@ -151,25 +172,38 @@ class WebSocketConnection(asyncio.Protocol):
             self._early += data
             if len(self._early) > ROOM_BYTES:
                 self._pause_reading()
-        elif self.state is State.CLOSE_SENT and Close in map(type, self._framing.receive(data)):
-            self._finish()
+        elif self.state is State.CLOSE_SENT:
+            if Close in map(type, self._framing.receive(data)):
+                self._finish()
+            self._framing.pongs.clear()  # nothing follows a Close
 
     def _parse(self, data: bytes) -> None:
         parser = self._framing
-        room = ROOM - len(self._events) if self._reply is None else framing.ALL
+        # What a slow reader asks for waits as events do, and so does what comes after those.
+        direct = self._reply is not None and self._writable is None and not self._events
+        reply = self._reply if direct else None
+        room = framing.ALL if direct else ROOM - len(self._events)
         try:
-            events = parser.receive(data, room, self._reply, self._binary_reply)
+            events = parser.receive(data, room, reply, self._binary_reply)
         except Exception:
             self._log_application_error()
             events = [Failure(INTERNAL_ERROR, "")]
         if parser.pongs:
-            parser.replies[:0] = parser.pongs
-            parser.pongs.clear()
+            self._send_pongs()
         if parser.replies:
+            self._flush()
             self._write(b"".join(parser.replies))
             parser.replies.clear()
         if events:
             self._take(events)
+
+    def _send_pongs(self) -> None:
+        pongs = self._framing.pongs
+        if self._writable is None:
+            self._framing.replies[:0] = pongs
+            pongs.clear()
+        else:  # RFC 6455 §5.5.3: of pings that wait, the last may be answered alone
+            del pongs[:-1]
 
     def _take(self, events: list[framing.Event]) -> None:
         for event in events:
@@ -205,7 +239,8 @@ class WebSocketConnection(asyncio.Protocol):
             self.state = State.CLIENT_CLOSED
         self._since = self._loop.time()
         self._end(ABNORMAL, "")
-        return True
+        # TLS cannot be half closed, and asyncio would log a warning for each that is.
+        return self.transport is not None and self.transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.state = State.OVER
@@ -221,7 +256,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self.transport is not None and self._writable is None:
+        if self._reading_paused and self.transport is not None:
             self._reading_paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -230,15 +265,13 @@ class WebSocketConnection(asyncio.Protocol):
         self._writable = self._loop.create_future()
         self._since = self._loop.time()
         self._backlog = 0
-        if self._reply is not None:  # it is the replies that nobody takes
-            self._pause_reading()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
             self._writable.set_result(None)
             self._writable = None
-        if self._reply is not None:
-            self._resume_reading()
+            if self._framing.pongs and self.state is State.OPEN:
+                self._write(self._framing.pongs.pop())
 
     # The application's side
 
@@ -319,9 +352,9 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind == "websocket.close":
             self._close_by_application(event)
         elif kind == "websocket.http.response.start" and self.state is State.HANDSHAKE:
+            self.answer_start(event["status"], list(event.get("headers", ())))
             self.state = State.ANSWERING
             self._end(ABNORMAL, "")
-            self.answer_start(event["status"], list(event.get("headers", ())))
         elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:
             self.answer_body(event.get("body", b""), event.get("more_body", False))
         elif self.state is State.OVER:
@@ -364,7 +397,9 @@ class WebSocketConnection(asyncio.Protocol):
             raise ValueError("'websocket.send' has neither 'text' nor 'bytes'.")
         if self._events or self._out:  # more replies follow: they go together
             self._out.append(frame)
-            if not self._flush_soon:
+            if len(self._out) >= ROOM or len(frame) >= LARGE:
+                self._flush()
+            elif not self._flush_soon:
                 self._flush_soon = True
                 self._loop.call_soon(self._flush_later)
         elif self.transport is not None:
@@ -490,7 +525,9 @@ class WebSocketConnection(asyncio.Protocol):
             if limit is not None and now - self._started > limit:
                 self._answer(503, "The application has not answered in time")
         elif self.state is State.CLIENT_CLOSED:
-            if waited > (REPLY_TIMEOUT if self._told else CLOSE_TIMEOUT):
+            if waited > CLOSE_TIMEOUT and self._writable is not None:
+                self._abort()
+            elif waited > (REPLY_TIMEOUT if self._told else CLOSE_TIMEOUT):
                 self._answer_close(framing.NO_CODE, "")
         elif self.transport is not None:
             if waited > CLOSE_TIMEOUT:
@@ -502,7 +539,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _watch_open(self, now: float, waited: float) -> None:
         limits = self._limits
         if self.transport is not None and self._writable is not None:
-            backlog = self.transport.get_write_buffer_size()
+            backlog = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
             if backlog < self._backlog or not self._backlog:
                 self._since = now
             elif waited > SLOW_READER_TIMEOUT:

@@ -39,8 +39,9 @@ APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the serv
 class Server(stock.Server):  # type: ignore[misc]
     """Daphne's server; with a TLS endpoint it is Daphne's, protocols and all."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, *args: Any, ping_timeout: float = 10, **options: Any) -> None:
+        # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
+        super().__init__(*args, ping_timeout=ping_timeout, **options)
         self.stopping = False
         self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
         if self.has_tls:
@@ -106,15 +107,22 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
 
     transport: Any
     _late: Any = None
+    _in_body = False
 
     def dataReceived(self, data: bytes) -> None:
-        if self._late is None and not self._handlingRequest:
+        in_headers = not (self._in_body or self._handlingRequest)
+        if self._late is None and in_headers:
             self._late = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
         self._in_time()
+        self._in_body = True
         super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        self._in_body = False
+        super().allContentReceived()
 
     def connectionLost(self, reason: Any) -> None:
         self._in_time()
@@ -304,6 +312,10 @@ class Connection(WebSocketConnection):
             self._finish()
             self._see_whether_over()
 
+    def shutdown(self) -> None:
+        if self._request is not None or self.transport is not None:  # else on its way to asyncio
+            super().shutdown()
+
     def over(self) -> None:
         get_watch().discard(self)
 
@@ -325,5 +337,4 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.parser.prog = "python -m echo.server"
-        # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
-        self.parser.set_defaults(ping_timeout=10)
+        self.parser.set_defaults(ping_timeout=10)  # as the server's

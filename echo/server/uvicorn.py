@@ -77,6 +77,11 @@ class WebSocketProtocol(WebSocketConnection):
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
 
+    def shutdown(self) -> None:
+        """uvicorn stops, and calls this for each connection: they have STOP_TIMEOUT to end."""
+        super().shutdown()
+        get_watch().stop_soon()
+
     def over(self) -> None:
         self._server_state.connections.discard(self)
         get_watch().discard(self)

@@ -30,6 +30,7 @@ class Watch:
         self._connections: set[WebSocketConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = False
+        self._stopping: asyncio.Future[None] | None = None
 
     def add(self, connection: WebSocketConnection) -> None:
         self._connections.add(connection)
@@ -46,13 +47,18 @@ class Watch:
         for connection in list(self._connections):
             connection.watch(now)
 
+    def stop_soon(self) -> None:
+        """Run `stop` in a task, the first time."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self.stop())
+
     async def stop(self) -> None:
         """Close all connections with 1012; return when they have ended, or after STOP_TIMEOUT."""
         self.stopping = True
-        for connection in list(self._connections):
-            connection.shutdown()
         end = time.monotonic() + STOP_TIMEOUT
         while self._connections and time.monotonic() < end:
+            for connection in list(self._connections):  # again, for those that were in between
+                connection.shutdown()
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.cancel()

@@ -1,12 +1,13 @@
 """This process's one state object, which knows how many connections each object has."""
 
+import os
 from threading import Lock
 from typing import Any
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from echo.conf import require_no_problem
+from echo.conf import conf, require_no_problem
 from echo.state.memory import MemoryState
 
 _state: MemoryState | None = None
@@ -23,12 +24,31 @@ def get_state() -> MemoryState:
         require_no_problem()
         with _lock:
             if _state is None:
-                _state = MemoryState()
+                _state = _make_state()
     return _state
 
 
+def _make_state() -> MemoryState:
+    if conf.ECHO_STATE_URL.startswith("memory:"):
+        return MemoryState()
+    # The package redis is an extra: who counts in memory needs none.
+    from echo.state.redis import RedisState
+
+    return RedisState(conf.ECHO_STATE_URL, conf.ECHO_LEASE_SECONDS, conf.ECHO_HEARTBEAT_SECONDS)
+
+
 @receiver(setting_changed)
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _drop(*, setting: str, **kwargs: Any) -> None:
     global _state
-    if setting.startswith("ECHO_"):
+    if setting.startswith("ECHO_") and _state is not None:
+        _state.close()
         _state = None
+
+
+def _forget() -> None:
+    """A forked child has no connections yet, and shares no thread or socket with its parent."""
+    global _state, _lock
+    _state, _lock = None, Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

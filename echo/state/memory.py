@@ -16,9 +16,12 @@ class MemoryState:
         self._counts: dict[str, int] = {}
         self._lock = Lock()
 
-    async def join(self, name: str) -> None:
-        """Count one more connection of the object; on return every reader sees it."""
-        self._add(name)
+    async def join(self, name: str, limit: int | None = None) -> bool:
+        """Count one more connection of the object, and return True: every reader sees it.
+
+        Returns False, and counts nothing, if the object has `limit` connections already.
+        """
+        return self._add(name, limit)
 
     def leave(self, name: str) -> None:
         """Count one connection less.
@@ -42,12 +45,22 @@ class MemoryState:
         with self._lock:
             return dict(self._counts)
 
+    async def settled(self) -> None:
+        """Return when every reader, wherever, sees all that happened before."""
+
+    def close(self) -> None:
+        """Give back what the state holds outside this process."""
+
     async def acount(self, name: str) -> int:
         return self.count(name)
 
     async def acounts(self) -> dict[str, int]:
         return self.counts()
 
-    def _add(self, name: str) -> None:
+    def _add(self, name: str, limit: int | None = None) -> bool:
         with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + 1
+            count = self._counts.get(name, 0)
+            if limit is not None and count >= limit:
+                return False
+            self._counts[name] = count + 1
+            return True

@@ -1,0 +1,34 @@
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from echo.management.other_processes import known, named_object, require_shared_state
+from echo.objects import connected_objects
+
+
+class Command(BaseCommand):
+    help = "Show how many connections each object has now, or the named ones."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("names", nargs="*", metavar="name", help="objects; by default all")
+        parser.add_argument("--prefix", default="", help="only objects whose name begins so")
+        parser.add_argument("--offset", type=int, default=0, help="leave out the first ones")
+        parser.add_argument("--limit", type=int, help="show at most so many")
+        parser.add_argument("--json", action="store_true", help='print {"name": count}')
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        require_shared_state()
+        if options["names"]:
+            objects = [named_object(name) for name in options["names"]]
+            counts = known(lambda: {one.name: one.count() for one in objects})
+        else:
+            page = (options["prefix"], options["offset"], options["limit"])
+            counts = known(lambda: connected_objects(*page))
+        if options["json"]:
+            self.stdout.write(json.dumps(counts))
+            return
+        for name, count in counts.items():
+            self.stdout.write(f"{count:>8}  {name}")
+        if not counts:
+            self.stderr.write("No object has a connection now.")

@@ -1,0 +1,64 @@
+"""What the commands share: they ask other processes, and say so when they cannot."""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.core.management.base import CommandError
+
+from echo.exceptions import InvalidName, StateUnavailable
+from echo.objects import NamedObject, get_object
+from echo.state import get_state
+
+T = TypeVar("T")
+
+PATIENCE = 3.0  # seconds: just after a start of Redis its processes write their counts again
+
+
+def require_shared_state() -> None:
+    """Raise CommandError if the counts are in the memory of other processes."""
+    if not get_state().shared:
+        raise CommandError(
+            "ECHO_STATE_URL is memory://: the counts are in the memory of the server, which no "
+            "other process can see. Set ECHO_STATE_URL to a Redis, here and for the server."
+        )
+
+
+def require_shared_layer() -> None:
+    """Raise CommandError if messages cannot leave this process."""
+    layer = get_channel_layer()
+    if layer is None or isinstance(layer, InMemoryChannelLayer):
+        raise CommandError(
+            "CHANNEL_LAYERS has no layer that reaches other processes; this command has no "
+            "connections of its own. Set it to channels_redis.pubsub.RedisPubSubChannelLayer."
+        )
+
+
+def known(read: Callable[[], T]) -> T:
+    """Return what is read, waiting a moment for a Redis that has just started."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return read()
+        except StateUnavailable as error:
+            if time.monotonic() > end:
+                raise CommandError(f"The counts cannot be known now: {error}") from error
+            time.sleep(0.1)
+
+
+def named_object(name: str) -> NamedObject:
+    try:
+        return get_object(name)
+    except InvalidName as error:
+        raise CommandError(str(error)) from error
+
+
+def told(act: Callable[[], Any]) -> None:
+    """Run what sends through the channel layer; its trouble is a CommandError."""
+    try:
+        act()
+    except (ValueError, TypeError) as error:
+        raise CommandError(str(error)) from error
+    except Exception as error:  # each channel layer has exceptions of its own
+        raise CommandError(f"The channel layer fails: {error!r}") from error

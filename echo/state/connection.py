@@ -1,0 +1,74 @@
+"""The way to Redis, which it may be a single server or a cluster: the only importer of `redis`."""
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
+
+ERRORS = (RedisError, RedisClusterException, OSError)
+TIMEOUT = 1.0  # seconds until a Redis that does not answer counts as away
+
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+
+
+class Connection:
+    """A client that is made on first use. May be used from any thread.
+
+    `met` is called with the age in seconds of each server that is met for the first time,
+    or again after a start: its data may be an old snapshot. Nothing is ever tried again here,
+    since that would hide it.
+    """
+
+    def __init__(self, url: str, met: Callable[[float], None]) -> None:
+        parts = urlsplit(url)
+        self._cluster = parse_qs(parts.query).get("cluster") == ["true"]
+        scheme = _SCHEMES.get(parts.scheme, parts.scheme)
+        query = "" if self._cluster else parts.query
+        self._url = urlunsplit(parts._replace(scheme=scheme, query=query))
+        self._met = met
+        self._client: Any = None
+        self._scripts: dict[str, Any] = {}
+        self._servers: dict[str, str] = {}  # address -> run id
+        self._lock = Lock()
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run the script, and return its answer. Raises one of ERRORS."""
+        registered = self._scripts.get(script)
+        if registered is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._connect()
+                registered = self._scripts[script] = self._client.register_script(script)
+        return registered(keys=keys, args=args)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _connect(self) -> Any:
+        options: dict[str, Any] = {
+            "socket_timeout": TIMEOUT,
+            "socket_connect_timeout": TIMEOUT,
+            "redis_connect_func": self._connected,
+        }
+        if self._cluster:
+            return RedisCluster.from_url(self._url, **options)
+        return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
+
+    def _connected(self, connection: Any) -> None:
+        """Log in, and see whether it is the server that it was."""
+        if not self._cluster:  # RedisCluster has done it
+            connection.on_connect()
+        connection.send_command("INFO", "server")
+        lines = connection.read_response().decode().splitlines()
+        found = dict(line.split(":", 1) for line in lines if ":" in line)
+        address = str(connection.repr_pieces())
+        if self._servers.get(address) != found["run_id"]:
+            self._servers[address] = found["run_id"]
+            self._met(float(found["uptime_in_seconds"]))

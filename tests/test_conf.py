@@ -1,0 +1,119 @@
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from echo.conf import NAMES, conf, problems, require_no_problem
+from echo.state import get_state
+
+WRONG = [
+    ("ECHO_DEFAULT_OBJECT", 7, "ECHO_DEFAULT_OBJECT 7 is not a string."),
+    ("ECHO_DEFAULT_OBJECT", None, "ECHO_DEFAULT_OBJECT None is not a string."),
+    (
+        "ECHO_DEFAULT_OBJECT",
+        "a/b",
+        "ECHO_DEFAULT_OBJECT 'a/b': The name 'a/b' has a slash.",
+    ),
+    (
+        "ECHO_DEFAULT_OBJECT",
+        "",
+        "ECHO_DEFAULT_OBJECT '': A name has 1 to 128 bytes of UTF-8; this one has 0.",
+    ),
+    ("ECHO_DEFALT_OBJECT", "foo", "ECHO_DEFALT_OBJECT is not a setting of echo. Did you mean"),
+    ("ECHO_X", "foo", "ECHO_X is not a setting of echo. It knows ECHO_DEFAULT_OBJECT, ECHO_STATE"),
+    (
+        "ECHO_STATE_URL",
+        "mysql://db",
+        "ECHO_STATE_URL 'mysql://db' has no scheme that is known; expected",
+    ),
+    ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),
+]
+
+SECRET = "s3cret"
+WITH_PASSWORD = [
+    f"mysql://me:{SECRET}@host/0",
+    f"mysql://:{SECRET}@host",
+    f"mysql://me:{SECRET}@@/x@host",
+    f"mysql://me:{SECRET}\n@host",
+    f"mysql:me:{SECRET}@host",
+    f"me:{SECRET}@host",
+    f"mysql://host/0?password={SECRET}",
+    [f"mysql://me:{SECRET}@host"],
+    f"mysql://me:{SECRET}@host".encode(),
+]
+
+
+def test_settings_without_any_of_ours_are_right():
+    assert problems() == []
+    assert (conf.ECHO_DEFAULT_OBJECT, conf.ECHO_STATE_URL) == ("foo", "memory://")
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+def test_wrong_setting_is_told_in_one_sentence(settings, name, value, message):
+    setattr(settings, name, value)
+
+    (problem,) = problems()
+
+    assert problem.startswith(message)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+def test_wrong_setting_stops_the_use_of_the_state_in_the_same_words(settings, name, value, message):
+    setattr(settings, name, value)
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        get_state()
+
+    assert str(raised.value) == problems()[0]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [w for w in WRONG if w[0] in NAMES])
+def test_wrong_value_is_told_in_the_same_words_by_its_property(settings, name, value, message):
+    setattr(settings, name, value)
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        getattr(conf, name)
+
+    assert str(raised.value) == problems()[0]
+
+
+def test_every_problem_is_told_and_the_first_is_raised(settings):
+    settings.ECHO_DEFAULT_OBJECT = 7
+    settings.ECHO_STATE_URL = 7
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        require_no_problem()
+
+    assert len(problems()) == 2
+    assert str(raised.value) == problems()[0]
+
+
+@pytest.mark.parametrize("url", WITH_PASSWORD)
+def test_password_of_the_state_url_is_never_shown(settings, url):
+    settings.ECHO_STATE_URL = url
+
+    (problem,) = problems()
+
+    assert SECRET not in problem
+
+
+def test_state_is_the_same_until_a_setting_of_ours_changes():
+    state = get_state()
+
+    with override_settings(ECHO_DEFAULT_OBJECT="bar"):
+        other = get_state()
+
+    assert get_state() is get_state()
+    assert len({id(state), id(other), id(get_state())}) == 3
+
+
+def test_state_stays_when_another_setting_changes():
+    state = get_state()
+
+    with override_settings(LANGUAGE_CODE="de"):
+        assert get_state() is state
+
+
+def test_setting_that_changes_is_seen_at_once(settings):
+    settings.ECHO_DEFAULT_OBJECT = "bar"
+
+    assert conf.ECHO_DEFAULT_OBJECT == "bar"

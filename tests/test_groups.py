@@ -1,0 +1,561 @@
+import asyncio
+import random
+import time
+from collections import defaultdict
+from itertools import count
+from threading import Thread
+
+import pytest
+import redis
+from channels.layers import get_channel_layer
+
+from echo import groups, membership
+from echo.groups import Member, get_groups, send_to_group
+from echo.membership import JOIN_TIMEOUT
+from echo.names import group_name
+from echo.objects import get_object
+from tests.redis_server import RedisServer
+from tests.waiting import DEADLINE, SECOND, eventually
+
+BACKENDS = {
+    "memory": "channels.layers.InMemoryChannelLayer",
+    "redis": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+
+
+def text(content):
+    return {"type": "websocket.send", "text": str(content)}
+
+
+async def until(read, expected, deadline=DEADLINE):
+    await asyncio.to_thread(eventually, read, expected, deadline)
+
+
+class Peer:
+    """A connection in a group, and what was sent to it."""
+
+    def __init__(self, started=True):
+        self.got = []
+        self.member = Member(self._send)
+        if started:
+            self.member.start()
+
+    async def _send(self, event):
+        self.got.append(event)
+
+
+async def joined(name="foo"):
+    peer = Peer()
+    await get_groups().join(name, peer.member)
+    return peer
+
+
+def left(peer, name="foo"):
+    get_groups().leave(name, peer.member)
+
+
+class Layer:
+    """A channel layer behind the groups, and what it knows of them."""
+
+    def __init__(self, kind, url=None):
+        self.kind = kind
+        self.url = url
+
+    @property
+    def setting(self):
+        config = {"hosts": [self.url]} if self.url else {}
+        return {"default": {"BACKEND": BACKENDS[self.kind], "CONFIG": config}}
+
+    def memberships(self, name="foo"):
+        """Return how many times this process is in the group, in the eyes of the layer."""
+        group = group_name(name)
+        if self.kind == "memory":
+            return len(get_channel_layer().groups.get(group, {}))
+        with redis.Redis.from_url(self.url) as client:
+            if self.kind == "redis":
+                return client.zcard(f"asgi:group:{group}")
+            return client.pubsub_numsub(f"asgi__group__{group}")[0][1]
+
+    def send_from_another_process(self, name, event):
+        """Send through a layer, a loop and connections of its own, as another process would."""
+        thread = Thread(target=asyncio.run, args=(send_to_group(name, event),))
+        thread.start()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left():
+    yield
+    this = get_groups()._membership
+    assert this._wanted == set()
+    if this._task is not None:
+        this._task.cancel()
+        await asyncio.wait([this._task], timeout=DEADLINE)
+        assert this._task.done()
+    groups._groups.clear()
+    layer = get_channel_layer()
+    if hasattr(layer, "close_pools"):
+        await layer.close_pools()
+    elif layer is not None and hasattr(layer, "_layers"):
+        for each in layer._layers.values():
+            await each.flush()
+
+
+@pytest.fixture(params=BACKENDS)
+def layer(request, settings, no_task_is_left):
+    url = None if request.param == "memory" else request.getfixturevalue("redis_url")
+    layer = Layer(request.param, url)
+    settings.CHANNEL_LAYERS = layer.setting
+    return layer
+
+
+@pytest.fixture(params=["redis", "pubsub"])
+def frail(request, settings, no_task_is_left):
+    """A layer on a Redis that only this test has, so that it may fail."""
+    with RedisServer() as server:
+        layer = Layer(request.param, server.url)
+        layer.server = server
+        settings.CHANNEL_LAYERS = layer.setting
+        yield layer
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "echo.membership"]
+
+
+async def test_process_is_in_a_group_once_whatever_the_number_of_members(layer):
+    peers = [await joined() for _ in range(20)]
+
+    assert layer.memberships() == 1
+    for peer in peers:
+        left(peer)
+
+
+async def test_message_to_a_group_reaches_all_its_members_in_order(layer):
+    peers = [await joined() for _ in range(10)]
+    other = await joined("bar")
+
+    for number in range(50):
+        await send_to_group("foo", text(number))
+
+    expected = [text(number) for number in range(50)]
+    for peer in peers:
+        await until(lambda peer=peer: peer.got, expected)
+        left(peer)
+    assert other.got == []
+    left(other, "bar")
+
+
+@pytest.mark.parametrize("layer", ["redis", "pubsub"], indirect=True)
+async def test_message_of_another_process_reaches_all_members(layer):
+    peers = [await joined() for _ in range(3)]
+
+    await asyncio.to_thread(layer.send_from_another_process, "foo", text("hello"))
+
+    for peer in peers:
+        await until(lambda peer=peer: peer.got, [text("hello")])
+        left(peer)
+
+
+async def test_message_reaches_a_member_that_has_just_joined(layer):
+    """What is sent after `join` has returned and before the handshake is answered waits."""
+    peer = Peer(started=False)
+    await get_groups().join("foo", peer.member)
+
+    await send_to_group("foo", text("hello"))
+    await asyncio.sleep(0.1 * SECOND)
+    assert peer.got == []
+    peer.member.start()
+
+    await until(lambda: peer.got, [text("hello")])
+    left(peer)
+
+
+async def test_group_is_left_with_its_last_member(layer):
+    one, other = await joined(), await joined()
+
+    left(one)
+    await send_to_group("foo", text("hello"))
+    await until(lambda: other.got, [text("hello")])
+    assert (layer.memberships(), one.got) == (1, [])
+
+    left(other)
+    await until(layer.memberships, 0)
+
+
+async def test_member_that_has_left_can_leave_again(layer):
+    peer = await joined()
+    other = await joined()
+
+    left(peer)
+    left(peer)
+    left(Peer())
+
+    assert layer.memberships() == 1
+    left(other)
+
+
+async def test_group_can_be_joined_again(layer):
+    for number in range(5):
+        peer = await joined()
+        await send_to_group("foo", text(number))
+        await until(lambda peer=peer: peer.got, [text(number)])
+        left(peer)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_layer_knows_who_is_there_after_any_sequence(layer, seed):
+    """Joins and leaves of 40 connections in 3 groups, interleaved at will."""
+    chance = random.Random(seed)
+    stays = defaultdict(list)
+
+    async def come_and_go(name):
+        peer = Peer()
+        joining = asyncio.ensure_future(get_groups().join(name, peer.member))
+        for _ in range(chance.randrange(10)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            joining.cancel()
+        await asyncio.wait([joining])
+        if joining.cancelled() or chance.random() < 0.7:
+            left(peer, name)
+        else:
+            stays[name].append(peer)
+
+    async def turns():
+        for _ in range(10):
+            calls = [come_and_go(chance.choice("abc")) for _ in range(4)]
+            await asyncio.gather(*calls)
+            while stays and chance.random() < 0.6:
+                name = chance.choice(list(stays))
+                left(stays[name].pop(), name)
+                if not stays[name]:
+                    del stays[name]
+
+    await turns()
+
+    expected = {name: int(name in stays) for name in "abc"}
+    await until(lambda: {name: layer.memberships(name) for name in "abc"}, expected)
+    for name in stays:
+        await send_to_group(name, text("hello"))
+    for name, peers in stays.items():
+        for peer in peers:
+            await until(lambda peer=peer: peer.got, [text("hello")])
+            left(peer, name)
+
+
+async def test_names_that_were_used_once_leave_nothing_behind(layer):
+    for number in range(200):
+        left(await joined(f"name-{number}"), f"name-{number}")
+
+    this = get_groups()
+    await until(lambda: {*this._membership._told, *this._membership._changed}, set())
+    assert this._members == {}
+    if layer.kind == "memory":
+        assert get_channel_layer().groups == {}
+    elif layer.kind == "redis":
+        with redis.Redis.from_url(layer.url) as client:
+            assert client.keys("asgi:group:*") == []
+    else:
+        with redis.Redis.from_url(layer.url) as client:
+            assert client.pubsub_channels("asgi__group__*") == []
+
+
+class SlowPeer(Peer):
+    """A connection whose client does not read: a send takes until `reads.set()`."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = asyncio.Event()
+
+    async def _send(self, event):
+        await self.reads.wait()
+        await super()._send(event)
+
+
+async def test_slow_member_delays_nobody(layer):
+    slow = SlowPeer()
+    await get_groups().join("foo", slow.member)
+    fast = await joined()
+
+    for number in range(20):
+        await send_to_group("foo", text(number))
+
+    await until(lambda: len(fast.got), 20)
+    assert slow.got == []
+    slow.reads.set()
+    await until(lambda: slow.got, fast.got)
+    left(slow)
+    left(fast)
+
+
+async def test_member_that_lets_too_much_wait_is_closed(monkeypatch, settings):
+    monkeypatch.setattr(groups, "MAX_WAITING", 10)
+    slow, fast = SlowPeer(), Peer()
+    for peer in (slow, fast):
+        await get_groups().join("foo", peer.member)
+
+    for number in range(15):
+        await send_to_group("foo", text(number))
+        await until(lambda: len(fast.got), number + 1)
+
+    slow.reads.set()
+    close = {"type": "websocket.close", "code": 1008, "reason": "Reads too slowly"}
+    await until(lambda: slow.got[:2], [text(0), close])
+    left(slow)
+    left(fast)
+
+
+async def test_member_whose_connection_is_closed_disturbs_nobody():
+    class ClosedPeer(Peer):
+        async def _send(self, event):
+            raise OSError("closed")
+
+    closed = ClosedPeer()
+    await get_groups().join("foo", closed.member)
+    peer = await joined()
+
+    for number in range(3):
+        await send_to_group("foo", text(number))
+
+    await until(lambda: peer.got, [text(number) for number in range(3)])
+    left(closed)
+    left(peer)
+
+
+async def test_member_is_sent_nothing_after_it_has_left():
+    slow = SlowPeer()
+    await get_groups().join("foo", slow.member)
+    await send_to_group("foo", text("hello"))
+    await asyncio.sleep(0)
+
+    left(slow)
+    slow.reads.set()
+    await asyncio.sleep(0.05 * SECOND)
+
+    assert slow.got == []
+
+
+async def noticed(caplog, number):
+    """Return when this outage, the `number`-th, is known: the pub/sub layer needs some calls."""
+    warned = 2 * number - 1
+    for attempt in range(int(DEADLINE / (0.1 * SECOND))):
+        left(await joined(f"attempt-{attempt}"), f"attempt-{attempt}")
+        if len(warnings(caplog)) >= warned:
+            break
+        await asyncio.sleep(0.1 * SECOND)
+    assert len(warnings(caplog)) == warned
+
+
+async def messages_flow(layer, peer):
+    """Return when a message to the group reaches the member: some before it may be lost."""
+    numbers = count()
+
+    def sent_and_received():
+        try:
+            layer.send_from_another_process("foo", text(next(numbers)))
+        except Exception:
+            return False
+        time.sleep(0.05)
+        return bool(peer.got)
+
+    peer.got.clear()
+    await until(sent_and_received, True)
+
+
+async def test_connections_outlive_an_outage_of_the_layer(frail, caplog):
+    """One warning when it begins, one when it ends, and messages flow again."""
+    peer = await joined()
+    await messages_flow(frail, peer)
+
+    frail.server.stop()
+    await noticed(caplog, 1)
+    other = await joined("bar")
+    late = await joined()
+    await asyncio.sleep(0.5 * SECOND)  # several tries
+    frail.server.start()
+
+    await until(lambda: len(warnings(caplog)), 2)
+    await messages_flow(frail, peer)
+    assert late.got
+    failing, working = warnings(caplog)
+    assert failing.startswith("The channel layer fails; it is tried again until it works: ")
+    assert working == "The channel layer works again."
+    for each, name in ((peer, "foo"), (late, "foo"), (other, "bar")):
+        left(each, name)
+    await until(lambda: (frail.memberships("foo"), frail.memberships("bar")), (0, 0))
+
+
+async def test_messages_flow_again_after_an_outage_without_any_join(frail):
+    peer = await joined()
+    await messages_flow(frail, peer)
+
+    frail.server.stop()
+    await asyncio.sleep(0.2 * SECOND)
+    frail.server.start()
+
+    await messages_flow(frail, peer)
+    left(peer)
+
+
+async def test_each_outage_is_told_once(frail, caplog):
+    peer = await joined()
+
+    for number in range(1, 3):
+        frail.server.stop()
+        await noticed(caplog, number)
+        await asyncio.sleep(0.3 * SECOND)
+        frail.server.start()
+        await until(lambda n=number: len(warnings(caplog)), 2 * number)
+
+    await messages_flow(frail, peer)
+    left(peer)
+
+
+async def test_join_during_a_known_outage_does_not_wait(frail, caplog):
+    peer = await joined()
+    frail.server.stop()
+    await noticed(caplog, 1)
+
+    start = time.monotonic()
+    for number in range(20):
+        left(await joined(f"name-{number}"), f"name-{number}")
+    taken = time.monotonic() - start
+
+    assert taken < JOIN_TIMEOUT
+    left(peer)
+
+
+async def test_layer_that_is_away_from_the_start_delays_a_join_only_a_moment(frail, caplog):
+    frail.server.stop()
+
+    start = time.monotonic()
+    peer = await joined()
+    taken = time.monotonic() - start
+
+    assert taken < JOIN_TIMEOUT + 0.2 * SECOND
+    frail.server.start()
+    await messages_flow(frail, peer)
+    left(peer)
+
+
+async def test_layer_that_hangs_delays_a_join_only_a_moment(frail):
+    peer = await joined()
+    frail.server.hang()
+
+    try:
+        start = time.monotonic()
+        other = await joined("bar")
+        taken = time.monotonic() - start
+    finally:
+        frail.server.resume()
+
+    assert taken < JOIN_TIMEOUT + 0.2 * SECOND
+    await messages_flow(frail, peer)
+    await until(lambda: frail.memberships("bar"), 1)
+    left(peer)
+    left(other, "bar")
+
+
+async def test_layer_that_goes_on_hanging_is_known_to_be_down(frail, caplog, monkeypatch):
+    monkeypatch.setattr(membership, "CALL_TIMEOUT", 0.5 * SECOND)
+    peer = await joined()
+    frail.server.hang()
+
+    try:
+        other = await joined("bar")
+        if frail.kind == "redis":  # the pub/sub layer does not wait for answers
+            await until(lambda: len(warnings(caplog)), 1)
+        start = time.monotonic()
+        late = await joined("baz")
+        taken = time.monotonic() - start
+    finally:
+        frail.server.resume()
+
+    assert taken < JOIN_TIMEOUT / 2
+    await messages_flow(frail, peer)
+    await until(lambda: [frail.memberships(name) for name in ("foo", "bar", "baz")], [1, 1, 1])
+    for each, name in ((peer, "foo"), (other, "bar"), (late, "baz")):
+        left(each, name)
+    await until(lambda: [frail.memberships(name) for name in ("foo", "bar", "baz")], [0, 0, 0])
+
+
+async def test_membership_is_renewed_before_the_layer_forgets_it(layer, monkeypatch):
+    """Also what makes it right after FLUSHALL."""
+    monkeypatch.setattr(membership, "RENEWAL", 0.2 * SECOND)
+    peer = await joined()
+
+    if layer.kind == "memory":
+        get_channel_layer().groups.clear()
+    elif layer.kind == "redis":
+        with redis.Redis.from_url(layer.url) as client:
+            client.flushall()
+
+    await until(layer.memberships, 1)
+    left(peer)
+
+
+async def test_without_a_layer_a_message_reaches_the_members_of_this_process():
+    assert get_channel_layer() is None
+    peers = [await joined() for _ in range(3)]
+
+    for number in range(3):
+        await send_to_group("foo", text(number))
+
+    for peer in peers:
+        await until(lambda peer=peer: peer.got, [text(number) for number in range(3)])
+        left(peer)
+
+
+async def test_without_a_layer_a_message_of_another_thread_arrives():
+    peer = await joined()
+
+    await asyncio.to_thread(get_object("foo").send, "hello")
+    thread = Thread(target=get_object("foo").send, args=("from a thread of its own",))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+
+    await until(lambda: peer.got, [text("hello"), text("from a thread of its own")])
+    left(peer)
+
+
+async def test_without_a_layer_a_message_reaches_every_event_loop():
+    peer, far, ready = await joined(), [], asyncio.Event()
+
+    async def elsewhere(loop):
+        other = await joined()
+        loop.call_soon_threadsafe(ready.set)
+        while not other.got:
+            await asyncio.sleep(0.01)
+        far.extend(other.got)
+        left(other)
+
+    running = asyncio.create_task(
+        asyncio.to_thread(asyncio.run, elsewhere(asyncio.get_running_loop()))
+    )
+    await ready.wait()
+    await send_to_group("foo", text("hello"))
+    async with asyncio.timeout(DEADLINE):
+        await running
+
+    await until(lambda: peer.got, [text("hello")])
+    assert far == [text("hello")]
+    left(peer)
+
+
+async def test_message_of_another_thread_arrives_through_a_layer(layer):
+    peer = await joined()
+
+    await asyncio.to_thread(get_object("foo").send, "hello")
+
+    await until(lambda: peer.got, [text("hello")])
+    left(peer)
+
+
+async def test_message_fails_loudly_when_the_layer_is_away(frail):
+    """Who sends is told: only connections do not notice."""
+    frail.server.stop()
+
+    with pytest.raises(redis.ConnectionError):
+        await send_to_group("foo", text("hello"))

@@ -1,0 +1,131 @@
+import pytest
+from channels.routing import URLRouter
+from channels.testing import WebsocketCommunicator
+from django.urls import path
+
+from echo.consumers import EchoConsumer
+from echo.counting import counted
+from echo.routing import as_websocket_application, websocket_urlpatterns
+from echo.state import get_state
+from echo.views import USAGE
+from tests.raw import UPGRADE, Client
+from tests.servers import Server
+
+
+@pytest.fixture(scope="module")
+def uvicorn():
+    """The demo on a server that can answer a handshake with a page of its own."""
+    with Server("stock-uvicorn") as server:
+        yield server
+
+
+@pytest.fixture(params=["site", "uvicorn"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("path", ["/websocket", "/foo/websocket", "/%C3%A9t%C3%A9/websocket"])
+def test_websocket_of_an_object_is_accepted(server, path):
+    with Client(server.port) as client:
+        answer = client.ask(path, UPGRADE)
+
+    assert answer.status_line.startswith("HTTP/1.1 101")
+
+
+def test_websocket_without_a_name_is_of_the_default_object(server):
+    with Client(server.port) as client:
+        client.ask("/websocket", UPGRADE)
+
+        assert server.count("foo") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/a/b/websocket", "/foo/getcurrentconnections"])
+def test_unknown_path_is_answered_as_without_upgrade(uvicorn, path):
+    with Client(uvicorn.port) as client:
+        answer = client.ask(path, UPGRADE)
+
+    assert (answer.status_line.split()[1], answer.body.decode()) == ("200", USAGE)
+    assert answer.header("Content-Type") == "text/plain;charset=UTF-8"
+    assert answer.header("Cache-Control") == "no-store"
+
+
+def test_upgrade_of_a_count_is_answered_with_the_count(uvicorn):
+    with Client(uvicorn.port) as client:
+        answer = client.ask("/nobody/getCurrentConnections", UPGRADE)
+
+    assert answer.body.decode() == (
+        "There are 0 WebSocket clients connected to this Durable Object instance."
+    )
+
+
+def test_unknown_path_is_a_403_where_the_server_can_say_no_more(site):
+    with Client(site.port) as client:
+        answer = client.ask("/nowhere", UPGRADE)
+
+    assert answer.status_line.split()[1] == "403"
+
+
+def test_invalid_name_is_a_400_before_the_upgrade(uvicorn):
+    with Client(uvicorn.port) as client:
+        answer = client.ask("/a%0Ab/websocket", UPGRADE)
+
+    assert (answer.status_line.split()[1], answer.body.decode()) == (
+        "400",
+        r"The name 'a\nb' has a control character.",
+    )
+
+
+def test_invalid_name_is_a_403_where_the_server_can_say_no_more(site):
+    with Client(site.port) as client:
+        answer = client.ask(f"/{'x' * 129}/websocket", UPGRADE)
+
+    assert answer.status_line.split()[1] == "403"
+
+
+@pytest.mark.parametrize("kind", ["stock-daphne", "stock-uvicorn"])
+def test_refusals_leave_no_traceback_in_the_log(kind):
+    with Server(kind) as server:
+        for path in ("/nowhere", "/a%0Ab/websocket", "/", "/nobody/getCurrentConnections"):
+            with Client(server.port) as client:
+                client.ask(path, UPGRADE)
+        for path in ("/nowhere", "/a%0Ab/websocket"):
+            with Client(server.port) as client:
+                client.socket.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n")
+                client.reset()
+        assert server.count() == 0
+
+        assert "Traceback" not in server.log()
+        assert "rror" not in server.log()
+
+
+def test_site_keeps_the_page_of_an_unknown_path_to_itself(tmp_path):
+    """`http` answers: here with the site's own 404, not with this app's usage text."""
+    with (
+        Server("stock-uvicorn", "tests.sites.own_routes:application") as server,
+        Client(server.port) as client,
+    ):
+        answer = client.ask("/nowhere", UPGRADE)
+
+        assert (answer.status_line.split()[1], answer.body) == ("404", b"Nothing here.")
+
+
+async def test_routes_of_a_site_can_stand_beside_or_instead():
+    routes = [path("ws/<slug:room>/", counted(EchoConsumer.as_asgi(), by="room"))]
+    communicator = WebsocketCommunicator(
+        as_websocket_application(routes), "/ws/kitchen/", headers=[(b"host", b"testserver")]
+    )
+
+    assert await communicator.connect() == (True, None)
+
+    assert get_state().counts() == {"kitchen": 1}
+    await communicator.disconnect()
+
+
+async def test_routes_can_stand_below_a_prefix():
+    router = URLRouter([path("connections/", URLRouter(websocket_urlpatterns))])
+    communicator = WebsocketCommunicator(router, "/connections/bar/websocket")
+
+    assert await communicator.connect() == (True, None)
+
+    assert get_state().counts() == {"bar": 1}
+    await communicator.disconnect()

@@ -1,0 +1,217 @@
+import http.client
+import json
+
+import pytest
+from django.test import AsyncClient, RequestFactory
+from django.test import Client as DjangoClient
+
+from echo import views
+from echo.state import get_state
+from echo.views import USAGE, WSGI_HINT, count_sentence
+from tests.raw import Client
+
+UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
+NONE = "There are 0 WebSocket clients connected to this Durable Object instance."
+TEXT = "text/plain;charset=UTF-8"
+BAD_NAMES = ["x" * 129, "a%00b", "a%0Ab", "a%7Fb", "%C2%85"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]
+
+
+@pytest.fixture
+async def connected():
+    """Two connections of "foo" and one of "bar", as the border counts them."""
+    names = ["foo", "foo", "bar"]
+    for name in names:
+        await get_state().join(name)
+    yield
+    for name in names:
+        get_state().leave(name)
+
+
+def of_wsgi(path, method="GET", **extra):
+    """Return the answer of the WSGI side; CSRF is enforced, as on a real site."""
+    return DjangoClient(enforce_csrf_checks=True).generic(method, path, **extra)
+
+
+async def of_asgi(path, method="GET", **extra):
+    return await AsyncClient(enforce_csrf_checks=True).generic(method, path, **extra)
+
+
+def told(response):
+    return response.status_code, response["Content-Type"], response.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/getCurrentConnections", "/foo/getCurrentConnections"])
+async def test_count_of_an_object_is_told_in_the_words_of_the_original(connected, path):
+    response = await of_asgi(path)
+
+    sentence = "There are 2 WebSocket clients connected to this Durable Object instance."
+    assert told(response) == (200, TEXT, sentence)
+
+
+async def test_count_of_one_is_told_in_the_singular(connected):
+    response = await of_asgi("/bar/getCurrentConnections")
+
+    sentence = "There is 1 WebSocket client connected to this Durable Object instance."
+    assert told(response) == (200, TEXT, sentence)
+
+
+async def test_count_of_an_object_nobody_has_named_is_0():
+    assert told(await of_asgi("/nobody/getCurrentConnections")) == (200, TEXT, NONE)
+
+
+def test_count_in_the_sentence_has_no_separators(settings):
+    settings.USE_THOUSAND_SEPARATOR = True
+    settings.LANGUAGE_CODE = "de"
+
+    assert count_sentence(1234567).startswith("There are 1234567 WebSocket clients ")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/getCurrentConnections", {"name": "foo", "connections": 2}),
+        ("/bar/getCurrentConnections", {"name": "bar", "connections": 1}),
+        ("/nobody/getCurrentConnections", {"name": "nobody", "connections": 0}),
+    ],
+)
+async def test_count_is_json_for_who_prefers_it(connected, path, expected):
+    response = await of_asgi(path, headers={"accept": "application/json"})
+
+    assert response.status_code == 200
+    assert response["Content-Type"] == "application/json"
+    assert json.loads(response.content) == expected
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["", "*/*", "text/plain", "text/html", "application/json;q=0.5, text/plain", "nonsense"],
+)
+async def test_count_is_text_for_everybody_else(accept):
+    response = await of_asgi("/getCurrentConnections", headers={"accept": accept})
+
+    assert told(response) == (200, TEXT, NONE)
+
+
+async def test_default_object_is_the_one_of_the_settings(settings):
+    settings.ECHO_DEFAULT_OBJECT = "bar"
+
+    response = await of_asgi("/getCurrentConnections", headers={"accept": "application/json"})
+
+    assert json.loads(response.content) == {"name": "bar", "connections": 0}
+
+
+@pytest.mark.parametrize("path", ["/websocket", "/foo/websocket"])
+async def test_websocket_without_upgrade_is_a_426(path):
+    assert told(await of_asgi(path)) == (426, TEXT, UPGRADE_EXPECTED)
+
+
+@pytest.mark.parametrize("path", ["/websocket", "/foo/websocket"])
+def test_websocket_under_wsgi_is_a_426_that_tells_why(path):
+    assert told(of_wsgi(path)) == (426, TEXT, f"{UPGRADE_EXPECTED}\n{WSGI_HINT}")
+
+
+@pytest.mark.parametrize("path", ["/", "/foo", "/foo/", "/a/b/websocket", "/Websocket", "/ws?x=1"])
+async def test_every_other_path_tells_how_to_use_it(path):
+    response = await of_asgi(path)
+
+    assert told(response) == (200, TEXT, USAGE)
+
+
+def test_usage_is_the_text_of_the_original():
+    assert USAGE == (
+        "\nThis Durable Object supports the following endpoints:\n"
+        "/websocket\n"
+        "- Creates a WebSocket connection. Any messages sent to it are echoed with a prefix.\n"
+        "/getCurrentConnections\n"
+        "- A regular HTTP GET endpoint that returns the number of currently connected WebSocket "
+        "clients.\n"
+    )
+
+
+@pytest.mark.parametrize("end", ["websocket", "getCurrentConnections"])
+@pytest.mark.parametrize("name", BAD_NAMES)
+async def test_invalid_name_is_a_400_that_tells_the_rule(name, end):
+    response = await of_asgi(f"/{name}/{end}")
+
+    status, content_type, text = told(response)
+    assert (status, content_type) == (400, TEXT)
+    assert text.startswith(("A name has 1 to 128 bytes", "The name "))
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/websocket", "/getCurrentConnections", f"/{'x' * 129}/websocket"]
+)
+async def test_no_answer_is_stored_or_guessed_at(path):
+    response = await of_asgi(path)
+
+    assert response["Cache-Control"] == "no-store"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Vary"] == "Accept"
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_every_method_is_answered_alike(method):
+    answers = [await of_asgi(p, method) for p in ("/getCurrentConnections", "/websocket", "/foo")]
+
+    assert [told(answer) for answer in answers] == [
+        (200, TEXT, NONE),
+        (426, TEXT, UPGRADE_EXPECTED),
+        (200, TEXT, USAGE),
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_answered_alike_under_wsgi(method):
+    assert told(of_wsgi("/getCurrentConnections", method)) == (200, TEXT, NONE)
+    assert told(of_wsgi("/foo", method)) == (200, TEXT, USAGE)
+
+
+async def test_head_is_answered_without_a_body():
+    response = await of_asgi("/getCurrentConnections", "HEAD")
+
+    assert told(response) == (200, TEXT, "")
+
+
+async def test_urls_can_stand_below_a_prefix(settings):
+    settings.ROOT_URLCONF = "tests.sites.prefix"
+
+    assert told(await of_asgi("/connections/foo/getCurrentConnections")) == (200, TEXT, NONE)
+    assert told(await of_asgi("/connections/websocket")) == (426, TEXT, UPGRADE_EXPECTED)
+    assert told(await of_asgi("/connections/")) == (200, TEXT, USAGE)
+    assert (await of_asgi("/")).status_code == 404
+
+
+def test_names_that_are_steps_in_a_path_can_be_asked_for():
+    """A browser takes `..` for a step; what comes through all the same is a name like others."""
+    request = RequestFactory().get("/")
+
+    assert told(views.connections(request, name=".."))[:2] == (200, TEXT)
+
+
+def test_answers_over_the_wire_are_the_same(site):
+    assert site.get("/getCurrentConnections")[::2] == (200, NONE)
+    assert site.get("/websocket")[::2] == (426, UPGRADE_EXPECTED)
+    assert site.get("/foo/websocket", "POST")[::2] == (426, UPGRADE_EXPECTED)
+    assert site.get("/nowhere")[::2] == (200, USAGE)
+    assert site.get("/a%0Ab/websocket")[::2] == (
+        400,
+        r"The name 'a\nb' has a control character.",
+    )
+
+
+def test_name_outside_ascii_is_one_object_on_both_sides(site):
+    with Client.opened(site.port, "%C3%A9t%C3%A9"):
+        answer = site.get("/%C3%A9t%C3%A9/getCurrentConnections", Accept="application/json")
+
+    assert json.loads(answer[2]) == {"name": "été", "connections": 1}
+
+
+def test_body_of_a_request_is_ignored(site):
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    try:
+        connection.request("POST", "/getCurrentConnections", body=b"x" * 100_000)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read().decode()) == (200, NONE)
+    finally:
+        connection.close()
