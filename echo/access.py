@@ -1,7 +1,12 @@
 """Who may open a WebSocket: pages of this site, on a host that the site has."""
 
+from functools import lru_cache
+from typing import Any
+
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from django.core.exceptions import DisallowedHost
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpRequest
 
 from echo.answers import Application, refuse
@@ -41,13 +46,30 @@ class HostAndOriginCheck:
 
 
 def _host(scope: WebSocketScope, headers: dict[bytes, bytes]) -> str:
-    request = HttpRequest()
     name, port = scope.get("server") or ("unknown", 0)
-    request.META = {"SERVER_NAME": name, "SERVER_PORT": str(port or 0)}
+    meta = {"SERVER_NAME": name, "SERVER_PORT": str(port or 0)}
     for header, key in HEADERS.items():
         if header in headers:
-            request.META[key] = headers[header].decode("latin-1")
-    return request.get_host()
+            meta[key] = headers[header].decode("latin-1")
+    return _allowed_host(tuple(meta.items()))
+
+
+@lru_cache(maxsize=256)
+def _allowed_host(meta: tuple[tuple[str, str], ...]) -> str:
+    """Return the host as Django reads it from these; raises DisallowedHost."""
+    return _Request(dict(meta)).get_host()
+
+
+@receiver(setting_changed)
+def _forget(**kwargs: Any) -> None:
+    _allowed_host.cache_clear()
+
+
+class _Request(HttpRequest):
+    """What Django's get_host() needs of a request, and nothing of the rest."""
+
+    def __init__(self, meta: dict[str, str]) -> None:
+        self.META = meta
 
 
 def _same_host(origin: str, host: str) -> bool:

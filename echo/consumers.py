@@ -4,12 +4,12 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from asgiref.sync import iscoroutinefunction
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from channels.consumer import AsyncConsumer
 
 from echo.conf import conf
-from echo.groups import Member, get_groups
+from echo.groups import SEND_NOW, Member, get_groups
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
@@ -37,17 +37,17 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
     def name(self) -> str:
         """The object of this connection: the route's argument `name`, or the default object."""
         arguments = self.scope.get("url_route", {}).get("kwargs", {})
-        return str(arguments.get("name", conf.ECHO_DEFAULT_OBJECT))
+        return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
     async def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         self.scope: Any = scope
         await receive()  # websocket.connect
-        member = Member(send)
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
+        member = Member(send, extensions.get(SEND_NOW))
         groups = get_groups()
         name = self.name
-        extensions: dict[str, Any] = self.scope.get("extensions") or {}
         reply_with = extensions.get(REPLY)
         if reply_with is not None and not iscoroutinefunction(self.reply):
             reply_with(self.reply, self._reply_to_binary)

@@ -7,6 +7,7 @@ connections here, and is handed to them in memory.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,11 @@ from echo.membership import Membership
 from echo.names import group_name
 
 logger = logging.getLogger(__name__)
+
+# An extension of our own servers: it sends a text at once, or returns False if it would have
+# to wait.
+SEND_NOW = "echo.send_now"
+SendNow = Callable[[str], bool]
 
 MAX_WAITING = 1000  # events for one connection that does not take them
 
@@ -49,10 +55,11 @@ async def send_to_group(name: str, event: dict[str, Any]) -> None:
 class Member:
     """A connection in a group: takes events in order, and never makes another wait."""
 
-    __slots__ = ("_send", "_sender", "_started", "_waiting")
+    __slots__ = ("_send", "_send_now", "_sender", "_started", "_waiting")
 
-    def __init__(self, send: ASGISendCallable) -> None:
+    def __init__(self, send: ASGISendCallable, send_now: SendNow | None = None) -> None:
         self._send: Any = send
+        self._send_now = send_now
         self._waiting: deque[dict[str, Any]] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._started = False
@@ -72,6 +79,10 @@ class Member:
 
         A connection that lets MAX_WAITING of them wait is closed with 1008.
         """
+        if self._send_now is not None and self._started and not self._waiting:
+            text = event.get("text")
+            if text is not None and self._sender is None and self._send_now(text):
+                return
         if self._waiting is None:
             self._waiting = deque()
         elif len(self._waiting) >= MAX_WAITING:

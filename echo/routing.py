@@ -21,7 +21,7 @@ from echo.counting import counted
 
 def _default_or_named(scope: WebSocketScope) -> str:
     arguments = cast(dict[str, Any], scope)["url_route"]["kwargs"]
-    return str(arguments.get("name", conf.ECHO_DEFAULT_OBJECT))
+    return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
 
 _echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)

@@ -160,6 +160,7 @@ class WebSocketConnection(asyncio.Protocol):
             "websocket.http.response": {},
             "echo.on_end": self._call_at_end,
             "echo.reply": self._reply_with,
+            "echo.send_now": self._send_now,
         }
         self.log("connecting")
         self._task = self._loop.create_task(self._run())
@@ -409,6 +410,14 @@ class WebSocketConnection(asyncio.Protocol):
             await asyncio.shield(self._writable)
             if self.transport is None:
                 raise ClientDisconnected
+
+    def _send_now(self, text: str) -> bool:
+        """The extension "echo.send_now": send a text unless that would have to wait."""
+        if self.state is not State.OPEN or self._writable is not None or self.transport is None:
+            return False
+        self._flush()
+        self.transport.write(framing.frame(framing.TEXT, text.encode()))
+        return True
 
     def _flush_later(self) -> None:
         self._flush_soon = False

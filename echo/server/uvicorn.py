@@ -22,7 +22,7 @@ class WebSocketProtocol(WebSocketConnection):
     Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout`.
     """
 
-    __slots__ = ("_app_state", "_config", "_server_state")
+    __slots__ = ("_app_state", "_config", "_server_state", "_watch")
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class WebSocketProtocol(WebSocketConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # its own classes
-        get_watch().add(self)
+        self._watch = get_watch()
+        self._watch.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self.scope:
@@ -84,7 +85,7 @@ class WebSocketProtocol(WebSocketConnection):
 
     def over(self) -> None:
         self._server_state.connections.discard(self)
-        get_watch().discard(self)
+        self._watch.discard(self)
 
     def log(self, action: str) -> None:
         if self._config.access_log:

@@ -29,8 +29,9 @@ class Connection:
         parts = urlsplit(url)
         self._cluster = parse_qs(parts.query).get("cluster") == ["true"]
         scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-        query = "" if self._cluster else parts.query
-        self._url = urlunsplit(parts._replace(scheme=scheme, query=query))
+        # `cluster` is for us; all else is for the client
+        options = [part for part in parts.query.split("&") if not part.startswith("cluster=")]
+        self._url = urlunsplit(parts._replace(scheme=scheme, query="&".join(options)))
         self._met = met
         self._client: Any = None
         self._scripts: dict[str, Any] = {}
@@ -69,6 +70,10 @@ class Connection:
         lines = connection.read_response().decode().splitlines()
         found = dict(line.split(":", 1) for line in lines if ":" in line)
         address = str(connection.repr_pieces())
-        if self._servers.get(address) != found["run_id"]:
+        known = self._servers.get(address)
+        if known != found["run_id"]:
             self._servers[address] = found["run_id"]
-            self._met(float(found["uptime_in_seconds"]))
+            # The uptime is a difference of whole seconds: up to one too much. One that stands
+            # in for another that we knew is young, as far as its data goes, whatever its own age.
+            age = float(found["uptime_in_seconds"]) - 1 if known is None else 0.0
+            self._met(max(age, 0.0))

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from threading import Condition, Thread
 from typing import Any
@@ -220,7 +221,7 @@ class RedisState(MemoryState):
             self._writing = False
             self._work.wait_for(
                 lambda: self._dirty or self._waiting or self._urgent or self._closed,
-                timeout=self._heartbeat if self._acknowledged is not None else 0,
+                timeout=0 if self._acknowledged is None or self._outage else self._heartbeat,
             )
             self._writing, self._urgent = True, False
             names, self._dirty = self._dirty, set()
@@ -319,7 +320,7 @@ def _tell(waiting: "list[_Waiting]") -> None:
     for one in waiting:
         loops[one.loop].append(one)
     for loop, group in loops.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(_wake, group)
 
 

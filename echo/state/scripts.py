@@ -40,6 +40,7 @@ elseif not sequence or tonumber(sequence) < tonumber(ARGV[3])
     or not redis.call('ZSCORE', processes, ARGV[1]) then
   return 0
 end
+if redis.call('EXISTS', processes) == 0 then redis.call('DEL', born) end
 redis.call('SET', born, text(now), 'NX')
 for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '0' then
@@ -61,7 +62,9 @@ _LIVE = (
     _NOW
     + """
 local born = redis.call('GET', KEYS[2])
-if not born or now - born < ARGV[3] * 1000 then return -1 end
+if not born or now - born < ARGV[3] * 1000 or redis.call('EXISTS', KEYS[1]) == 0 then
+  return -1
+end
 local live = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now - ARGV[2] * 1000), '+inf')
 """
 )
@@ -103,6 +106,7 @@ return shares
 RESERVE = (
     _LIVE
     + """
+if redis.call('EXISTS', KEYS[3]) == 0 then return -2 end
 local total = tonumber(ARGV[6])
 for _, id in ipairs(live) do
   if id ~= ARGV[1] then
