@@ -1,11 +1,14 @@
 """Every block of code in the README is run, as it stands there."""
 
 import asyncio
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ import pytest
 from echo.conf import NAMES, conf
 from echo.state import get_state
 from tests.raw import UPGRADE, Client
-from tests.servers import ROOT, Server
+from tests.servers import ROOT, Server, free_port
 from tests.waiting import eventually
 
 README = (ROOT / "README.md").read_text()
@@ -47,8 +50,8 @@ def block(language: str, start: str) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def all_blocks_are_tested() -> Iterator[None]:
     yield
-    if len(tested := {name for name in globals() if name.startswith("test_")}) == 8:
-        assert tested and not [b for b in BLOCKS if b not in seen]
+    if len(seen) > 1:  # all were run, not one of them
+        assert not [b for b in BLOCKS if b not in seen]
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +69,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def run(command: str, folder: Path = ROOT) -> str:
+def run(command: str, folder: Path = ROOT, **environment: str) -> str:
     command = re.sub(r"^python ", f"{sys.executable} ", command)
     done = subprocess.run(
-        command, shell=True, cwd=folder, text=True, timeout=60, capture_output=True, check=False
+        command,
+        shell=True,
+        cwd=folder,
+        text=True,
+        timeout=60,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -119,6 +129,58 @@ def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
         assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
         assert one[2] == '{"name": "lobby", "connections": 1}'
         eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
+
+
+@pytest.fixture
+def many(redis_url: str, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The port of nginx in front of four processes, and their environment, as in the README."""
+    if not shutil.which("nginx"):
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("nginx is not on PATH: the README's example with nginx is not run.")
+    setting, command = block("sh", "--workers 4").strip().split(" ", 1)
+    assert setting.startswith("ECHO_STATE_URL=redis://")
+    assert command == (
+        "uvicorn --ws echo.server.uvicorn:WebSocketProtocol --workers 4 project.asgi:application"
+    )
+    environment = {"ECHO_STATE_URL": redis_url}
+    with Server("uvicorn", options=("--workers", "4"), **environment) as server:
+        port = free_port()
+        site = block("nginx", "proxy_pass").replace(":8080", f":{port}")
+        site = site.replace(":8000", f":{server.port}")
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+            f"http {{ access_log off; {site} }}"
+        )
+        with proxy(tmp_path / "nginx.conf"):
+            eventually(lambda: is_listening(port), True)
+            yield port, environment
+
+
+@contextmanager
+def proxy(config: Path) -> Iterator[None]:
+    nginx = subprocess.Popen(["nginx", "-p", config.parent, "-c", config, "-e", "stderr"])
+    try:
+        yield
+    finally:
+        nginx.terminate()
+        nginx.wait()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -> None:
+    port, environment = many
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block("console", "echo_counts"), re.M)
+
+    with Client.opened(port, "lobby") as client:
+        for command, output in commands:
+            assert run(command, **environment) == output
+
+        assert client.text() == "Back in five minutes"
+        assert client.closing() == (4000, "The lobby is closed")
 
 
 def test_objects_tell_their_counts() -> None:
