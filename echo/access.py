@@ -1,15 +1,67 @@
-"""Who may open a WebSocket: pages of this site, on a host that the site has."""
+"""Who may do what: which pages may open WebSockets, and who may act on an object."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
+from django.utils.module_loading import import_string
 
 from echo.answers import Application, refuse
+from echo.conf import conf
+
+CONNECT, COUNT, LIST, SEND, CLOSE = ACTIONS = ("connect", "count", "list", "send", "close")
+
+# A request of Django's, or the scope of a handshake: what is asked on whose behalf.
+Asking = HttpRequest | WebSocketScope
+
+
+def default_authorize(asking: Asking, name: str | None, action: str) -> bool:
+    """Return whether it is allowed: connecting and counting to all, as in the original.
+
+    Listing the objects, sending and closing are for staff; in DEBUG listing is for all.
+    """
+    if action in (CONNECT, COUNT) or (action == LIST and settings.DEBUG):
+        return True
+    user: Any = _user(asking)
+    return bool(user is not None and user.is_active and user.is_staff)
+
+
+def _user(asking: Asking) -> Any:
+    return asking.get("user") if isinstance(asking, dict) else getattr(asking, "user", None)
+
+
+def may(asking: Asking, name: str | None, action: str) -> bool:
+    """Return what ECHO_AUTHORIZE says; `name` is None for the list of all objects.
+
+    For sync code. Raises what that function raises: in doubt nothing is allowed.
+    """
+    authorize = _authorize()
+    if iscoroutinefunction(authorize):
+        return bool(async_to_sync(authorize)(asking, name, action))
+    return bool(authorize(asking, name, action))
+
+
+async def amay(asking: Asking, name: str | None, action: str) -> bool:
+    """As `may`, for async code; a function that is not async runs in a thread."""
+    authorize = _authorize()
+    if authorize is default_authorize:  # it never waits
+        return default_authorize(asking, name, action)
+    if iscoroutinefunction(authorize):
+        return bool(await authorize(asking, name, action))
+    return bool(await sync_to_async(authorize)(asking, name, action))
+
+
+def _authorize() -> Callable[[Asking, str | None, str], Any]:
+    path = conf.ECHO_AUTHORIZE
+    return default_authorize if path is None else import_string(path)
+
 
 HEADERS = {
     b"host": "HTTP_HOST",
@@ -22,8 +74,9 @@ class HostAndOriginCheck:
     """An ASGI application: the handshakes that the site allows go on to the inner one.
 
     Host: as Django decides for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else 400. Origin: absent
-    (not a browser) or of the same host and port, else 403. Browsers apply no same-origin rule
-    to WebSockets: without this, any page could use its visitor's session here.
+    (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403. Browsers
+    apply no same-origin rule to WebSockets: without this, any page could use its visitor's
+    session here.
     """
 
     def __init__(self, application: Application) -> None:
@@ -39,7 +92,7 @@ class HostAndOriginCheck:
             await refuse(scope, receive, send, 400, "The Host header is not allowed here.")
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not _same_host(origin, host):
+        if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
             await refuse(scope, receive, send, 403, "WebSockets from other origins are refused.")
             return
         await self.application(scope, receive, send)

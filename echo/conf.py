@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from echo.exceptions import InvalidName
 from echo.names import check_name
@@ -66,6 +67,35 @@ class Conf:
             )
         return value
 
+    @property
+    def ECHO_AUTHORIZE(self) -> str | None:
+        """The path of a function `(request_or_scope, name, action) -> bool`, or None."""
+        value = getattr(settings, "ECHO_AUTHORIZE", None)
+        if value is None:
+            return None
+        try:
+            function = import_string(value)
+        except (ImportError, TypeError, AttributeError) as error:
+            raise ImproperlyConfigured(
+                f"ECHO_AUTHORIZE {value!r} cannot be imported: {error}. Expected the path of "
+                "a function (request_or_scope, name, action) -> bool."
+            ) from error
+        if not callable(function):
+            raise ImproperlyConfigured(f"ECHO_AUTHORIZE {value!r} is not a function.")
+        return str(value)
+
+    @property
+    def ECHO_ALLOWED_ORIGINS(self) -> frozenset[str]:
+        """Origins other than the site's own that may open WebSockets: `["https://example.com"]`."""
+        value = getattr(settings, "ECHO_ALLOWED_ORIGINS", [])
+        wrong = isinstance(value, str) or [v for v in value if not _is_origin(v)]
+        if wrong:
+            raise ImproperlyConfigured(
+                f"ECHO_ALLOWED_ORIGINS {value!r} is not a list of origins like "
+                "'https://example.com': scheme and host, with a port if it is unusual."
+            )
+        return frozenset(value)
+
 
 EXPECTED = "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://… or valkeys://…"
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
@@ -90,6 +120,10 @@ def _state_url_problem(value: object) -> str | None:
     if database and not database.isdigit():
         return f"has the database {database!r}, which is no number"
     return None if find_spec("redis") else "needs the package redis (the extra [redis])"
+
+
+def _is_origin(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"https?://[^/\s]+", value) is not None
 
 
 def _positive(name: str, default: float) -> float:

@@ -21,6 +21,7 @@ from asgiref.typing import (
 )
 from django.core.exceptions import ImproperlyConfigured
 
+from echo.access import CONNECT, amay
 from echo.answers import answer, refuse
 from echo.conf import conf
 from echo.exceptions import InvalidName
@@ -48,7 +49,8 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
 
     A connection counts from just before its handshake is answered (`websocket.accept`)
     until the first of: `websocket.disconnect`, `websocket.close`, the end of `app`. A name
-    outside the rules is refused with 400 before the upgrade. Raises ImproperlyConfigured,
+    outside the rules is refused with 400 before the upgrade, and whom ECHO_AUTHORIZE does not let
+    connect with 403 (Close 4403 where the server cannot). Raises ImproperlyConfigured,
     per connection, if the route has no argument `by`.
     """
 
@@ -62,6 +64,10 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             name = check_name(_name(scope, by))
         except InvalidName as error:
             await refuse(scope, receive, send, 400, str(error))
+            return
+        if not await amay(scope, name, CONNECT):
+            await receive()  # websocket.connect
+            await answer(scope, send, 403, "You may not connect to this object.", code=4403)
             return
         state = get_state()
         connection = _Connection(state, name, scope, receive, send)

@@ -17,6 +17,7 @@ from echo.answers import Application, can_answer
 from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
+from echo.users import with_user
 
 
 def _default_or_named(scope: WebSocketScope) -> str:
@@ -37,12 +38,13 @@ def as_websocket_application(
 ) -> Application:
     """Return the WebSocket application of a site, with what every site needs round its routes.
 
-    Host and Origin are checked (`HostAndOriginCheck`). A handshake on a path without a
+    Host and Origin are checked (`HostAndOriginCheck`), and `scope["user"]` is there on a
+    site that has users (as Channels' AuthMiddlewareStack has it). A handshake on a path without a
     route gets what the same request gets without `Upgrade`, from `http` (by default
     Django's own application).
     """
     answer: Any = AnswerAsHTTP(http or get_asgi_application())
-    return HostAndOriginCheck(URLRouter([*routes, re_path("", answer)]))
+    return HostAndOriginCheck(with_user(URLRouter([*routes, re_path("", answer)])))
 
 
 class AnswerAsHTTP:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 from django.apps import apps
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -15,6 +16,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 
+from echo.access import COUNT, LIST, may
 from echo.answers import TEXT
 from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
@@ -42,7 +44,8 @@ View = Callable[..., HttpResponse]
 def plain(view: View) -> View:
     """Make a view of the original's kind: for every method, and never stored.
 
-    A bad name is answered with 400, a count that cannot be known with 503.
+    A bad name is answered with 400, what is not allowed with 403, a count that cannot be
+    known with 503.
     """
 
     @csrf_exempt  # as the original: any method, and nothing here changes anything
@@ -54,6 +57,8 @@ def plain(view: View) -> View:
             response = view(request, **names)
         except InvalidName as error:
             response = text(str(error), status=400)
+        except PermissionDenied as error:
+            response = text(str(error), status=403)
         except StateUnavailable:
             response = text(UNKNOWN_COUNT, status=503)
             response["Retry-After"] = "2"
@@ -81,6 +86,8 @@ def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
 def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
     """The count of the object, as the original's sentence or as JSON."""
     name = name or conf.ECHO_DEFAULT_OBJECT
+    if not may(request, name, COUNT):
+        raise PermissionDenied("You may not see the count of this object.")
     count = get_state().count(name)
     if prefers(request, "application/json"):
         return JsonResponse({"name": name, "connections": count})
@@ -99,9 +106,11 @@ def usage(request: HttpRequest) -> HttpResponse:
     """How to use it: the original's text, or for a browser a page."""
     if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
         return text(USAGE)
+    may_list = may(request, None, LIST)
     context = {
         "title": gettext("Connections"),
-        "objects": connected_or_none(),
+        "may_list": may_list,
+        "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,
         **page_frame(request),
     }

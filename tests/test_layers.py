@@ -25,7 +25,7 @@ FLOORS = [
         "echo.templatetags",
         "echo.admin",
     ],
-    ["echo.counting", "echo.groups", "echo.objects", "echo.access", "echo.metrics"],
+    ["echo.counting", "echo.groups", "echo.objects", "echo.access", "echo.users", "echo.metrics"],
     ["echo.membership", "echo.state", "echo.answers"],
     ["echo.conf", "echo.names", "echo.exceptions"],
 ]

@@ -21,6 +21,11 @@ IMAGE = "<img src=x onerror=alert(1)>"
 urlpatterns = [path("live/", include("echo.urls"))]
 
 
+@pytest.fixture(autouse=True)
+def listing_is_for_all(settings: Settings) -> None:
+    settings.DEBUG = True
+
+
 @pytest.fixture
 def join() -> Iterator[Join]:
     """Return a function that gives objects one connection each, until the end of the test."""
@@ -191,3 +196,15 @@ def test_post_gets_plain_text_from_browsers_too() -> None:
     response = Client(enforce_csrf_checks=True).post("/", headers={"Accept": HTML})
 
     assert (response.status_code, response["Content-Type"]) == (200, "text/plain;charset=UTF-8")
+
+
+def test_page_shows_names_to_staff_only_where_debug_is_off(
+    client: Client, settings: Settings, join: Join
+) -> None:
+    settings.DEBUG = False
+    join("secret-plan")
+
+    html = page(client)
+
+    assert "secret-plan" not in html
+    assert "The names of the objects are shown to staff." in html

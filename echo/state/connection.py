@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,12 +25,13 @@ class Connection:
     """
 
     def __init__(self, url: str, met: Callable[[float], None]) -> None:
-        parts = urlsplit(url)
-        self._cluster = parse_qs(parts.query).get("cluster") == ["true"]
-        scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-        # `cluster` is for us; all else is for the client
-        options = [part for part in parts.query.split("&") if not part.startswith("cluster=")]
-        self._url = urlunsplit(parts._replace(scheme=scheme, query="&".join(options)))
+        base, _, query = url.partition("?")
+        scheme, _, place = base.partition("://")
+        options = query.split("&") if query else []
+        self._cluster = "cluster=true" in options  # this one is for us, the others for the client
+        options = [option for option in options if not option.startswith("cluster=")]
+        base = f"{_SCHEMES.get(scheme, scheme)}://{place}"
+        self._url = "?".join([base, "&".join(options)] if options else [base])
         self._met = met
         self._client: Any = None
         self._scripts: dict[str, Any] = {}

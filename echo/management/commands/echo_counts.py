@@ -1,4 +1,5 @@
 import json
+from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -7,14 +8,21 @@ from echo.management.other_processes import known, named_object, require_shared_
 from echo.objects import connected_objects
 
 
+def how_many(text: str) -> int:
+    """Return the number, 0 or more. Raises ArgumentTypeError."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a number from 0.")
+    return int(text)
+
+
 class Command(BaseCommand):
     help = "Show how many connections each object has now, or the named ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", nargs="*", metavar="name", help="objects; by default all")
         parser.add_argument("--prefix", default="", help="only objects whose name begins so")
-        parser.add_argument("--offset", type=int, default=0, help="leave out the first ones")
-        parser.add_argument("--limit", type=int, help="show at most so many")
+        parser.add_argument("--offset", type=how_many, default=0, help="leave out the first ones")
+        parser.add_argument("--limit", type=how_many, help="show at most so many")
         parser.add_argument("--json", action="store_true", help='print {"name": count}')
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,6 @@
+"""Settings of the demo with permissions and an origin of its own."""
+
+from project.settings import *  # noqa: F403
+
+ECHO_AUTHORIZE = "tests.test_access.counted_only"
+ECHO_ALLOWED_ORIGINS = ["https://friend.example"]

@@ -1,0 +1,144 @@
+"""Who may do what: by default, by a function of the site's, and from which origins."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client as HTTPClient
+from django.test import RequestFactory
+
+from echo.access import ACTIONS, amay, may
+from echo.conf import conf
+from tests.raw import UPGRADE, Client
+from tests.servers import Server
+
+STAFF = User(username="staff", is_staff=True)
+FORMER = User(username="former", is_staff=True, is_active=False)
+
+
+def no_secrets(asking: Any, name: str | None, action: str) -> bool:
+    return name != "secret"
+
+
+async def no_secrets_async(asking: Any, name: str | None, action: str) -> bool:
+    return name != "secret"
+
+
+def counted_only(asking: Any, name: str | None, action: str) -> bool:
+    return name != "secret" or action == "count"
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        (None, ["connect", "count"]),
+        (AnonymousUser(), ["connect", "count"]),
+        (User(username="visitor"), ["connect", "count"]),
+        (FORMER, ["connect", "count"]),
+        (STAFF, list(ACTIONS)),
+    ],
+    ids=["no users", "nobody", "visitor", "former staff", "staff"],
+)
+async def test_default_lets_all_connect_and_count_and_staff_the_rest(
+    user: Any, allowed: list[str]
+) -> None:
+    request = RequestFactory().get("/")
+    if user is not None:
+        request.user = user
+    scope: Any = {"type": "websocket", "user": user}
+
+    assert [action for action in ACTIONS if may(request, "foo", action)] == allowed
+    assert [action for action in ACTIONS if await amay(scope, "foo", action)] == allowed
+
+
+def test_default_lets_all_list_in_debug(settings: Any) -> None:
+    settings.DEBUG = True
+
+    assert may(RequestFactory().get("/"), None, "list")
+
+
+@pytest.mark.parametrize("function", ["no_secrets", "no_secrets_async"])
+def test_function_of_the_site_decides(settings: Any, client: HTTPClient, function: str) -> None:
+    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+
+    refused = client.get("/secret/getCurrentConnections")
+
+    assert (refused.status_code, refused.content) == (
+        403,
+        b"You may not see the count of this object.",
+    )
+    assert client.get("/open/getCurrentConnections").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["no.such", "tests.test_access.STAFF", 7])
+def test_wrong_function_is_told(settings: Any, value: object) -> None:
+    settings.ECHO_AUTHORIZE = value
+
+    with pytest.raises(ImproperlyConfigured, match=r"^ECHO_AUTHORIZE "):
+        _ = conf.ECHO_AUTHORIZE
+
+
+@pytest.mark.parametrize("value", ["https://a.example", ["a.example"], ["https://a.example/"]])
+def test_wrong_origins_are_told(settings: Any, value: object) -> None:
+    settings.ECHO_ALLOWED_ORIGINS = value
+
+    with pytest.raises(ImproperlyConfigured, match=r"^ECHO_ALLOWED_ORIGINS "):
+        _ = conf.ECHO_ALLOWED_ORIGINS
+
+
+@pytest.fixture(scope="module")
+def servers() -> Any:
+    env = {"DJANGO_SETTINGS_MODULE": "tests.sites.guarded"}
+    with Server("daphne", **env) as ours, Server("stock-daphne", **env) as stock:
+        yield {"daphne": ours, "stock-daphne": stock}
+
+
+@pytest.mark.parametrize("function", ["secret", "open"])
+def test_connecting_is_refused_before_the_upgrade(servers: Any, function: str) -> None:
+    server = servers["daphne"]
+    with Client(server.port) as client:
+        answer = client.ask(f"/{function}/websocket", UPGRADE)
+
+    if function == "open":
+        assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
+    else:
+        assert answer.status_line == "HTTP/1.1 403 Forbidden"
+        assert answer.body == b"You may not connect to this object."
+    assert server.count("secret") == 0
+
+
+def test_connecting_is_refused_with_4403_where_the_server_knows_no_answer(servers: Any) -> None:
+    with Client.opened(servers["stock-daphne"].port, "secret") as client:
+        code, _ = client.closing()
+
+    assert code == 4403
+    assert servers["stock-daphne"].count("secret") == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://friend.example", "101"),
+        ("http://friend.example", "403"),
+        ("https://friend.example:444", "403"),
+        ("null", "403"),
+        ("http://[::1", "403"),
+        ("", "101"),
+    ],
+)
+def test_origin_is_the_sites_own_or_a_listed_one(servers: Any, origin: str, status: str) -> None:
+    with Client(servers["daphne"].port) as client:
+        answer = client.ask("/websocket", {**UPGRADE, "Origin": origin})
+
+    assert answer.status_line.split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", "101"), ("localhost:99", "101"), ("evil.example", "400")]
+)
+def test_host_is_one_of_the_sites(servers: Any, host: str, status: str) -> None:
+    with Client(servers["daphne"].port) as client:
+        answer = client.ask("/websocket", {**UPGRADE, "Host": host})
+
+    assert answer.status_line.split()[1] == status
