@@ -86,7 +86,11 @@ class Client:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.buffer = b""
 
     def __enter__(self) -> "Client":
@@ -122,7 +126,7 @@ class Client:
         status_line, *headers = head.decode("latin-1").split("\r\n")
         answer = Answer(status_line, headers)
         length = int(answer.header("Content-Length") or 0)
-        if body and not status_line.split()[1] == "101":
+        if body and status_line.split()[1] != "101":
             answer.body = self._take(length)
         return answer
 

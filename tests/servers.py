@@ -26,6 +26,7 @@ COMMANDS = {
         *("--port", "{port}", "{application}"),
     ],
     "runserver": ["manage.py", "runserver", "--noreload", "{port}"],
+    "runserver with autoreload": ["manage.py", "runserver", "{port}"],
 }
 
 
@@ -46,6 +47,7 @@ class Server:
         folder: Path = ROOT,
         **env: str,
     ) -> None:
+        self.kind = kind
         self.port = free_port()
         command = [part.format(port=self.port, application=application) for part in COMMANDS[kind]]
         self.log_file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)

@@ -1,7 +1,12 @@
 """`python -m echo.server project.asgi:application`: Daphne's command line with this transport."""
 
 import asyncio
+import atexit
+import os
 import sys
+import threading
+
+THREADS_TIMEOUT = 0.5  # seconds for busy threads to end: Python would wait for them without limit
 
 
 def main() -> None:
@@ -15,6 +20,17 @@ def main() -> None:
     from echo.server.daphne import CommandLineInterface
 
     CommandLineInterface().run(sys.argv[1:])
+    timer = threading.Timer(THREADS_TIMEOUT, _end)
+    timer.daemon = True
+    timer.start()
+
+
+def _end() -> None:
+    """End the process, as it would end without the threads that are still busy."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

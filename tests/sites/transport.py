@@ -1,0 +1,267 @@
+"""A site whose applications do what a test of the transport needs: `/<kind>/<name>/websocket`.
+
+Any other path is the demo's. At its end the site prints the counts that are left.
+"""
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import time
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+from channels.generic.websocket import (
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+from django.urls import path
+
+django = get_asgi_application()
+
+from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
+from echo.counting import counted  # noqa: E402
+from echo.objects import get_object  # noqa: E402
+from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
+from echo.state import get_state  # noqa: E402
+
+# Django's own words about each 4xx over plain HTTP: a test looks for what else is logged.
+logging.getLogger("django.request").setLevel(logging.ERROR)
+
+events: list[str] = []  # what consumers have noted, for GET /events
+release = asyncio.Event()  # set by GET /release
+PIECE = "x" * 65_536
+
+
+async def loop(scope, receive, send):
+    """A receive loop, with no use of the server's extensions."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({**event, "type": "websocket.send"})
+
+
+async def busy(scope, receive, send):
+    """The receive loop, which begins at `release`."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    await release.wait()
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({**event, "type": "websocket.send"})
+
+
+async def deaf(scope, receive, send):
+    """Accepts, and then neither receives nor ends."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    await asyncio.sleep(3600)
+
+
+async def broadcast(scope, receive, send):
+    """Sends without end, whatever the client does."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while True:
+        await send({"type": "websocket.send", "text": PIECE})
+
+
+async def burst(scope, receive, send):
+    """Sends 1000 large messages for each of the client's, and looks at nothing else meanwhile."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] == "websocket.receive":
+        for _ in range(1000):
+            await send({"type": "websocket.send", "text": PIECE})
+
+
+class ScriptError(Exception):
+    pass
+
+
+async def script(scope, receive, send):
+    """Does what the client's texts say: `close 1001 reason`, `raise`, `return`."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        command, _, rest = event["text"].partition(" ")
+        if command == "return":
+            return
+        if command == "raise":
+            raise ScriptError(rest)
+        code, _, reason = rest.partition(" ")
+        await send({"type": "websocket.close", "code": int(code), "reason": reason})
+        try:
+            await send({"type": "websocket.send", "text": "too late"})
+        except OSError as error:
+            events.append(type(error).__name__)
+
+
+START = "websocket.http.response.start"
+BODY = "websocket.http.response.body"
+CRLF = (b"x-name", b"value\r\nset-cookie: stolen=1")
+
+ANSWERS = {
+    "raises": [],
+    "refuses": [{"type": "websocket.close"}],
+    "denies": [
+        {
+            "type": START,
+            "status": 401,
+            "headers": [(b"x-why", b"token"), (b"content-length", b"9")],
+        },
+        {"type": BODY, "body": b"No ", "more_body": True},
+        {"type": BODY, "body": b"token."},
+    ],
+    "accepts": [
+        {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-one", b"1")]},
+        {"type": "websocket.close", "code": 4000, "reason": "done"},
+    ],
+    "injects-header": [{"type": "websocket.accept", "headers": [CRLF]}],
+    "injects-subprotocol": [{"type": "websocket.accept", "subprotocol": "b\r\nset-cookie: c=1"}],
+    "injects-denial": [{"type": START, "status": 403, "headers": [CRLF]}, {"type": BODY}],
+}
+
+
+def answering(answers):
+    async def application(scope, receive, send):
+        await receive()  # websocket.connect
+        for answer in answers:
+            await send(answer)
+        if not answers:
+            raise ScriptError("in connect")
+
+    return application
+
+
+async def sleeper(scope, receive, send):
+    """Blocks a thread for each message."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] == "websocket.receive":
+        await asyncio.to_thread(time.sleep, 20)
+
+
+async def silent(scope, receive, send):
+    """Neither accepts nor refuses."""
+    await asyncio.sleep(3600)
+
+
+class Asynchronous(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.accept()
+
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "close":
+            await self.close(4001, "as asked")
+        else:
+            await self.send(text_data=text_data, bytes_data=bytes_data)
+
+    async def disconnect(self, code):
+        await asyncio.sleep(0.01)
+        events.append(f"asynchronous {code}")
+
+
+class Synchronous(WebsocketConsumer):
+    def receive(self, text_data=None, bytes_data=None):
+        if text_data == "close":
+            self.close(4001, "as asked")
+        else:
+            self.send(text_data=text_data, bytes_data=bytes_data)
+
+    def disconnect(self, code):
+        events.append(f"synchronous {code}")
+
+
+class Json(JsonWebsocketConsumer):
+    def receive_json(self, content):
+        if content == "close":
+            self.close(4001, "as asked")
+        else:
+            self.send_json(content)
+
+    def disconnect(self, code):
+        events.append(f"json {code}")
+
+
+KINDS = {
+    "echo": EchoConsumer.as_asgi(),
+    "loop": loop,
+    "busy": busy,
+    "deaf": deaf,
+    "broadcast": broadcast,
+    "burst": burst,
+    "script": script,
+    "silent": silent,
+    "sleeper": sleeper,
+    "asynchronous": Asynchronous.as_asgi(),
+    "synchronous": Synchronous.as_asgi(),
+    "json": Json.as_asgi(),
+    **{kind: answering(answers) for kind, answers in ANSWERS.items()},
+}
+
+
+async def answer(send, content):
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
+async def http(scope, receive, send):
+    if scope["path"] == "/scope":
+        await answer(send, {"root_path": scope["root_path"], "path": scope["path"]})
+    elif scope["path"].startswith("/count/"):  # sooner than Django answers under load
+        await answer(send, get_state().count(scope["path"].removeprefix("/count/")))
+    elif scope["path"] == "/events":
+        await answer(send, events)
+    elif scope["path"] == "/release":
+        release.set()
+        await answer(send, "released")
+    elif scope["path"].startswith("/push/"):
+        for _ in range(200):
+            await get_object(scope["path"].removeprefix("/push/")).asend(PIECE)
+        await answer(send, "pushed")
+    elif scope["path"] == "/wait":
+        await asyncio.sleep(float(scope["query_string"] or 3600))
+        await answer(send, "waited")
+    elif scope["path"] == "/size":
+        size = 0
+        while (event := await receive())["type"] == "http.request":
+            size += len(event["body"])
+            if not event["more_body"]:
+                break
+        await answer(send, size)
+    else:
+        await django(scope, receive, send)
+
+
+async def root_path(scope, receive, send):
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    text = json.dumps({"root_path": scope["root_path"], "path": scope["path"]})
+    await send({"type": "websocket.send", "text": text})
+
+
+def tell_counts():
+    print(f"Counts left: {get_state().counts()}", flush=True)
+
+
+async def lifespan(scope, receive, send):
+    """Tell the counts when uvicorn stops; on Daphne, which has no lifespan, the process does."""
+    while True:
+        kind = (await receive())["type"]
+        if kind == "lifespan.shutdown":
+            tell_counts()
+        await send({"type": f"{kind}.complete"})
+
+
+atexit.register(tell_counts)
+
+routes = [path(f"{kind}/<str:name>/websocket", counted(app)) for kind, app in KINDS.items()]
+websocket = as_websocket_application(
+    [*routes, path("scope", root_path), *websocket_urlpatterns], http=http
+)
+application = ProtocolTypeRouter({"http": http, "websocket": websocket, "lifespan": lifespan})

@@ -1,0 +1,172 @@
+"""Daphne's command line and `runserver`, with the transport of this package."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
+from tests.servers import ROOT, Server
+from tests.waiting import DEADLINE, eventually
+
+REASON = "Durable Object is closing WebSocket"
+
+
+def closed(client: Client) -> tuple[int | None, str]:
+    """Return the reply to the client's Close: only this transport gives it a reason."""
+    client.send(frame(CLOSE, close_payload(4000)))
+    return client.closing()
+
+
+def greeted(client: Client) -> str:
+    """Upgrade on a connection that has been made in any way, and return the echo."""
+    client.send(request("/foo/websocket", UPGRADE))
+    assert client.answer().status_line.startswith("HTTP/1.1 101")
+    client.send_text("hello")
+    return client.text()
+
+
+def connected(family: int, address: object) -> Client:
+    client = Client.__new__(Client)
+    client.buffer = b""
+    client.socket = socket.socket(family)
+    client.socket.settimeout(DEADLINE)
+    client.socket.connect(address)
+    return client
+
+
+def test_command_line_has_daphnes_options() -> None:
+    def options(module: str) -> set[str]:
+        command = [sys.executable, "-m", module, "--help"]
+        shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return {word.strip("[],") for word in shown.stdout.split() if "--" in word}
+
+    assert options("echo.server") == options("daphne")
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with (
+        Server("daphne", options=("-u", path)) as server,
+        connected(socket.AF_UNIX, path) as client,
+    ):
+        assert greeted(client) == "[Durable Object]: hello"
+        assert server.count() == 1
+        assert closed(client) == (4000, REASON)
+
+
+def test_file_descriptor() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        number = listener.fileno()
+        command = [sys.executable, "-m", "echo.server", "--fd", str(number)]
+        server = subprocess.Popen(
+            [*command, "project.asgi:application"],
+            cwd=ROOT,
+            pass_fds=[number],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with connected(socket.AF_INET, listener.getsockname()) as client:
+                assert greeted(client) == "[Durable Object]: hello"
+                assert closed(client) == (4000, REASON)
+        finally:
+            server.terminate()
+            assert server.wait(DEADLINE) == 0
+
+
+def test_tls_endpoint_keeps_daphnes_protocol(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"ssl:{port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1"
+    with Server("daphne", options=("-e", endpoint)) as server:
+        client = connected(socket.AF_INET, ("127.0.0.1", port))
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.check_hostname = False
+        client.socket = context.wrap_socket(client.socket)
+        with client:
+            assert greeted(client) == "[Durable Object]: hello"
+            assert server.count() == 1
+        eventually(server.count, 0)
+
+        assert server.log().count("TLS endpoint") == 1
+
+
+@pytest.mark.parametrize("kind", ["runserver", "runserver with autoreload"])
+def test_runserver_has_this_transport_and_static_files(kind: str) -> None:
+    with Server(kind) as server:
+        with Client.opened(server.port) as client:
+            assert server.count() == 1
+            assert closed(client) == (4000, REASON)
+        assert server.get("/static/admin/css/base.css")[0] == 200
+        interrupt(server)
+
+        assert server.process.wait(DEADLINE) == 0
+        assert "Traceback" not in server.log()
+
+
+def interrupt(server: Server) -> None:
+    """Press Ctrl-C: the terminal tells the whole group of processes."""
+    os.killpg(server.process.pid, signal.SIGINT)
+
+
+def test_runserver_without_autoreload_tells_its_clients() -> None:
+    with Server("runserver") as server, Client.opened(server.port) as client:
+        interrupt(server)
+
+        assert client.closing() == (1012, "Service Restart")
+
+
+@pytest.mark.slow
+def test_runserver_begins_anew_when_a_file_changes(tmp_path: Path) -> None:
+    for folder in ("echo", "project"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "manage.py", tmp_path)
+    with Server("runserver with autoreload", folder=tmp_path) as server:
+        with Client.opened(server.port) as client:
+            eventually(lambda: "Watching for file changes" in server.log(), True)
+            client.socket.settimeout(0.5)
+            eventually(lambda: changed(tmp_path / "project" / "urls.py", client), True)
+        eventually(lambda: server.log().count("Starting ASGI/Daphne"), 2)
+        eventually(lambda: listens(server), True)
+
+        assert server.count() == 0
+        with Client.opened(server.port) as client:
+            assert closed(client) == (4000, REASON)
+        interrupt(server)
+        assert server.process.wait(DEADLINE) == 0
+
+
+def changed(file: Path, client: Client) -> bool:
+    """Change the file (what changes before Django's first look is no change to it)."""
+    file.touch()
+    try:
+        return client.at_end()
+    except TimeoutError:
+        return False
+
+
+def listens(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True

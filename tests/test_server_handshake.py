@@ -1,0 +1,263 @@
+"""What a handshake may be, and what becomes of one that is not."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.raw import ACCEPT, TEXT, UPGRADE, Answer, Client, close_payload, frame, request
+from tests.servers import Server
+from tests.waiting import eventually
+
+SITE = "tests.sites.transport:application"
+# What uvicorn's own HTTP says about requests that are none, before any WebSocket.
+OF_UVICORN = ("Invalid HTTP request received.", "Unsupported upgrade request.")
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Server(request.param, SITE) as server:
+        yield server
+
+
+def ask(server: Server, path: str = "/foo/websocket", lines: tuple[str, ...] = (), **changes):
+    """Return the answer to a handshake with headers changed, left out (None) or added (lines)."""
+    headers = {name.replace("-", "_"): value for name, value in UPGRADE.items()} | changes
+    kept = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
+    head = request(path, kept, port=server.port)[:-2]
+    with Client(server.port) as client:
+        client.send(head + b"".join(line.encode("latin-1") + b"\r\n" for line in lines) + b"\r\n")
+        return client.answer()
+
+
+def status(answer: Answer) -> int:
+    return int(answer.status_line.split()[1])
+
+
+def plain(answer: Answer) -> tuple[int, str]:
+    return status(answer), answer.body.decode()
+
+
+def test_accepted(server: Server) -> None:
+    answer = ask(server)
+
+    assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
+    assert answer.header("Sec-WebSocket-Accept") == ACCEPT
+    assert answer.header("Sec-WebSocket-Protocol") is None
+
+
+def test_accepted_with_the_applications_headers_and_subprotocol(server: Server) -> None:
+    with Client(server.port) as client:
+        answer = client.ask("/accepts/foo/websocket", {**UPGRADE, "Sec-WebSocket-Protocol": "a, b"})
+
+        assert status(answer) == 101
+        assert answer.header("Sec-WebSocket-Protocol") == "b"
+        assert answer.header("X-One") == "1"
+        assert client.closing() == (4000, "done")
+
+
+@pytest.mark.parametrize("version", ["12", "14", "", "13, 8", None])
+def test_wrong_version(server: Server, version: str | None) -> None:
+    answer = ask(server, Sec_WebSocket_Version=version)
+
+    text = "ERROR: The requested WebSocket version is not supported."
+    assert plain(answer) == (426, text)
+    assert answer.header("Sec-WebSocket-Version") == "13"
+
+
+def test_missing_key(server: Server) -> None:
+    answer = ask(server, Sec_WebSocket_Key=None)
+
+    assert plain(answer) == (400, "ERROR: Missing Sec-WebSocket-Key")
+
+
+@pytest.mark.parametrize("key", ["short", "dGhlIHNhbXBsZSBub25jZQ", "!" * 24, "A" * 5000])
+def test_wrong_key(server: Server, key: str) -> None:
+    answer = ask(server, Sec_WebSocket_Key=key)
+
+    assert plain(answer) == (400, "ERROR: Sec-WebSocket-Key must be 16 bytes in base64")
+
+
+def test_wrong_method(server: Server) -> None:
+    with Client(server.port) as client:
+        answer = client.ask("/foo/websocket", UPGRADE, method="PUT")
+
+    assert plain(answer) == (400, "ERROR: WebSocket must be initiated with a GET request.")
+
+
+def test_two_hosts(server: Server) -> None:
+    assert status(ask(server, lines=(f"Host: 127.0.0.1:{server.port}",))) == 400
+    assert server.count() == 0
+
+
+def test_two_origins(server: Server) -> None:
+    origin = f"Origin: http://127.0.0.1:{server.port}"
+
+    assert status(ask(server, lines=(origin, origin))) == 400
+    assert status(ask(server, lines=(origin,))) == 101
+
+
+def test_two_hosts_without_an_upgrade() -> None:
+    with Server("daphne", SITE) as server, Client(server.port) as client:
+        client.send(b"GET /scope HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: example.com\r\n\r\n")
+
+        assert status(client.answer()) == 400
+
+
+def test_unknown_path_is_answered_as_without_an_upgrade(server: Server) -> None:
+    path = "/none/of/these/paths"
+    expected = server.get(path)
+
+    answer = ask(server, path)
+
+    assert (status(answer), answer.body.decode()) == (expected[0], expected[2])
+
+
+def test_denial_with_status_headers_and_body(server: Server) -> None:
+    answer = ask(server, "/denies/foo/websocket")
+
+    assert plain(answer) == (401, "No token.")
+    assert answer.header("X-Why") == "token"
+
+
+def test_refusal_by_close_is_a_403(server: Server) -> None:
+    assert plain(ask(server, "/refuses/foo/websocket")) == (403, "Access denied")
+
+
+def test_exception_in_connect_is_a_500_without_a_traceback(server: Server) -> None:
+    answer = ask(server, "/raises/foo/websocket")
+
+    assert plain(answer) == (500, "Internal Server Error")
+
+
+@pytest.mark.parametrize("kind", ["injects-header", "injects-subprotocol"])
+def test_line_breaks_in_headers_of_the_application_raise(server: Server, kind: str) -> None:
+    answer = ask(server, f"/{kind}/foo/websocket")
+
+    assert plain(answer) == (500, "Internal Server Error")
+    assert answer.header("Set-Cookie") is None
+    assert "ValueError" in server.log()
+
+
+def test_line_breaks_in_a_denial_split_nothing(server: Server) -> None:
+    answer = ask(server, "/injects-denial/foo/websocket")
+
+    assert status(answer) in (403, 500)
+    assert answer.header("Set-Cookie") is None
+
+
+def test_root_path_of_a_client_is_ignored(server: Server) -> None:
+    changed = server.get("/scope", Daphne_Root_Path="/admin")[2]
+    with Client(server.port) as client:
+        client.ask("/scope", {**UPGRADE, "Daphne-Root-Path": "/admin"})
+
+        assert json.loads(client.text()) == {"root_path": "", "path": "/scope"}
+    assert json.loads(changed) == {"root_path": "", "path": "/scope"}
+
+
+def test_frames_behind_the_handshake_are_answered() -> None:
+    # uvicorn drops what it has read with the request: nothing that a `ws=` class can get at.
+    with Server("daphne", SITE) as server, Client(server.port) as client:
+        early = frame(TEXT, b"1") + frame(TEXT, b"2")
+        client.send(request("/foo/websocket", UPGRADE, port=server.port) + early)
+
+        assert status(client.answer()) == 101
+        assert [client.text(), client.text()] == ["[Durable Object]: 1", "[Durable Object]: 2"]
+
+
+UPGRADE_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in UPGRADE.items())
+HOST = b"Host: 127.0.0.1\r\n"
+
+
+def handshake_with(lines: bytes, path: bytes = b"/foo/websocket") -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\n" + HOST + UPGRADE_LINES + lines + b"\r\n"
+
+
+HOSTILE = {
+    "an escaped comma": handshake_with(b"Sec-WebSocket-Protocol: a%2Cb\r\n"),
+    "bytes in a subprotocol": handshake_with(b"Sec-WebSocket-Protocol: \xff\xfe,,\x80\r\n"),
+    "bytes in an origin": handshake_with(b"Origin: http://\xff\xfe\r\n"),
+    "an origin of nothing": handshake_with(b"Origin: ://[\r\n"),
+    "bytes in a host": b"GET /foo/websocket HTTP/1.1\r\nHost: \xff[\r\n" + UPGRADE_LINES + b"\r\n",
+    "no host": b"GET /foo/websocket HTTP/1.1\r\n" + UPGRADE_LINES + b"\r\n",
+    "many headers": handshake_with(b"X-A: b\r\n" * 5000),
+    "a huge header": handshake_with(b"X-A: " + b"b" * 1_000_000 + b"\r\n"),
+    "a huge path": handshake_with(b"", b"/" + b"a" * 100_000 + b"/websocket"),
+    "a huge name": handshake_with(b"", b"/" + b"a" * 5000 + b"/websocket"),
+    "a null in a header": handshake_with(b"X-A: a\x00b\r\n"),
+    "a null in a path": handshake_with(b"", b"/%00/websocket"),
+    "bytes in a path": handshake_with(b"", b"/\x80\xff/websocket"),
+    "no UTF-8 in a path": handshake_with(b"", b"/%ff%fe/websocket"),
+    "half an escape in a path": handshake_with(b"", b"/%e/%/websocket"),
+    "line breaks in a path": handshake_with(b"", b"/%0d%0aX:%20y/websocket"),
+    "a whole URL": handshake_with(b"", b"http://127.0.0.1/foo/websocket"),
+    "only a host": handshake_with(b"", b"http://127.0.0.1"),
+    "an asterisk": handshake_with(b"", b"*"),
+    "bytes in a query": handshake_with(b"", b"/foo/websocket?\x80\xff"),
+    "bytes in a version": b"GET /foo/websocket HTTP/1.\xff\r\n" + HOST + UPGRADE_LINES + b"\r\n",
+    "an old version": b"GET /foo/websocket HTTP/1.0\r\n" + HOST + UPGRADE_LINES + b"\r\n",
+    "a bare line feed": handshake_with(b"X-A: a\nX-B: c\r\n"),
+    "a bare carriage return": handshake_with(b"X-A: a\rX-B: c\r\n"),
+    "a folded header": handshake_with(b"X-A: a\r\n b\r\n"),
+    "a header without a name": handshake_with(b": a\r\n"),
+    "a header without a colon": handshake_with(b"nothing\r\n"),
+    "bytes in a header's name": handshake_with(b"X-\xff: a\r\n"),
+    "an underscore in a name": handshake_with(b"Sec_WebSocket_Key: a\r\n"),
+    "a body": handshake_with(b"Content-Length: 3\r\n") + b"abc",
+    "a body in chunks": handshake_with(b"Transfer-Encoding: chunked\r\n")
+    + b"3\r\nabc\r\n0\r\n\r\n",
+    "a chunk without an end": handshake_with(b"Transfer-Encoding: chunked\r\n")
+    + b"ffffffffffff\r\n",
+    "two lengths": handshake_with(b"Content-Length: 3\r\nContent-Length: 4\r\n") + b"abcd",
+    "a negative length": handshake_with(b"Content-Length: -1\r\n"),
+    "two keys": handshake_with(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+    "two upgrades": handshake_with(b"Upgrade: websocket\r\n"),
+    "another upgrade": handshake_with(b"").replace(b": websocket", b": h2c"),
+    "an expectation": handshake_with(b"Expect: 100-continue\r\n"),
+    "extensions": handshake_with(b'Sec-WebSocket-Extensions: a; b="\xff,;=\r\n'),
+    "only half": handshake_with(b"")[:-2],
+    "noise": bytes(range(256)) * 40 + b"\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "two requests": handshake_with(b"") + handshake_with(b""),
+}
+
+
+def test_hostile_handshakes_leave_the_server_as_it_was(server: Server) -> None:
+    """Not one is counted, hinders others, or writes a warning into the log."""
+    options = ("--ping-interval", "1", "--ping-timeout", "1")
+    if server.kind == "uvicorn":
+        options = ("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
+    with Server(server.kind, SITE, options) as attacked:
+        for data in HOSTILE.values():
+            send_and_vanish(attacked, data)
+        for wrong in (b"\xff" * 50, frame(3), frame(TEXT, b"\xff"), frame(8, b"\x00")):
+            with Client.opened(attacked.port) as client:
+                client.send(wrong)
+                client.closing()
+
+        eventually(lambda: attacked.count(), 0)
+        with Client.opened(attacked.port) as client:
+            assert client.frame() == (9, b""), "the watch still sends pings"
+            assert attacked.count() == 1
+            client.send(frame(8, close_payload(4000)))
+            assert client.closing() == (4000, "Durable Object is closing WebSocket")
+        log = attacked.log()
+    for known in OF_UVICORN if server.kind == "uvicorn" else ():
+        log = log.replace(f"WARNING:  {known}", "")
+    assert [word for word in ("Traceback", "WARNING", "ERROR", "CRITICAL") if word in log] == [], (
+        log
+    )
+
+
+def send_and_vanish(server: Server, data: bytes) -> None:
+    """Send it, read what comes back within a moment, and be gone."""
+    client = Client(server.port)
+    client.socket.settimeout(0.1)
+    try:
+        client.send(data)
+        while client.socket.recv(1 << 16):
+            pass
+    except OSError:
+        pass
+    client.reset()

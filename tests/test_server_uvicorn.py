@@ -1,0 +1,34 @@
+"""What uvicorn adds: several processes, and a choice of HTTP parsers and event loops."""
+
+from tests.raw import CLOSE, Client, close_payload, frame
+from tests.servers import Server
+
+REASON = "Durable Object is closing WebSocket"
+
+
+def test_workers_serve_and_end_in_order() -> None:
+    with Server("uvicorn", options=("--workers", "2")) as server:
+        clients = [Client.opened(server.port) for _ in range(8)]
+        clients[0].send(frame(CLOSE, close_payload(4000)))
+        assert clients[0].closing() == (4000, REASON)
+
+        server.process.terminate()
+
+        assert [client.closing() for client in clients[1:]] == [(1012, "Service Restart")] * 7
+        for client in clients:
+            client.socket.close()
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.log()
+
+
+def test_other_http_and_loop_implementations() -> None:
+    with (
+        Server("uvicorn", options=("--http", "h11", "--loop", "asyncio")) as server,
+        Client.opened(server.port) as client,
+    ):
+        client.send_text("hello")
+        assert client.text() == "[Durable Object]: hello"
+        assert server.count() == 1
+        client.send(frame(CLOSE, close_payload(4000)))
+        assert client.closing() == (4000, REASON)
+        assert server.count() == 0
