@@ -322,7 +322,7 @@ class WebSocketConnection(asyncio.Protocol):
     async def _receive(self) -> dict[str, Any]:
         while not self._events:
             self._flush()
-            if self._framing.has_more and self.state is State.OPEN:
+            if self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED):
                 self._parse(b"")
             elif self._ending is not None:
                 self._told = True

@@ -185,6 +185,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
     def process(self) -> Any:
         if self._refused:
             return None
+        self._strip_authority()
         # A client has no say in where the site is mounted.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         raw = self.requestHeaders.getAllRawHeaders()
@@ -195,6 +196,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if len(handshake.values(headers, b"host")) > 1:
             return self._refuse("More than one Host header")
         return super().process()
+
+    def _strip_authority(self) -> None:
+        """Take `GET http://host/path` for `GET /path` (RFC 9112 §3.2.2); Host says the host."""
+        if self.uri.lower().startswith((b"http://", b"https://")):
+            rest = self.uri.split(b"//", 1)[1]
+            self.uri = b"/" + rest.partition(b"/")[2]
+            self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
         self.request_start = time.time()
