@@ -55,11 +55,12 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Counts, and messages to the connections of other processes, through Redis where there is one.
 ECHO_STATE_URL = os.environ.get("ECHO_STATE_URL", "memory://")
-if not ECHO_STATE_URL.startswith("memory:"):
+# channels_redis knows no cluster, and calls a Valkey a Redis.
+if not ECHO_STATE_URL.startswith("memory:") and "cluster=true" not in ECHO_STATE_URL:
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [ECHO_STATE_URL]},
+            "CONFIG": {"hosts": [ECHO_STATE_URL.replace("valkey://", "redis://")]},
         }
     }
 

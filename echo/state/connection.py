@@ -58,9 +58,12 @@ class Connection:
             "socket_connect_timeout": TIMEOUT,
             "redis_connect_func": self._connected,
         }
-        if self._cluster:
-            return RedisCluster.from_url(self._url, **options)
-        return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
+        try:
+            if self._cluster:
+                return RedisCluster.from_url(self._url, **options)
+            return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
+        except (TypeError, ValueError) as error:
+            raise RedisError(f"ECHO_STATE_URL has an option that is not known: {error}") from error
 
     def _connected(self, connection: Any) -> None:
         """Log in, and see whether it is the server that it was."""

