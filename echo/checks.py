@@ -121,7 +121,8 @@ def _is_known(leaf: Leaf) -> bool:
 
     An application without a route may be a wrapper that nobody can look into.
     """
-    return bool(leaf.route) or isinstance(leaf.application, ASGIHandler)
+    answers_as_http = hasattr(leaf.application, "http")  # the end of as_websocket_application
+    return bool(leaf.route) or answers_as_http or isinstance(leaf.application, ASGIHandler)
 
 
 @register

@@ -8,6 +8,7 @@ exception, a kill, or while a handler is busy.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, cast
 
 from asgiref.typing import (
@@ -28,6 +29,7 @@ from echo.exceptions import InvalidName
 from echo.names import check_name
 from echo.state import get_state
 from echo.state.memory import MemoryState
+from echo.tally import tally
 
 # An extension of our own servers: it takes a function, and calls it as soon as the end of
 # the connection is known. From other servers the end is learnt by `receive`.
@@ -63,9 +65,11 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
         try:
             name = check_name(_name(scope, by))
         except InvalidName as error:
+            tally.refusals["name"] += 1
             await refuse(scope, receive, send, 400, str(error))
             return
         if not await amay(scope, name, CONNECT):
+            tally.refusals["permission"] += 1
             await receive()  # websocket.connect
             await answer(scope, send, 403, "You may not connect to this object.", code=4403)
             return
@@ -76,10 +80,15 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             receive = connection.receive
         else:
             on_end(connection.leave)
+        code = None
         try:
             await app(scope, receive, connection.send)
+            code = 1000  # what servers then send
+        except Exception:
+            code = 1011
+            raise
         finally:
-            connection.end()
+            connection.end(code)
         # before the server can answer the client's Close
         await state.settled()
 
@@ -111,6 +120,7 @@ class _Connection:
     __slots__ = (
         "_accepted",
         "_ahead",
+        "_code",
         "_ended",
         "_joined",
         "_left",
@@ -119,9 +129,11 @@ class _Connection:
         "_receiving",
         "_scope",
         "_send",
+        "_since",
         "_size_ahead",
         "_state",
         "_timer",
+        "_until",
     )
 
     def __init__(
@@ -141,6 +153,8 @@ class _Connection:
         self._joined = False
         self._left = False
         self._ended = False
+        self._code: int | None = None  # of its end, where somebody has told it
+        self._since = self._until = 0.0  # time.monotonic()
         self._receiving = False
         self._timer: asyncio.TimerHandle | None = None
         # Events that were taken from the server for an application that is busy; the last
@@ -155,17 +169,22 @@ class _Connection:
             # before the client can know that it is connected
             if not await self._state.join(self._name, limit):
                 self._left = True
+                tally.refusals["full"] += 1
                 self._send = _ignore  # the application is told that it has been closed
                 text = f"This object has {limit} connections, which is its limit."
                 again = [(b"retry-after", b"5")]
                 await answer(self._scope, send, 503, text, again, code=1013)
                 return
             self._joined = True
+            self._since = monotonic()
+            tally.joins += 1
             if self._left:  # while it waited
                 self._state.leave(self._name)
         elif event["type"] in ("websocket.close", "websocket.http.response.start"):
+            if not (self._accepted or self._left):
+                tally.refusals["application"] += 1
             # before the client can know that it is closed
-            self.leave()
+            self.leave(_code(event))
             await self._state.settled()
         await self._send(event)
 
@@ -188,18 +207,27 @@ class _Connection:
             if not self._left and not self._ended:
                 self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._listen)
 
-    def leave(self) -> None:
-        """Count it no more; the second time, do nothing."""
+    def leave(self, code: int | None = None) -> None:
+        """Count it no more; the second time, only note a code that was not known."""
+        if self._code is None:
+            self._code = code
         if self._left:
             return
         self._left = True
+        self._until = monotonic()
         if self._joined:
             self._state.leave(self._name)
 
-    def end(self) -> None:
-        """Count it no more, and listen no more: the application has ended."""
+    def end(self, code: int | None) -> None:
+        """Count it no more, and listen no more: the application has ended.
+
+        The code is for a connection that nobody has closed until then.
+        """
         self._ended = True
-        self.leave()
+        if not self._left:
+            self.leave(code)
+        if self._joined:
+            tally.ended(self._name, max(self._until - self._since, 0.0), self._code)
         if self._timer is not None:
             self._timer.cancel()
         if self._ahead:
@@ -225,7 +253,12 @@ class _Connection:
 
     def _notice(self, event: ASGIReceiveEvent) -> None:
         if event["type"] == "websocket.disconnect":
-            self.leave()
+            self.leave(_code(event))
+
+
+def _code(event: Any) -> int:
+    """Return the code of the end: a Close without one is 1005, and one that we send 1000."""
+    return event.get("code") or (1005 if event["type"] == "websocket.disconnect" else 1000)
 
 
 async def _ignore(event: ASGISendEvent) -> None:

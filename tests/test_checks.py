@@ -78,8 +78,9 @@ def test_wsgi_application_is_told(application: Any) -> None:
         get_asgi_application(),
         ProtocolTypeRouter({"http": get_asgi_application()}),
         site(path("ws/", consumer)),
+        ProtocolTypeRouter({"websocket": as_websocket_application([path("ws/", consumer)])}),
     ],
-    ids=["Django's own", "http only", "routes without counted"],
+    ids=["Django's own", "http only", "routes without counted", "ours without counted"],
 )
 def test_application_that_counts_nothing_is_told(application: Any, unrouted: Any) -> None:
     application(unrouted)

@@ -15,19 +15,21 @@ ROOT = Path(__file__).parent.parent
 # as there is no circle.
 FLOORS = [
     ["project"],
-    ["echo.routing", "echo.urls", "echo.apps"],
+    ["echo.routing", "echo.urls", "echo.operations_urls", "echo.apps"],
     [
         "echo.consumers",
         "echo.live",
         "echo.views",
         "echo.checks",
+        "echo.doctor",
+        "echo.health",
         "echo.management",
         "echo.templatetags",
         "echo.admin",
     ],
     ["echo.counting", "echo.groups", "echo.objects", "echo.access", "echo.users", "echo.metrics"],
     ["echo.membership", "echo.state", "echo.answers"],
-    ["echo.conf", "echo.names", "echo.exceptions"],
+    ["echo.conf", "echo.names", "echo.exceptions", "echo.tally"],
 ]
 BESIDE = "echo.server"  # the transport, which knows ASGI only
 

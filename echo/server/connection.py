@@ -88,6 +88,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_events_size",
         "_flush_soon",
         "_framing",
+        "_head",
         "_heard",
         "_limits",
         "_loop",
@@ -118,6 +119,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.scope: dict[str, Any] = {}
         self.transport: asyncio.Transport | None = None
         self._refusal: handshake.Refusal | None = None
+        self._head = False
         self._task: asyncio.Task[None] | None = None
         # What came in: bytes before the handshake is answered, then what the application is told.
         self._early = b""
@@ -130,7 +132,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._client_close: Close | None = None
         self._ending: dict[str, Any] | None = None  # the websocket.disconnect event
         self._told = False  # has the application received it?
-        self._on_end: list[Callable[[], None]] | None = None
+        self._on_end: list[Callable[[int], None]] | None = None
         # What goes out: frames of one pass are written together.
         self._out: list[bytes] = []
         self._flush_soon = False
@@ -156,6 +158,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Run the application for the handshake request of the scope."""
         self.scope = scope
         self._refusal = handshake.judge(method, scope["headers"])
+        self._head = method == "HEAD"  # an answer to it has no body
         scope["extensions"] = {
             "websocket.http.response": {},
             "echo.on_end": self._call_at_end,
@@ -306,10 +309,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self.transport is None and (self._task is None or self._task.done()):
             self.over()
 
-    def _call_at_end(self, call: Callable[[], None]) -> None:
-        """The extension "echo.on_end": call it as soon as the end of the connection is known."""
+    def _call_at_end(self, call: Callable[[int], None]) -> None:
+        """The extension "echo.on_end": call it with the code as soon as the end is known."""
         if self._ending is not None or self._refusal is not None:
-            call()
+            call(ABNORMAL if self._ending is None else self._ending["code"])
         else:
             self._on_end = [*(self._on_end or ()), call]
 
@@ -453,7 +456,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         self._ending = {"type": "websocket.disconnect", "code": code, "reason": reason}
         for call in self._on_end or ():
-            call()
+            call(code)
         self._wake()
         self.log("disconnected" if self.state > State.ANSWERING else "rejected")
 
@@ -518,7 +521,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._write(handshake.answer_head(status, headers))
 
     def answer_body(self, body: bytes, more: bool) -> None:
-        self._write(body)
+        if not self._head:
+            self._write(body)
         if not more:
             self._finish()
 

@@ -95,11 +95,15 @@ class Server(stock.Server):  # type: ignore[misc]
         self.stopping = True
         await get_watch().stop()
         running = [details.get("application_instance") for details in self.connections.values()]
-        tasks = [task for task in running if task is not None and not task.done()]
+        tasks = {task for task in running if task is not None and not task.done()}
+        # Django's handler ends in order when its client has gone; cancelled it leaves tasks behind.
+        for request in list(self.connections):
+            if getattr(request, "application_queue", None) is not None:
+                request.send_disconnect()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=APPLICATIONS_TIMEOUT)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=APPLICATIONS_TIMEOUT)
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
@@ -199,9 +203,9 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
     def _strip_authority(self) -> None:
         """Take `GET http://host/path` for `GET /path` (RFC 9112 §3.2.2); Host says the host."""
-        if self.uri.lower().startswith((b"http://", b"https://")):
-            rest = self.uri.split(b"//", 1)[1]
-            self.uri = b"/" + rest.partition(b"/")[2]
+        uri: bytes = getattr(self, "uri", b"")
+        if uri.lower().startswith((b"http://", b"https://")):
+            self.uri = b"/" + uri.split(b"//", 1)[1].partition(b"/")[2]
             self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:

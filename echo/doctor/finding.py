@@ -1,0 +1,37 @@
+"""What a check has found, and the patience that finding it takes."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from echo.conf import conf
+from echo.exceptions import StateUnavailable
+
+T = TypeVar("T")
+
+PATIENCE = 3.0  # seconds, and a heartbeat: then counts are as they must be, or known to be lost
+REDIS = "Start the Redis of ECHO_STATE_URL, or correct the URL and its password."
+
+
+class Finding(NamedTuple):
+    """What a check has found; `ok` is None if it had nothing to try."""
+
+    check: str
+    ok: bool | None
+    message: str
+    remedy: str = ""
+
+
+def soon(read: Callable[[], T], expected: T, final: Callable[[T], bool] = lambda value: False) -> T:
+    """Return what is read as soon as it is as expected, or final; else the last one."""
+    end = time.monotonic() + PATIENCE + conf.ECHO_HEARTBEAT_SECONDS
+    while True:
+        try:
+            value = read()
+        except StateUnavailable:
+            if time.monotonic() > end:
+                raise
+        else:
+            if value == expected or final(value) or time.monotonic() > end:
+                return value
+        time.sleep(0.05)

@@ -1,0 +1,104 @@
+"""Whether an installation works, found out by using it: the checks of `echo_doctor`."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.contrib.staticfiles import finders
+from django.core.checks import WARNING, run_checks
+
+from echo.doctor.finding import REDIS, Finding, soon
+from echo.doctor.probe import TIMEOUT
+from echo.doctor.site import check_site
+from echo.exceptions import StateUnavailable
+from echo.names import group_name
+from echo.state import get_state
+
+FILES = ("echo/usage.css", "echo/usage.js")
+
+
+def examine(url: str | None = None) -> Iterator[Finding]:
+    """Yield the findings, as they come. `url` is the prefix of a running site's echo routes.
+
+    Without it a temporary server is started. Nothing is left behind, neither process nor key.
+    """
+    name = f"echo-doctor-{secrets.token_hex(8)}"  # nobody else's object
+    wrong = list(check_system())
+    yield from wrong or [Finding("settings", True, "the system checks have no complaint")]
+    yield check_static()
+    if any(finding.check == "echo.E002" for finding in wrong):
+        return  # nothing of ours works with a wrong setting
+    yield check_state(name)
+    yield check_layer(name)
+    yield from check_site(name, url)
+
+
+def check_system() -> Iterator[Finding]:
+    """Yield a finding for each error of the site, and each warning of ours."""
+    for message in run_checks():
+        id = message.id or "settings"
+        concerns_us = message.level >= WARNING and id.startswith("echo.")
+        if not message.is_silenced() and (message.is_serious() or concerns_us):
+            yield Finding(id, False, message.msg, message.hint or "")
+
+
+def check_static() -> Finding:
+    missing = [file for file in FILES if finders.find(file) is None]
+    if missing:
+        remedy = "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
+        return Finding("static", False, f"{missing[0]} is not found", remedy)
+    return Finding("static", True, f"{', '.join(FILES)} are found")
+
+
+def check_state(name: str) -> Finding:
+    """Join, count, leave and count, where the site keeps its counts."""
+    state = get_state()
+    where = "Redis" if state.shared else "this process (ECHO_STATE_URL is memory://)"
+    try:
+        soon(lambda: state.count(name), 0)  # waits until Redis has been met
+        asyncio.run(_join(name))
+        try:
+            counts = [soon(lambda: state.count(name), 1)]
+        finally:
+            state.leave(name)
+        counts.append(soon(lambda: state.count(name), 0))
+    except StateUnavailable as error:
+        return Finding("state", False, str(error), REDIS)
+    if counts != [1, 0]:
+        remedy = "Is that Redis writable, and no replica?"
+        return Finding("state", False, f"join and leave gave the counts {counts}", remedy)
+    return Finding("state", True, f"joined, counted and left in {where}")
+
+
+async def _join(name: str) -> None:
+    state = get_state()
+    await state.join(name)
+    await state.settled()
+
+
+def check_layer(name: str) -> Finding:
+    """Send to a group as objects do, and receive."""
+    layer: Any = get_channel_layer()
+    if layer is None:
+        return Finding("layer", None, "CHANNEL_LAYERS is not set: messages stay in their process")
+    try:
+        asyncio.run(_round(layer, group_name(name)))
+    except Exception as error:  # each channel layer has exceptions of its own
+        message = str(error) or f"no message in {TIMEOUT:g} s"
+        remedy = "Start what CHANNEL_LAYERS names, or correct its hosts."
+        return Finding("layer", False, message, remedy)
+    reach = "this process only" if isinstance(layer, InMemoryChannelLayer) else "all processes"
+    return Finding("layer", True, f"{type(layer).__name__} delivers, to {reach}")
+
+
+async def _round(layer: Any, group: str) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        channel = await layer.new_channel()
+        await layer.group_add(group, channel)
+        try:
+            await layer.group_send(group, {"type": "echo.doctor"})
+            await layer.receive(channel)
+        finally:
+            await layer.group_discard(group, channel)

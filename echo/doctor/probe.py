@@ -1,0 +1,162 @@
+"""A client of one connection, and a server for it: how `echo_doctor` tries a site out."""
+
+import http.client
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+TIMEOUT = 5.0  # seconds for each answer
+START = 30.0  # seconds for a server to listen
+TEXT, CLOSE = 1, 8  # RFC 6455 §5.2
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",  # RFC 6455 §1.3
+    "Sec-WebSocket-Version": "13",
+}
+
+
+class ProbeFailed(Exception):
+    """What was tried did not work; the message says what came instead."""
+
+
+def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Return status and body of the answer. Raises ProbeFailed if there is none."""
+    with _answer(url, headers) as (_, response):
+        return response.status, response.read()
+
+
+class Socket:
+    """A WebSocket that has been accepted: small texts, then a Close."""
+
+    def __init__(self, connection: Any, response: Any) -> None:
+        self._connection, self._stream = connection, response.fp
+
+    def send_text(self, text: str) -> None:
+        self._send(TEXT, text.encode())
+
+    def receive_text(self) -> str:
+        return self._receive(TEXT).decode()
+
+    def close(self) -> int:
+        """Close with 1000, and return the code of the answer (1005 if it has none)."""
+        self._send(CLOSE, (1000).to_bytes(2, "big"))
+        return int.from_bytes(self._receive(CLOSE)[:2], "big") or 1005
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        """Send a frame with a payload under 126 bytes."""
+        mask = secrets.token_bytes(4)
+        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+        head = bytes([0x80 | opcode, 0x80 | len(payload)])
+        with _told():
+            self._connection.sock.sendall(head + mask + masked)
+
+    def _receive(self, opcode: int) -> bytes:
+        """Return the payload of the next frame of that kind, without the others."""
+        while True:
+            first, length = self._take(2)
+            if length >= 126:
+                length = int.from_bytes(self._take(2 if length == 126 else 8), "big")
+            payload = self._take(length)
+            if first & 0x0F == opcode:
+                return payload
+            if first & 0x0F == CLOSE:
+                code = int.from_bytes(payload[:2], "big") or 1005
+                raise ProbeFailed(f"the server closed with {code}")
+
+    def _take(self, size: int) -> bytes:
+        with _told():
+            data: bytes = self._stream.read(size)
+        if len(data) < size:
+            raise ProbeFailed("the server ended the connection")
+        return data
+
+
+@contextmanager
+def opened(url: str, headers: dict[str, str]) -> Iterator[tuple[int, Socket | None]]:
+    """Give the status of the answer to a handshake, with the socket if it is 101."""
+    with _answer(url, {**headers, **UPGRADE}) as (connection, response):
+        accepted = response.status == http.client.SWITCHING_PROTOCOLS
+        yield response.status, Socket(connection, response) if accepted else None
+
+
+@contextmanager
+def _answer(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Any]]:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        with _told():
+            connection.request("GET", parts.path, headers=headers)
+            response = connection.getresponse()
+        with response:
+            yield connection, response
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise ProbeFailed for what the network raises."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ProbeFailed(f"no answer in {TIMEOUT:g} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ProbeFailed(str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def temporary_server(application: str) -> Iterator[str]:
+    """Run `python -m echo.server` on a free port of the loopback, and give its URL.
+
+    `application` is the dotted path of ASGI_APPLICATION. Raises ProbeFailed if it does not listen.
+    """
+    module, _, name = application.rpartition(".")
+    port = _free_port()
+    command = ["-m", "echo.server", "-b", "127.0.0.1", "-p", str(port), f"{module}:{name}"]
+    # Whatever this process can import, from wherever it was started.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, *command], env=env, stdout=log, stderr=log)
+        try:
+            if not _listens(process, port):
+                log.seek(0)
+                lines = log.read().decode(errors="replace").split("\n")
+                raise ProbeFailed(next(filter(None, reversed(lines)), "it does not listen"))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    end = time.monotonic() + START
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=2 * TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,139 @@
+"""A visit to the site: connect, echo, count and close, as a client does."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from django.conf import settings
+from django.urls import NoReverseMatch, reverse
+
+from echo.conf import conf
+from echo.doctor import probe
+from echo.doctor.finding import REDIS, Finding, soon
+from echo.doctor.probe import ProbeFailed
+from echo.exceptions import StateUnavailable
+from echo.state import get_state
+
+
+def check_site(name: str, url: str | None) -> Iterator[Finding]:
+    """Connect, echo, count and close on the site at the URL, or on a server of our own."""
+    application = getattr(settings, "ASGI_APPLICATION", None)
+    with ExitStack() as stack:
+        if url is None and not application:
+            return  # the system checks have told
+        try:
+            base = url or stack.enter_context(probe.temporary_server(str(application)))
+        except ProbeFailed as error:
+            remedy = "Run `python -m echo.server` with ASGI_APPLICATION, and read what it says."
+            yield Finding("server", False, str(error), remedy)
+            return
+        try:
+            yield from _Visit(name, base.rstrip("/"), own=url is None).findings()
+        except ProbeFailed as error:
+            remedy = "Is the server up, and does the URL lead to it?"
+            yield Finding("server", False, f"{base}: {error}", remedy)
+
+
+class _Visit:
+    """One connection to the site, from its handshake to its end."""
+
+    def __init__(self, name: str, base: str, own: bool) -> None:
+        self._name, self._own = name, own
+        self._url = base + (_mount() if own else "")
+        self._headers = _headers() if own else {}
+
+    def findings(self) -> Iterator[Finding]:
+        with probe.opened(f"{self._url}/{self._name}/websocket", self._headers) as (status, socket):
+            if socket is None:
+                yield self._refused(status)
+                return
+            yield Finding("handshake", True, f"{self._url} accepts a WebSocket")
+            yield self._echo(socket)
+            counted = self._count("count", 1)
+            yield counted
+            if counted.ok and get_state().shared:
+                yield self._shared()
+            code = socket.close()
+            yield Finding("close", True, f"closed with {code}")
+        if counted.ok:
+            yield self._count("count after close", 0)
+
+    def _refused(self, status: int) -> Finding:
+        if self._own and status in (200, 404, 426):
+            return Finding("echo", None, "the site has no echo route")
+        if status == 403 and conf.ECHO_AUTHORIZE is not None:
+            return Finding("echo", None, "ECHO_AUTHORIZE lets in nobody without a login")
+        remedy = "Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection."
+        if self._own:
+            remedy = "Read what the server logs, run by `python -m echo.server`."
+        return Finding("handshake", False, f"{self._url} answers {status}", remedy)
+
+    def _echo(self, socket: probe.Socket) -> Finding:
+        socket.send_text(self._name)
+        answer = socket.receive_text()
+        if self._name not in answer:
+            return Finding("echo", None, "the route answers with texts of its own")
+        return Finding("echo", True, "a text came back")
+
+    def _shared(self) -> Finding:
+        """Whether this process counts what the site's process counts."""
+        try:
+            count = soon(lambda: get_state().count(self._name), 1)
+        except StateUnavailable as error:
+            return Finding("shared count", False, str(error), REDIS)
+        if count != 1:
+            remedy = "Give the site and this command the same ECHO_STATE_URL."
+            message = f"the site counts 1, this process {count}"
+            return Finding("shared count", False, message, remedy)
+        return Finding("shared count", True, "this process counts 1, too")
+
+    def _count(self, check: str, expected: int) -> Finding:
+        status, count = self._counted(expected)
+        if status in (301, 302, 403, 404):
+            return Finding(check, None, f"the site answers {status} to who asks for it")
+        if status == 503:
+            return Finding(check, False, "the site does not know its counts", REDIS)
+        if status != 200 or count != expected:
+            remedy = "Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?"
+            message = f"expected 200 and {expected}, got {status} and {count}"
+            return Finding(check, False, message, remedy)
+        return Finding(check, True, f"the site counts {count}")
+
+    def _counted(self, expected: int) -> tuple[int, int | None]:
+        """Return status and count, as soon as they are as expected, or the last ones."""
+        url = f"{self._url}/{self._name}/getCurrentConnections"
+        headers = {**self._headers, "Accept": "application/json"}
+
+        wanted: tuple[int, int | None] = (200, expected)
+
+        def ask() -> tuple[int, int | None]:
+            status, body = probe.get(url, headers)
+            return status, _number(body) if status == 200 else None
+
+        return soon(ask, wanted, lambda answer: answer[0] not in (200, 503))
+
+
+def _number(body: bytes) -> int | None:
+    """Return the number of an answer; None if it is no answer of ours."""
+    try:
+        return int(json.loads(body)["connections"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _mount() -> str:
+    """Return the path below which the site has `echo.urls`, without a slash at its end."""
+    try:
+        return reverse("echo:usage").rstrip("/")
+    except NoReverseMatch:
+        return ""
+
+
+def _headers() -> dict[str, str]:
+    """Return what a proxy of the site would send, so that a loopback address is no obstacle."""
+    host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost")
+    headers = {"Host": host.removeprefix(".")}
+    if settings.SECURE_PROXY_SSL_HEADER:
+        name, value = settings.SECURE_PROXY_SSL_HEADER
+        headers[name.removeprefix("HTTP_").replace("_", "-")] = value
+    return headers

@@ -1,0 +1,47 @@
+import json
+from argparse import ArgumentTypeError
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from echo.doctor.installation import examine
+
+WORDS = {True: "ok", False: "fails", None: "skipped"}
+
+
+def http_url(text: str) -> str:
+    """Return the URL. Raises ArgumentTypeError."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is no number
+        valid = False
+    if not valid:
+        raise ArgumentTypeError(f"{text!r} is not http://host:port/prefix.")
+    return text
+
+
+class Command(BaseCommand):
+    help = "Find out whether this installation works, by using it."
+    requires_system_checks = []  # noqa: RUF012  (Django's name; they are among the findings)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        what = "prefix of the echo routes of a running site; by default a server is started"
+        parser.add_argument("--url", type=http_url, help=what)
+        what = "print [{check, ok, message, remedy}]; ok is null where nothing could be tried"
+        parser.add_argument("--json", action="store_true", help=what)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        findings = []
+        for finding in examine(options["url"]):
+            findings.append(finding)
+            if not options["json"]:
+                message = f"{finding.check}: {finding.message.rstrip('.')}."
+                line = f"{WORDS[finding.ok]:<8} {message} {finding.remedy}"
+                self.stdout.write(" ".join(line.splitlines()).rstrip())
+        if options["json"]:
+            self.stdout.write(json.dumps([finding._asdict() for finding in findings]))
+        failed = sum(finding.ok is False for finding in findings)
+        if failed:
+            raise CommandError(f"{failed} of {len(findings)} checks failed.")

@@ -1,0 +1,242 @@
+"""`manage.py echo_doctor`, run as an operator runs it."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import redis
+
+from tests.servers import ROOT, Server, free_port
+from tests.waiting import DEADLINE
+
+ALL_OK = [
+    *("settings", "static", "state", "layer", "handshake", "echo", "count"),
+    *("shared count", "close", "count after close"),
+]
+SETTINGS = "from project.settings import *\n"
+ASGI = """
+import django
+django.setup()
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+from django.urls import path
+from echo.consumers import EchoConsumer
+from echo.counting import counted
+from echo.routing import as_websocket_application
+http = get_asgi_application()
+"""
+
+
+def doctor(*arguments, url="memory://", module="project.settings", folder=ROOT):
+    """Return exit code, output and errors."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "echo_doctor", *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": module,
+            "ECHO_STATE_URL": url,
+            "PYTHONPATH": str(folder),
+        },
+        capture_output=True,
+        timeout=6 * DEADLINE,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def findings(*arguments, **how):
+    """Return the exit code and the findings, by check."""
+    code, output, _ = doctor("--json", *arguments, **how)
+    return code, {found["check"]: found for found in json.loads(output)}
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A function that makes a site of these settings and of routes, and returns its `how`."""
+
+    def make(settings="", routes=None, middle=""):
+        if routes is not None:
+            settings += "\nASGI_APPLICATION = 'doctor_asgi.application'\n"
+            websocket = f'"websocket": as_websocket_application([{routes}], http=http)'
+            asgi = (
+                f'{ASGI}{middle}\napplication = ProtocolTypeRouter({{"http": http, {websocket}}})'
+            )
+            (tmp_path / "doctor_asgi.py").write_text(asgi)
+        (tmp_path / "doctor_settings.py").write_text(SETTINGS + settings)
+        return {"module": "doctor_settings", "folder": tmp_path}
+
+    return make
+
+
+def test_demo_is_in_order():
+    code, output, errors = doctor()
+
+    address = re.search(r"http://127.0.0.1:(\d+)", output)
+    assert output == (
+        "ok       settings: the system checks have no complaint.\n"
+        "ok       static: echo/usage.css, echo/usage.js are found.\n"
+        "ok       state: joined, counted and left in this process (ECHO_STATE_URL is memory://).\n"
+        "skipped  layer: CHANNEL_LAYERS is not set: messages stay in their process.\n"
+        f"ok       handshake: {address[0]} accepts a WebSocket.\n"
+        "ok       echo: a text came back.\n"
+        "ok       count: the site counts 1.\n"
+        "ok       close: closed with 1000.\n"
+        "ok       count after close: the site counts 0.\n"
+    )
+    assert (code, errors) == (0, "")
+    with pytest.raises(ConnectionRefusedError):  # the server has been ended
+        socket.create_connection(("127.0.0.1", int(address[1])))
+
+
+def test_demo_with_redis_is_in_order_and_leaves_no_key(redis_url):
+    code, found = findings(url=redis_url)
+
+    assert {check: each["ok"] for check, each in found.items()} == dict.fromkeys(ALL_OK, True)
+    assert code == 0
+    with redis.Redis.from_url(redis_url) as client:
+        assert set(client.keys()) <= {b"{echo}:born"}  # belongs to the database, not to a process
+
+
+def test_redis_that_is_away_is_told():
+    code, found = findings(url=f"redis://127.0.0.1:{free_port()}/0")
+
+    assert code == 1
+    failed = {check for check, each in found.items() if each["ok"] is False}
+    assert failed == {"state", "layer", "count"}
+    assert found["state"]["remedy"].startswith("Start the Redis of ECHO_STATE_URL")
+    assert found["echo"]["ok"] is True
+
+
+def test_wrong_setting_is_told_and_ends_it():
+    code, output, errors = doctor(url="nonsense://x")
+
+    assert code == 1
+    assert output.startswith("fails    echo.E002: ECHO_STATE_URL 'nonsense://x' has no scheme")
+    assert "README.md" in output.splitlines()[0]
+    assert errors == "CommandError: 1 of 2 checks failed.\n"
+
+
+def test_running_site_is_tried_below_its_url():
+    with Server("daphne") as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}/")
+
+        assert (code, server.process.poll()) == (0, None)
+    assert found["handshake"]["message"].startswith(f"http://127.0.0.1:{server.port} accepts")
+    assert found["count after close"]["ok"] is True
+
+
+def test_site_with_other_counts_is_told(redis_url):
+    with Server("daphne") as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}", url=redis_url)
+
+    assert code == 1
+    assert [check for check, each in found.items() if each["ok"] is False] == ["shared count"]
+
+
+def test_server_that_is_down_is_told():
+    code, output, _ = doctor("--url", f"http://127.0.0.1:{free_port()}")
+
+    assert code == 1
+    assert re.search(r"^fails    server: http://127.*refused.* Is the server up", output, re.M)
+
+
+def test_url_without_an_echo_route_is_told():
+    with Server("daphne") as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}/no/such/prefix")
+
+    assert code == 1
+    assert found["handshake"]["message"].endswith("/no/such/prefix answers 200")
+    assert found["handshake"]["remedy"].startswith("Is it the prefix of an echo route?")
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://", "http://localhost:x"])
+def test_url_that_is_none_is_refused(url):
+    code, _, errors = doctor("--url", url)
+
+    assert code == 2
+    assert f"{url!r} is not http://host:port/prefix." in errors
+
+
+def test_site_without_an_echo_route_is_not_asked_for_one(site):
+    route = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+
+    code, found = findings(**site(routes=route))
+
+    assert code == 0
+    assert (found["echo"]["ok"], found["echo"]["message"]) == (None, "the site has no echo route")
+
+
+def test_site_without_a_counted_route_is_told(site):
+    code, found = findings(**site("ASGI_APPLICATION = 'tests.sites.http_only.application'"))
+
+    assert code == 1
+    assert found["echo.W002"]["ok"] is False
+    assert found["echo.W002"]["remedy"].startswith("Wrap a consumer:")
+
+
+def test_route_that_does_not_count_is_told(site):
+    route = "path('<str:name>/websocket', EchoConsumer.as_asgi())"
+
+    code, found = findings(**site(routes=route))
+
+    assert code == 1
+    assert found["count"]["message"] == "expected 200 and 1, got 200 and 0"
+
+
+def test_route_that_answers_otherwise_has_no_echo(site):
+    route = "path('<str:name>/websocket', counted(Own.as_asgi()))"
+    own = "class Own(EchoConsumer):\n    def reply(self, text): return 'é' * 40_000"
+
+    code, found = findings(**site(routes=route, middle=own))
+
+    assert (code, found["echo"]["ok"]) == (0, None)
+
+
+def test_application_that_raises_is_told(site):
+    route = "path('<str:name>/websocket', counted(raising))"
+    own = "async def raising(scope, receive, send): raise ZeroDivisionError"
+
+    code, found = findings(**site(routes=route, middle=own))
+
+    assert (code, found["handshake"]["ok"]) == (1, False)
+    assert found["handshake"]["message"].endswith("answers 500")
+
+
+def test_application_that_cannot_be_imported_is_told(site):
+    code, found = findings(**site("ASGI_APPLICATION = 'no.such.application'"))
+
+    assert code == 1
+    assert found["echo.E001"]["ok"] is False
+    assert found["server"]["message"] == "ModuleNotFoundError: No module named 'no'"
+
+
+def test_site_behind_a_tls_proxy_is_tried_as_by_the_proxy(site):
+    settings = """
+SECURE_SSL_REDIRECT = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+ALLOWED_HOSTS = [".example.com"]
+"""
+    code, found = findings(**site(settings))
+
+    assert (code, found["count"]["ok"]) == (0, True)
+
+
+def test_permission_that_is_asked_for_is_no_failure(site):
+    code, found = findings(**site("ECHO_AUTHORIZE = 'doctor_authorize.nobody'"))
+
+    assert code == 1  # no such function
+    (site()["folder"] / "doctor_authorize.py").write_text("def nobody(*asked): return False")
+    code, found = findings(**site("ECHO_AUTHORIZE = 'doctor_authorize.nobody'"))
+    assert (code, found["echo"]["ok"]) == (0, None)
+
+
+def test_static_files_that_are_missing_are_told(site):
+    code, found = findings(**site("STATICFILES_FINDERS = []"))
+
+    assert (code, found["static"]["ok"]) == (1, False)
+    assert found["static"]["message"] == "echo/usage.css is not found"
