@@ -51,7 +51,7 @@ def may(asking: Asking, name: str | None, action: str) -> bool:
 async def amay(asking: Asking, name: str | None, action: str) -> bool:
     """As `may`, for async code; a function that is not async runs in a thread."""
     authorize = _authorize()
-    if authorize is default_authorize:  # it never waits
+    if authorize is default_authorize and isinstance(asking, dict):  # it never waits for a scope
         return default_authorize(asking, name, action)
     if iscoroutinefunction(authorize):
         return bool(await authorize(asking, name, action))

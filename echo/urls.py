@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from echo import views
+from echo import live, views
 
 app_name = "echo"
 
@@ -10,6 +10,9 @@ urlpatterns = [
     path("getCurrentConnections", views.connections, name="connections"),
     path("<str:name>/websocket", views.websocket, name="websocket"),
     path("<str:name>/getCurrentConnections", views.connections, name="connections"),
+    path("live", live.total, name="live_total"),
+    path("connections/live", live.count, name="live"),
+    path("<str:name>/connections/live", live.count, name="live"),
     # As the original: every other path tells how to use it.
     re_path("", views.usage),
 ]

@@ -62,6 +62,8 @@ def plain(view: View) -> View:
         except StateUnavailable:
             response = text(UNKNOWN_COUNT, status=503)
             response["Retry-After"] = "2"
+            # One warning tells of the outage; Django would log an error for each of these.
+            response._has_been_logged = True  # type: ignore[attr-defined]
         response["Cache-Control"] = "no-store"
         response["X-Content-Type-Options"] = "nosniff"
         patch_vary_headers(response, ["Accept"])

@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from echo.consumers import REASON
+from tests.raw import Client
 from tests.servers import Server
-from tests.waiting import DEADLINE, eventually
+from tests.waiting import DEADLINE, SECOND, eventually
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 IMAGE = "<img src=x onerror=alert(1)>"
@@ -301,3 +302,91 @@ def test_dark_and_light_differ_and_both_have_contrast(open_page: Open, server: S
         pictures.add(page.screenshot())
 
     assert len(pictures) == 2
+
+
+def test_table_follows_another_browser_in_less_than_a_second(
+    open_page: Open, page: Page, server: Server
+) -> None:
+    other = open_page(server)
+    expect(other.locator("#echo-live[data-known=yes]")).to_be_attached()  # the stream is open
+
+    connect(page)
+    eventually(lambda: len(log(page, "opened")), 1)
+    eventually(lambda: table(other), [["foo", "1"]], deadline=SECOND)
+    page.get_by_role("button", name="Close").click()
+
+    eventually(lambda: table(other), [["No object has a connection now."]], deadline=2 * SECOND)
+    assert log(other, "error") == []
+
+
+def test_focus_stays_on_a_link_while_the_table_changes(
+    open_page: Open, page: Page, server: Server
+) -> None:
+    with Client.opened(server.port, "foo"):
+        eventually(lambda: table(page), [["foo", "1"]])
+        page.get_by_role("link", name="foo", exact=True).focus()
+
+        with Client.opened(server.port, "bar"):
+            eventually(lambda: table(page), [["bar", "1"], ["foo", "1"]])
+            expect(page.get_by_role("link", name="foo", exact=True)).to_be_focused()
+
+
+def test_page_tells_when_the_table_is_not_kept_fresh(open_page: Open) -> None:
+    note = "The table is not kept fresh: the server does not answer."
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        page = open_page(server)
+        expect(page.locator("#echo-live[data-known=yes]")).to_be_attached()
+        expect(page.get_by_text(note)).to_be_hidden()
+
+    expect(page.get_by_text(note)).to_be_visible()
+
+
+@pytest.fixture
+def live_page(browser: Browser) -> Iterator[Open]:
+    """Return a function that opens the page of the site with the template tag."""
+    with browser.new_context() as context:
+
+        def live_page(server: Server) -> Page:
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{server.port}/page")
+            return page
+
+        yield live_page
+
+
+def counts(page: Page) -> list[str]:
+    return page.locator("output").all_inner_texts()
+
+
+def test_tags_stay_fresh_under_a_strict_policy_and_tell_when_they_are_not(
+    live_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[str] = []
+    opened: list[str] = []
+    site = "tests.sites.live:application"
+    with Server("daphne", site) as server:
+        page = live_page(server)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("request", lambda request: opened.append(request.url))
+        page.reload()
+        eventually(lambda: counts(page), ["0", "0", "0"])
+        expect(page.locator("output[data-known=yes]")).to_have_count(3)
+
+        with Client.opened(server.port, "foo"):
+            eventually(lambda: counts(page), ["1", "1", "0"], deadline=SECOND)
+        eventually(lambda: counts(page), ["0", "0", "0"])
+
+        expect(page.locator(".echo-stale")).to_have_count(0)
+        assert complaints == []
+        # one stream for each object, however many tags: what comes after is a new try
+        first, second = [url for url in opened if url.endswith("/connections/live")][:2]
+        assert first != second
+        port = server.port
+
+    old = "This number is not fresh: the server does not answer."
+    expect(page.locator(f"output.echo-stale[data-stale][title='{old}']")).to_have_count(3)
+
+    monkeypatch.setattr("tests.servers.free_port", lambda: port)
+    with Server("daphne", site), Client.opened(port, "foo"):
+        eventually(lambda: counts(page), ["1", "1", "0"])
+        expect(page.locator(".echo-stale, output[title]")).to_have_count(0)

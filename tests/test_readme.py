@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from django.template import Context, Template
 
 from echo.conf import NAMES, conf
 from echo.state import get_state
@@ -111,9 +112,11 @@ def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
     run("python -m django startproject mysite .", tmp_path)
     (tmp_path / "chat").mkdir()
     (tmp_path / "chat" / "consumers.py").write_text(CONSUMERS)
-    for name in ("settings", "urls"):
+    blocks = {"settings": ["ASGI_APPLICATION"], "urls": ["connections/", "operations/"]}
+    for name, starts in blocks.items():
         file = tmp_path / "mysite" / f"{name}.py"
-        file.write_text(file.read_text() + block("python", f"# mysite/{name}.py"))
+        for start in starts:
+            file.write_text(file.read_text() + block("python", start))
     (tmp_path / "mysite" / "asgi.py").write_text(
         'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")\n'
         + block("python", "# mysite/asgi.py")
@@ -123,10 +126,12 @@ def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
     with Server("daphne", "mysite.asgi:application", folder=tmp_path, **environment) as server:
         client = Client(server.port)
         answer = client.ask("/chat/lobby/", UPGRADE)
+        healthy = server.get("/operations/health")
         one = server.get("/connections/lobby/getCurrentConnections", Accept="application/json")
         client.reset()
 
         assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
+        assert healthy[2] == '{"status": "ok", "state": "process"}'
         assert one[2] == '{"name": "lobby", "connections": 1}'
         eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
 
@@ -181,6 +186,12 @@ def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -
 
         assert client.text() == "Back in five minutes"
         assert client.closing() == (4000, "The lobby is closed")
+
+
+def test_template_tag_shows_the_count() -> None:
+    html = Template(block("html", "connection_count")).render(Context())
+
+    assert ">0</output>" in html
 
 
 def test_objects_tell_their_counts() -> None:

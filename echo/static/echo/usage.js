@@ -1,4 +1,4 @@
-// The console of the usage page. Names and texts come from strangers: textContent only.
+// The console and the table of the usage page. Names and texts come from strangers: textContent only.
 'use strict';
 
 {
@@ -10,7 +10,9 @@
   const log = panel.querySelector('[role=log]');
   const [connectForm, sendForm, closeForm] = panel.querySelectorAll('form');
   let socket = null;
-  let latest = 0;
+  let latest = 0; // fetch of the table
+  let isFetching = false;
+  let hasChanged = false; // since then
 
   const element = (tag, text) => {
     const made = document.createElement(tag);
@@ -49,24 +51,46 @@
     }
   };
 
+  const replaceKeepingFocus = (shown, fresh) => {
+    const focused = shown.contains(document.activeElement) ? document.activeElement.href : null;
+    shown.replaceWith(fresh);
+    const same = [...fresh.querySelectorAll('a')].find(({ href }) => href === focused);
+    if (same) same.focus();
+  };
+
+  // Returns whether the answer has a table.
   const replaceTable = ({ status, text }) => {
     const shown = document.getElementById('echo-objects');
-    if (!shown) return; // a site's own template may leave it out
+    if (!shown) return true; // a site's own template may leave it out
     const page = new DOMParser().parseFromString(text, 'text/html');
     const fresh = page.getElementById('echo-objects');
-    if (fresh) shown.replaceWith(document.adoptNode(fresh));
-    else say('error', `${words.stale} ${status}.`);
+    if (fresh && !fresh.isEqualNode(shown)) replaceKeepingFocus(shown, document.adoptNode(fresh));
+    return fresh !== null;
   };
 
   // Gives the table as it is on the page now, and returns whether the server answers.
-  const refresh = async () => {
+  const refresh = async ({ quietly = false } = {}) => {
     const ticket = ++latest;
+    isFetching = true;
     const answer = await fetchPage();
     if (ticket === latest) { // else a newer one is on its way
-      if (answer) replaceTable(answer);
-      else say('error', words.away);
+      isFetching = false;
+      const isFresh = answer !== null && replaceTable(answer);
+      if (quietly) showStale(!isFresh);
+      else if (!isFresh) say('error', answer ? `${words.stale} ${answer.status}.` : words.away);
+      if (hasChanged) follow();
     }
     return answer !== null;
+  };
+
+  // Called at each change of a count: fetches one table after the other.
+  const follow = () => {
+    hasChanged = isFetching;
+    if (!isFetching) refresh({ quietly: true });
+  };
+
+  const showStale = (isStale) => {
+    document.getElementById('echo-stale').hidden = !isStale;
   };
 
   const address = () => {
@@ -136,5 +160,10 @@
   onSubmit(connectForm, connect);
   onSubmit(sendForm, send);
   onSubmit(closeForm, close);
+  const live = document.getElementById('echo-live');
+  if (live) { // as above, and a site may show the list to staff only
+    live.addEventListener('echo-count', follow);
+    live.addEventListener('echo-stale', ({ detail }) => showStale(detail));
+  }
   panel.hidden = false;
 }
