@@ -15,6 +15,7 @@ from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.redis import JOIN_TIMEOUT, SLOW_READ, RedisState
 from tests.faults.redis_server import Cluster, OwnRedis
+from tests.redis_server import require_version
 from tests.states import HEARTBEAT, LEASE, YOUTH, known, redis_state, told
 from tests.waiting import SECOND, eventually
 
@@ -510,6 +511,7 @@ def certificate(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 async def test_redis_by_tls(certificate, scheme):
+    require_version(7)
     key, certificate = certificate
     options = f"--port 0 --tls-port {{port}} --tls-cert-file {certificate} --tls-key-file {key}"
     url = f"rediss://127.0.0.1:{{port}}/0?ssl_ca_certs={certificate}"
@@ -525,6 +527,7 @@ async def test_redis_by_tls(certificate, scheme):
 @pytest.mark.slow
 async def test_redis_cluster():
     """All keys are of one slot, and the options of the URL are the client's."""
+    require_version(7)
     with Cluster() as cluster:
         url = f"{cluster.url}&health_check_interval=5"
         with redis_state(url) as here, redis_state(url) as there:
