@@ -1,0 +1,276 @@
+"""The operators' page in the site's admin: the objects connected now, and a word to one of them.
+
+Nothing of it is in the database: no table, no migration, no permission; what is done is told by
+the admin's own log. ECHO_AUTHORIZE decides, on those whom the admin lets in. On an AdminSite that
+is not the default one: `site.register([ConnectedObject], ConnectedObjectAdmin)`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db.models.options import Options
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.text import Truncator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from echo.access import CLOSE, COUNT, LIST, SEND, may
+from echo.exceptions import InvalidName, StateUnavailable
+from echo.names import check_name
+from echo.objects import connected_objects, get_object
+from echo.state import get_state
+
+logger = logging.getLogger(__name__)
+
+PER_PAGE = 100  # objects
+TIMEOUT = 5.0  # seconds that a channel layer may take
+MAX_REASON_BYTES = 123  # RFC 6455 §5.5
+
+
+class ConnectedObject:
+    """What the admin's registry takes for a model: only what it asks of one, its `_meta`.
+
+    A real one, even unmanaged, would have a content type and permissions in the database.
+    """
+
+    _meta: Any = Options(None, "echo")
+
+
+ConnectedObject._meta.object_name = "Object"
+ConnectedObject._meta.model_name = "object"
+ConnectedObject._meta.verbose_name = _("object")
+ConnectedObject._meta.verbose_name_plural = _("objects")
+
+
+class SendForm(forms.Form):
+    text = forms.CharField(
+        label=_("Text"), strip=False, widget=AdminTextareaWidget({"rows": 3, "dir": "auto"})
+    )
+
+    def clean_text(self) -> str:
+        """Return the text with the line ends that it was typed with, not those of HTML forms."""
+        return str(self.cleaned_data["text"]).replace("\r\n", "\n")
+
+
+class CloseForm(forms.Form):
+    code = forms.IntegerField(
+        label=_("Code"),
+        initial=1000,
+        help_text=_("1000, or 3000 to 4999 of your own."),
+        widget=forms.NumberInput({"min": 1000, "max": 4999, "class": "vIntegerField"}),
+    )
+    reason = forms.CharField(
+        label=_("Reason"),
+        required=False,
+        help_text=_("At most 123 bytes of UTF-8."),
+        widget=AdminTextInputWidget({"dir": "auto"}),
+    )
+
+    def clean_code(self) -> int:
+        code = int(self.cleaned_data["code"])
+        if code != 1000 and not 3000 <= code <= 4999:
+            raise forms.ValidationError(gettext("Use 1000, or 3000 to 4999 of your own."))
+        return code
+
+    def clean_reason(self) -> str:
+        reason = str(self.cleaned_data["reason"])
+        if (size := len(reason.encode())) > MAX_REASON_BYTES:
+            raise forms.ValidationError(
+                gettext("A reason has at most 123 bytes of UTF-8; this one has %d.") % size
+            )
+        return reason
+
+
+class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic
+    """Three pages. The name stands in the query string: there every name can be, `..` too."""
+
+    def check(self, **kwargs: Any) -> list[Any]:
+        return []  # nothing of a model's options is in use
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.admin_site.has_permission(request) and may(request, None, LIST)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        return [
+            path("", wrap(self.objects_view), name="echo_object_changelist"),
+            path("object/", wrap(self.object_view), name="echo_object_change"),
+            path("close/", wrap(self.close_view), name="echo_object_close"),
+        ]
+
+    def objects_view(self, request: HttpRequest) -> HttpResponse:
+        """The objects connected now: those with most connections first, or by name."""
+        self._require(request, None, LIST)
+        prefix = request.GET.get("prefix", "")
+        by_name = request.GET.get("sort") == "name"
+        try:
+            objects = list(connected_objects(prefix).items())
+        except StateUnavailable:
+            objects, known = [], False
+        else:
+            known = True
+        if not by_name:
+            objects.sort(key=lambda item: -item[1])  # stable: equal ones stay by name
+        paginator = Paginator(objects, PER_PAGE)
+        page = paginator.get_page(request.GET.get("page"))
+        context = {
+            "title": gettext("Objects connected now"),
+            "page": page,
+            "numbers": paginator.get_elided_page_range(page.number),
+            "connections": sum(count for _, count in objects),
+            "prefix": prefix,
+            "by_name": by_name,
+            "known": known,
+            "query": request.GET,
+        }
+        return self._render(request, "objects", context)
+
+    def object_view(self, request: HttpRequest) -> HttpResponse:
+        """One object: its count, and what may be done; a POST sends a text."""
+        name = self._name(request)
+        form = SendForm(request.POST if request.method == "POST" else None)
+        if request.method == "POST":
+            self._require(request, name, SEND)
+            if form.is_valid():
+                text = form.cleaned_data["text"]
+                self._act(
+                    request,
+                    name,
+                    lambda: get_object(name).asend(text),
+                    gettext("Sent “%s”.") % Truncator(text).chars(200),
+                    gettext("The text was sent to the connections of {name}."),
+                )
+                return self._back(name)
+        return self._object_page(request, name, form, CloseForm())
+
+    def close_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask whether the object's connections shall be closed; a POST to the same URL does it."""
+        name = self._name(request)
+        self._require(request, name, CLOSE)
+        form = CloseForm(request.GET)
+        if not form.is_valid():
+            return self._object_page(request, name, SendForm(), form)
+        code, reason = form.cleaned_data["code"], form.cleaned_data["reason"]
+        if request.method == "POST":
+            self._act(
+                request,
+                name,
+                lambda: get_object(name).aclose(code, reason),
+                gettext("Closed with code %(code)d, reason “%(reason)s”.")
+                % {"code": code, "reason": reason},
+                gettext("The connections of {name} were told to close."),
+            )
+            return self._back(name)
+        context = {
+            "title": gettext("Are you sure?"),
+            "name": name,
+            "count": self._count(request, name),
+            "code": code,
+            "reason": reason,
+        }
+        return self._render(request, "close", context)
+
+    def _object_page(
+        self, request: HttpRequest, name: str, send_form: SendForm, close_form: CloseForm
+    ) -> HttpResponse:
+        context = {
+            "title": gettext("Object"),
+            "name": name,
+            "count": self._count(request, name),
+            "may_count": may(request, name, COUNT),
+            "send_form": send_form if may(request, name, SEND) else None,
+            "close_form": close_form if may(request, name, CLOSE) else None,
+            "reaches_all": get_channel_layer() is not None,
+        }
+        return self._render(request, "object", context)
+
+    def _act(
+        self,
+        request: HttpRequest,
+        name: str,
+        action: Callable[[], Awaitable[None]],
+        logged: str,
+        done: str,
+    ) -> None:
+        """Do it, logged first: nothing is done that the log does not tell."""
+        user: Any = request.user
+        entry = LogEntry.objects.create(
+            user_id=user.pk,
+            object_id=name,
+            object_repr=name,
+            action_flag=CHANGE,
+            change_message=logged,
+        )
+        shown = format_html("<bdi>{}</bdi>", name)
+        try:
+            async_to_sync(_in_time)(action)
+        except Exception as error:  # a channel layer raises what its own backend raises
+            logger.warning("The channel layer failed for %r: %r", name, error)
+            entry.change_message = gettext("Failed: %s") % logged
+            entry.save(update_fields=["change_message"])
+            failed = gettext("The channel layer failed: {name} may not have been reached.")
+            self.message_user(request, format_html(failed, name=shown), messages.ERROR)
+        else:
+            self.message_user(request, format_html(done, name=shown), messages.SUCCESS)
+
+    def _count(self, request: HttpRequest, name: str) -> int | None:
+        """Return the object's count; None if it is not known, or not for this user."""
+        try:
+            return get_object(name).count() if may(request, name, COUNT) else None
+        except StateUnavailable:
+            return None
+
+    def _name(self, request: HttpRequest) -> str:
+        self._require(request, None, LIST)
+        try:
+            return check_name(request.GET.get("name", ""))
+        except InvalidName as error:
+            raise Http404(str(error)) from error
+
+    def _require(self, request: HttpRequest, name: str | None, action: str) -> None:
+        if not may(request, name, action):
+            raise PermissionDenied
+
+    def _back(self, name: str) -> HttpResponse:
+        """Return the redirect that ends each action: a reload repeats nothing."""
+        url = reverse("admin:echo_object_change", current_app=self.admin_site.name)
+        return HttpResponseRedirect(f"{url}?{urlencode({'name': name})}")
+
+    def _render(self, request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+        request.current_app = self.admin_site.name
+        frame = {**self.admin_site.each_context(request), "shared": get_state().shared}
+        return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
+
+
+async def _in_time(action: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        await action()
+
+
+admin.site.register([ConnectedObject], ConnectedObjectAdmin)

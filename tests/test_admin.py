@@ -1,0 +1,401 @@
+"""The operators' page, as the test client gets it; a browser uses it in test_admin_browser.py."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import path
+from pytest_django import Settings
+
+from echo.admin import ConnectedObject, ConnectedObjectAdmin
+from echo.names import check_name, group_name
+from echo.state import get_state
+from tests.servers import ROOT, free_port
+from tests.waiting import SECOND
+
+OBJECTS = "/admin/echo/object/"
+OBJECT = f"{OBJECTS}object/?name="
+CLOSE = f"{OBJECTS}close/?name="
+HOSTILE = [
+    *(".", "..", "</script><script>alert(1)</script>".replace("/", "\\"), '"><img src=x>', "a&b=c"),
+    *("\u202eevil", "\u2067rtl\u2069", "😀" * 32, "100%", "+ ", " a  b ", "#?", "[1]", "{name}"),
+]
+
+# As a urlconf: a site whose admin is not the default one.
+own_site = admin.AdminSite(name="own")
+own_site.register([ConnectedObject], ConnectedObjectAdmin)
+urlpatterns = [path("own/", own_site.urls), path("admin/", admin.site.urls)]
+
+Join = Callable[..., None]
+
+
+class BrokenLayer(InMemoryChannelLayer):
+    """A channel layer whose backend is away."""
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        raise ConnectionError("no backend")
+
+
+class HangingLayer(InMemoryChannelLayer):
+    """A channel layer whose backend does not answer."""
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await asyncio.sleep(100 * SECOND)
+
+
+@pytest.fixture
+def join() -> Iterator[Join]:
+    """Return a function that gives objects one connection each, until the end of the test."""
+    joined = []
+
+    def join(*names: str) -> None:
+        async def join_all() -> None:
+            for name in names:
+                await get_state().join(name)
+
+        asyncio.run(join_all())
+        joined.extend(names)
+
+    yield join
+    for name in joined:
+        get_state().leave(name)
+
+
+@pytest.fixture
+def staff(client: Client, db: None) -> Client:
+    client.force_login(User.objects.create_user("staff", is_staff=True))
+    return client
+
+
+@pytest.fixture
+def received(settings: Settings) -> Callable[[str], list[dict[str, Any]]]:
+    """Return a function that listens to an object, and one call later tells the events since."""
+    backend = "channels.layers.InMemoryChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    channels: dict[str, str] = {}
+
+    async def events(name: str) -> list[dict[str, Any]]:
+        layer = get_channel_layer()
+        if name not in channels:
+            channels[name] = await layer.new_channel()
+            await layer.group_add(group_name(name), channels[name])
+        waiting = layer.channels.get(channels[name])
+        size = waiting.qsize() if waiting else 0
+        return [(await layer.receive(channels[name]))["event"] for _ in range(size)]
+
+    return lambda name: asyncio.run(events(name))
+
+
+def break_layer(settings: Settings, kind: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"tests.test_admin.{kind}"}}
+
+
+def messages(response: Any) -> list[tuple[str, str]]:
+    return [(message.level_tag, str(message)) for message in response.context["messages"]]
+
+
+def log() -> list[tuple[str, str]]:
+    return [(e.object_id, e.get_change_message()) for e in LogEntry.objects.order_by("pk")]
+
+
+def nobody(request: Any, name: str | None, action: str) -> bool:
+    return False
+
+
+def only_listing(request: Any, name: str | None, action: str) -> bool:
+    return action == "list"
+
+
+def listed(client: Client, query: str = "") -> list[tuple[str, int]]:
+    return list(client.get(f"{OBJECTS}{query}").context["page"])
+
+
+def test_admin_lists_the_page_for_staff(staff: Client) -> None:
+    body = staff.get("/admin/").content.decode()
+
+    assert f'<a href="{OBJECTS}">Objects</a>' in body
+    assert "Connections" in body
+
+
+def test_admin_without_permission_to_list_does_not_show_the_page(
+    staff: Client, settings: Settings
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_admin.nobody"
+
+    assert OBJECTS not in staff.get("/admin/").content.decode()
+    assert staff.get(OBJECTS).status_code == 403
+    assert staff.get(f"{OBJECT}foo").status_code == 403
+
+
+@pytest.mark.parametrize("url", [OBJECTS, f"{OBJECT}foo", f"{CLOSE}foo&code=1000"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_who_is_not_staff_gets_the_login_page(
+    client: Client, db: None, settings: Settings, url: str, debug: bool
+) -> None:
+    settings.DEBUG = debug  # listing is for all then, but not here
+    client.force_login(User.objects.create_user("visitor"))
+
+    response = client.get(url)
+
+    assert response.status_code == 302
+    assert response["Location"] == f"/admin/login/?next={quote_plus(url, safe='/')}"
+    assert OBJECTS not in client.get("/admin/login/").content.decode()
+
+
+def test_page_on_a_site_of_its_own_stays_there(
+    staff: Client, settings: Settings, join: Join
+) -> None:
+    settings.ROOT_URLCONF = "tests.test_admin"
+    join("foo")
+
+    assert "/own/echo/object/" in staff.get("/own/").content.decode()
+    assert "/own/echo/object/object/?name=foo" in staff.get("/own/echo/object/").content.decode()
+    sent = staff.post("/own/echo/object/object/?name=foo", {"text": "hello"})
+    assert sent["Location"] == "/own/echo/object/object/?name=foo"
+    for page in ("object/?name=foo", "close/?name=foo&code=1000", ""):
+        assert '"/admin/' not in staff.get(f"/own/echo/object/{page}").content.decode()
+
+
+def test_objects_are_sorted_by_count_or_by_name(staff: Client, join: Join) -> None:
+    join("b", "a", "c", "c")
+
+    assert listed(staff) == [("c", 2), ("a", 1), ("b", 1)]
+    assert listed(staff, "?sort=name") == [("a", 1), ("b", 1), ("c", 2)]
+    assert "4 connections" in staff.get(OBJECTS).content.decode()
+
+
+def test_objects_are_filtered_by_the_beginning_of_their_names(staff: Client, join: Join) -> None:
+    join("room-1", "room-2", "a-room")
+
+    assert listed(staff, "?prefix=room") == [("room-1", 1), ("room-2", 1)]
+    assert listed(staff, "?prefix=%3Cb%3E") == []
+    assert "<b>" not in staff.get(f"{OBJECTS}?prefix=%3Cb%3E").content.decode()
+
+
+def test_links_keep_filter_and_order(staff: Client, join: Join) -> None:
+    join(*(f"room-{number}" for number in range(101)))
+
+    body = staff.get(f"{OBJECTS}?prefix=room&sort=name").content.decode()
+
+    assert 'href="?prefix=room&amp;sort=name&amp;page=2"' in body
+    assert 'href="?prefix=room&amp;sort=count"' in body
+
+
+def test_ten_thousand_objects_are_shown_in_pages_in_less_than_a_second(
+    staff: Client, join: Join
+) -> None:
+    names = [f"object-{number:05}" for number in range(10_000)]
+    join(*names)
+
+    start = time.monotonic()
+    last = staff.get(f"{OBJECTS}?sort=name&page=100")
+    took = time.monotonic() - start
+
+    assert list(last.context["page"]) == [(name, 1) for name in names[-100:]]
+    assert took < SECOND
+    assert listed(staff, "?sort=name&page=x")[0] == (names[0], 1)
+    assert listed(staff, "?sort=name&page=999")[0] == (names[-100], 1)
+
+
+def test_page_without_connections_says_so(staff: Client) -> None:
+    body = staff.get(OBJECTS).content.decode()
+
+    assert "No object has a connection now." in body
+    assert "The counts are those of this process only." in body
+
+
+def test_redis_away_is_told_and_no_error(staff: Client, settings: Settings) -> None:
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+
+    objects, one = staff.get(OBJECTS), staff.get(f"{OBJECT}foo")
+
+    assert (objects.status_code, one.status_code) == (200, 200)
+    told = "cannot be known at the moment: Redis does not answer."
+    assert f"The counts {told}" in objects.content.decode()
+    assert "The counts are shared: of all processes." in objects.content.decode()
+    assert f"The count {told}" in one.content.decode()
+    assert staff.get(f"{CLOSE}foo&code=1000").status_code == 200
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_name_is_shown_as_text_and_can_be_acted_on(
+    staff: Client, join: Join, received: Callable[[str], list[dict[str, Any]]], name: str
+) -> None:
+    join(check_name(name))
+    received(name)
+    url = f"{OBJECT}{quote_plus(name, safe='')}"
+
+    body = staff.get(OBJECTS).content.decode()
+    sent = staff.post(url, {"text": name})
+    closed = staff.post(
+        f"{CLOSE}{quote_plus(name, safe='')}&code=4001&reason={quote_plus(name[:30], safe='')}"
+    )
+
+    assert f'<bdi class="echo-name">{escape(name).replace("&#x27;", "&#39;")}</bdi></a>' in body
+    assert sent.status_code == closed.status_code == 302
+    assert staff.get(sent["Location"]).context["name"] == name
+    page = staff.get(closed["Location"])
+    assert page.context["name"] == name
+    assert "<img" not in page.content.decode()
+    assert received(name) == [
+        {"type": "websocket.send", "text": name},
+        {"type": "websocket.close", "code": 4001, "reason": name[:30].strip()},
+    ]
+    assert [object_id for object_id, _ in log()] == [name, name]
+    assert staff.get("/admin/").status_code == 200  # the log stands there
+
+
+@pytest.mark.parametrize("name", ["", "a%2Fb", "x" * 129, "a%00b", "a%0Ab"])
+def test_name_that_no_object_has_is_not_found(staff: Client, name: str) -> None:
+    assert staff.get(f"{OBJECT}{name}").status_code == 404
+    assert staff.post(f"{CLOSE}{name}&code=1000").status_code == 404
+
+
+def test_text_is_sent_once_logged_and_told(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+
+    response = staff.post(f"{OBJECT}foo", {"text": " a\r\nb "}, follow=True)
+    staff.get(response.redirect_chain[0][0])  # a reload
+
+    assert response.redirect_chain == [(f"{OBJECT}foo", 302)]
+    assert messages(response) == [
+        ("success", "The text was sent to the connections of <bdi>foo</bdi>.")
+    ]
+    assert received("foo") == [{"type": "websocket.send", "text": " a\nb "}]
+    assert log() == [("foo", "Sent “ a\nb ”.")]
+
+
+def test_closing_is_asked_first_and_then_done_once(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]], join: Join
+) -> None:
+    join("foo", "foo")
+    received("foo")
+    url = f"{CLOSE}foo&code=4001&reason=bye"
+
+    asked = staff.get(url).content.decode()
+    assert "It has 2 connections now." in asked
+    assert (received("foo"), log()) == ([], [])
+    response = staff.post(url, follow=True)
+
+    assert messages(response) == [
+        ("success", "The connections of <bdi>foo</bdi> were told to close.")
+    ]
+    assert received("foo") == [{"type": "websocket.close", "code": 4001, "reason": "bye"}]
+    assert log() == [("foo", "Closed with code 4001, reason “bye”.")]
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("code=1001", "Use 1000, or 3000 to 4999 of your own."),
+        ("code=5000", "Use 1000, or 3000 to 4999 of your own."),
+        ("code=x", "Enter a whole number."),
+        ("", "This field is required."),
+        (f"code=1000&reason={'x' * 124}", "has at most 123 bytes of UTF-8; this one has 124."),
+    ],
+)
+def test_close_that_may_not_be_sent_is_told_at_its_field(
+    staff: Client, query: str, error: str
+) -> None:
+    for response in (staff.get(f"{CLOSE}foo&{query}"), staff.post(f"{CLOSE}foo&{query}")):
+        assert error in response.content.decode()
+    assert log() == []
+
+
+def test_empty_text_is_told_at_its_field(staff: Client) -> None:
+    assert "This field is required." in staff.post(f"{OBJECT}foo", {"text": ""}).content.decode()
+    assert log() == []
+
+
+def test_operator_who_was_logged_out_does_nothing(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+    staff.logout()
+
+    sent = staff.post(f"{OBJECT}foo", {"text": "hello"})
+    closed = staff.post(f"{CLOSE}foo&code=1000")
+
+    for response in (sent, closed):
+        assert response["Location"].startswith("/admin/login/?next=/admin/echo/object/")
+    assert (received("foo"), log()) == ([], [])
+
+
+def test_post_without_csrf_token_is_refused(staff: Client) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = staff.cookies
+
+    assert strict.post(f"{OBJECT}foo", {"text": "hello"}).status_code == 403
+    assert strict.post(f"{CLOSE}foo&code=1000").status_code == 403
+    assert log() == []
+
+
+def test_who_may_list_only_sees_no_forms_and_does_nothing(
+    staff: Client, settings: Settings
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_admin.only_listing"
+
+    page = staff.get(f"{OBJECT}foo")
+
+    assert (page.context["send_form"], page.context["close_form"]) == (None, None)
+    assert page.context["count"] is None
+    assert "echo-once" not in page.content.decode()
+    assert staff.post(f"{OBJECT}foo", {"text": "hello"}).status_code == 403
+    assert staff.get(f"{CLOSE}foo&code=1000").status_code == 403
+    assert staff.post(f"{CLOSE}foo&code=1000").status_code == 403
+    assert log() == []
+
+
+@pytest.mark.parametrize("kind", ["BrokenLayer", "HangingLayer"])
+def test_channel_layer_that_fails_is_told_and_no_error(
+    staff: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    break_layer(settings, kind)
+    monkeypatch.setattr("echo.admin.TIMEOUT", 0.05 * SECOND)
+    failed = "The channel layer failed: <bdi>foo</bdi> may not have been reached."
+
+    sent = staff.post(f"{OBJECT}foo", {"text": "hello"}, follow=True)
+    closed = staff.post(f"{CLOSE}foo&code=1000", follow=True)
+
+    assert (messages(sent), messages(closed)) == ([("error", failed)], [("error", failed)])
+    assert log() == [
+        ("foo", "Failed: Sent “hello”."),
+        ("foo", "Failed: Closed with code 1000, reason “”."),
+    ]
+
+
+def test_database_has_nothing_of_it(tmp_path: Path) -> None:
+    database = tmp_path / "db.sqlite3"
+    site = {"DJANGO_SETTINGS_MODULE": "tests.sites.admin", "ECHO_TEST_DATABASE": str(database)}
+
+    for command in ("makemigrations --check --dry-run", "makemigrations --check echo", "migrate"):
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command.split()],
+            cwd=ROOT,
+            env={**os.environ, **site},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    connection = sqlite3.connect(database)
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%echo%'")
+    types = connection.execute("SELECT 1 FROM django_content_type WHERE app_label = 'echo'")
+    assert (tables.fetchall(), types.fetchall()) == ([], [])
+    connection.close()

@@ -1,0 +1,223 @@
+"""The operators' page in a real browser, on real servers, under a strict policy."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests import test_browser
+from tests.raw import Client
+from tests.servers import ROOT, Server
+from tests.test_browser import IMAGE, LONG, LOW_CONTRASTS, WIDTHS
+from tests.waiting import DEADLINE, eventually
+
+browser = test_browser.browser
+
+OBJECTS = "/admin/echo/object/"
+# Two clicks, and which of them the page did not let through.
+CLICK_TWICE = """button => {
+  const prevented = [];
+  addEventListener('submit', event => prevented.push(event.defaultPrevented));
+  button.click();
+  button.click();
+  return prevented;
+}"""
+Enter = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a site whose new database has one operator."""
+    env = {
+        "DJANGO_SETTINGS_MODULE": "tests.sites.admin",
+        "DJANGO_DEBUG": "1",
+        "ECHO_TEST_DATABASE": str(tmp_path_factory.mktemp("site") / "db.sqlite3"),
+    }
+    operator = {
+        "DJANGO_SUPERUSER_USERNAME": "operator",
+        "DJANGO_SUPERUSER_PASSWORD": "secret",
+        "DJANGO_SUPERUSER_EMAIL": "operator@example.com",
+    }
+    for command in (["migrate", "-v", "0"], ["createsuperuser", "--noinput", "-v", "0"]):
+        command = [sys.executable, "manage.py", *command]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **env, **operator}, check=True)
+    return env
+
+
+@pytest.fixture(scope="module")
+def server(site: dict[str, str]) -> Iterator[Server]:
+    with Server("runserver", **site) as server:
+        yield server
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console said."""
+    return []
+
+
+@pytest.fixture
+def enter(browser: test_browser.Browser, complaints: list[str]) -> Iterator[Enter]:
+    """Return a function that logs in to a server and opens the page of the objects."""
+    contexts = []
+
+    def enter(server: Server, path: str = OBJECTS, **options: object) -> Page:
+        context = browser.new_context(**options)
+        context.set_default_timeout(DEADLINE * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.port}{path}")
+        log_in(page)
+        return page
+
+    expect.set_options(timeout=DEADLINE * 1000)
+    yield enter
+    for context in contexts:
+        context.close()
+
+
+def log_in(page: Page) -> None:
+    page.get_by_label("Username").fill("operator")
+    page.get_by_label("Password").fill("secret")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_label("Password")).to_have_count(0)
+    page.wait_for_load_state()
+
+
+def rows(page: Page) -> list[list[str]]:
+    return [
+        row.locator("th, td").all_inner_texts()
+        for row in page.locator("#result_list tbody tr").all()
+    ]
+
+
+def message(page: Page) -> str:
+    return page.locator(".messagelist").inner_text()
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_operator_sends_a_text_and_closes_the_connections(
+    enter: Enter, server: Server, complaints: list[str], script: bool
+) -> None:
+    with Client.opened(server.port) as foo, Client.opened(server.port, "bar") as bar:
+        page = enter(server, "/admin/", java_script_enabled=script)
+        page.locator("#content").get_by_role("link", name="Objects").click()
+        eventually(lambda: rows(page), [["bar", "1"], ["foo", "1"]])
+
+        page.get_by_role("link", name="foo").click()
+        page.get_by_role("textbox", name="Text").fill("Hello")
+        page.get_by_role("button", name="Send").click()
+
+        assert foo.text() == "Hello"
+        assert message(page) == "The text was sent to the connections of foo."
+        page.reload()
+        page.get_by_label("Code").fill("4001")
+        page.get_by_label("Reason").fill("bye")
+        page.get_by_role("button", name="Close…").click()
+        expect(page.locator("#content")).to_contain_text("It has 1 connection now.")
+        page.get_by_role("button", name="Yes, close them").click()
+
+        # no second text came before
+        assert foo.closing() == (4001, "bye")
+        assert message(page) == "The connections of foo were told to close."
+        bar.send_text("still here")
+        assert bar.text() == "[Durable Object]: still here"
+    assert complaints == []
+
+
+def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:
+    with Client.opened(server.port) as foo:
+        page = enter(server, f"{OBJECTS}object/?name=foo")
+        page.get_by_role("textbox", name="Text").fill("Hello")
+        prevented = page.get_by_role("button", name="Send").evaluate(CLICK_TWICE)
+        expect(page.locator(".messagelist")).to_be_visible()
+
+        page.get_by_role("textbox", name="Text").fill("Bye")
+        page.get_by_role("button", name="Send").click()
+
+        assert [foo.text(), foo.text()] == ["Hello", "Bye"]
+        assert prevented == [False, True]
+
+
+def test_operator_who_was_logged_out_comes_back_to_the_question(
+    enter: Enter, server: Server, site: dict[str, str]
+) -> None:
+    with Client.opened(server.port, "%2E%2E") as client:
+        page = enter(server)
+        page.get_by_role("link", name="..").click()
+        page.get_by_label("Code").fill("4001")
+        page.get_by_role("button", name="Close…").click()
+        expect(page.get_by_role("heading", name="Are you sure?")).to_be_visible()
+        page.context.clear_cookies(name="sessionid")
+
+        page.get_by_role("button", name="Yes, close them").click()
+        log_in(page)
+
+        assert server.count("..") == 1
+        page.get_by_role("button", name="Yes, close them").click()
+        assert client.closing() == (4001, "")
+
+
+def test_keyboard_alone_finds_an_object_and_sends(enter: Enter, server: Server) -> None:
+    with Client.opened(server.port, "foo") as foo, Client.opened(server.port, "bar"):
+        page = enter(server)
+        page.get_by_label("Names that begin with").focus()
+        page.keyboard.type("f")
+        page.keyboard.press("Enter")
+        expect(page.locator("#result_list tbody tr")).to_have_count(1)
+        page.get_by_role("link", name="foo").focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("textbox", name="Text").focus()
+        page.keyboard.type("Hello")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+
+        assert foo.text() == "Hello"
+
+
+def test_operator_reaches_the_connections_of_another_process(
+    enter: Enter, site: dict[str, str], redis_url: str
+) -> None:
+    shared = {**site, "ECHO_STATE_URL": redis_url}
+    with (
+        Server("daphne", **shared) as near,
+        Server("daphne", **shared) as far,
+        Client.opened(far.port) as client,
+    ):
+        page = enter(near)
+        eventually(lambda: (page.reload(), rows(page))[1], [["foo", "1"]])
+        expect(page.locator("#content")).to_contain_text("of all processes")
+
+        page.get_by_role("link", name="foo").click()
+        page.get_by_role("textbox", name="Text").fill("Hello")
+        page.get_by_role("button", name="Send").click()
+
+        assert client.text() == "Hello"
+
+
+@pytest.mark.parametrize("width", [320, 1100])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_of_strangers_fit_and_can_be_read(
+    enter: Enter, server: Server, complaints: list[str], width: int, scheme: str
+) -> None:
+    names = [LONG, "W" * 128, IMAGE, "\u202eevil"]
+    clients = [Client.opened(server.port, quote(name, safe="")) for name in names]
+    page = enter(server, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    pages = [f"object/?name={'W' * 128}", f"close/?name={'W' * 128}&code=4001&reason={'x' * 123}"]
+
+    for path in ("", *pages):
+        page.goto(f"http://127.0.0.1:{server.port}{OBJECTS}{path}")
+        scrolled, seen = page.evaluate(WIDTHS)
+        assert scrolled <= seen == width
+        assert page.evaluate(LOW_CONTRASTS.replace(".echo *", "#content *")) == []
+
+    assert page.locator("img").count() == 0
+    assert complaints == []
+    for client in clients:
+        client.socket.close()
