@@ -35,7 +35,7 @@ from echo.tally import tally
 # the connection is known. From other servers the end is learnt by `receive`.
 ON_END = "echo.on_end"
 # On other servers: how long an application may be busy before somebody else listens for it,
-PATIENCE = 0.5  # seconds
+PATIENCE = 0.4  # seconds; it may take twice that
 # and how much is taken from the server for it: all that waits, unless it is a flood.
 AHEAD = 1 << 20  # bytes or characters
 
@@ -122,6 +122,7 @@ class _Connection:
         "_ahead",
         "_code",
         "_ended",
+        "_handed",
         "_joined",
         "_left",
         "_name",
@@ -156,6 +157,7 @@ class _Connection:
         self._code: int | None = None  # of its end, where somebody has told it
         self._since = self._until = 0.0  # time.monotonic()
         self._receiving = False
+        self._handed = 0  # events to the application
         self._timer: asyncio.TimerHandle | None = None
         # Events that were taken from the server for an application that is busy; the last
         # may still be to come.
@@ -189,13 +191,12 @@ class _Connection:
         await self._send(event)
 
     async def receive(self) -> ASGIReceiveEvent:
-        if self._timer is not None:
-            self._timer.cancel()
         self._receiving = True
         try:
             if not self._ahead:
                 event = await self._receive()
-                self._notice(event)
+                if event["type"] == "websocket.disconnect":
+                    self._notice(event)
                 return event
             # An application that gives up waiting finds the event at its next call.
             event = await asyncio.shield(self._ahead[0])
@@ -204,8 +205,24 @@ class _Connection:
             return event
         finally:
             self._receiving = False
-            if not self._left and not self._ended:
-                self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._listen)
+            self._handed += 1
+            if self._timer is None and not self._left and not self._ended:
+                self._watch()
+
+    def _watch(self) -> None:
+        """Look again in a while: one timer at a time, since one for each event would be dear."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PATIENCE, self._look, self._handed)
+
+    def _look(self, handed: int) -> None:
+        """Listen, if the application is busy with the event that it was handed back then."""
+        self._timer = None
+        if self._receiving or self._ended:
+            return
+        if self._handed == handed:
+            self._listen()
+        else:
+            self._watch()
 
     def leave(self, code: int | None = None) -> None:
         """Count it no more; the second time, only note a code that was not known."""

@@ -28,11 +28,10 @@ WORKERD = (
     *(str(workerd.PROGRAM), "serve", str(workerd.CONFIGURATION), "{application}"),
     *("--socket-addr", "http=127.0.0.1:{port}"),
 )
-DAPHNE = (sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", "{application}")
-OUR_DAPHNE = (
-    *(sys.executable, "-m", "echo.server"),
-    *("-p", "{port}", "-b", "127.0.0.1", "{application}"),
-)
+# Without an access log, as workerd has none.
+OPTIONS = ("-v", "0", "-p", "{port}", "-b", "127.0.0.1", "{application}")
+DAPHNE = (sys.executable, "-m", "daphne", *OPTIONS)
+OUR_DAPHNE = (sys.executable, "-m", "echo.server", *OPTIONS)
 OUR_UVICORN = (
     *(sys.executable, "-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
     *("--no-access-log", "--port", "{port}", "{application}"),
@@ -60,6 +59,11 @@ PEERS = {
         Peer(
             *("stock", DAPHNE),
             application="benchmarks.peers.stock:echoing",
+            fanout_application="benchmarks.peers.stock:broadcasting",
+        ),
+        Peer(
+            *("stock-group", DAPHNE),
+            application="benchmarks.peers.stock:grouped",
             fanout_application="benchmarks.peers.stock:broadcasting",
         ),
         _ours("lean", DAPHNE),

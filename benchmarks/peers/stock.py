@@ -21,7 +21,9 @@ class EchoingConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels
         await self.send(text_data=f"[Durable Object]: {text_data}")
 
 
-class BroadcastingConsumer(EchoingConsumer):
+class GroupedConsumer(EchoingConsumer):
+    """The whole of our consumer's job: it echoes, and is in a group."""
+
     channel_layer_alias = "groups"
 
     async def connect(self) -> None:
@@ -31,6 +33,8 @@ class BroadcastingConsumer(EchoingConsumer):
     async def disconnect(self, code: int) -> None:
         await self.channel_layer.group_discard(GROUP, self.channel_name)
 
+
+class BroadcastingConsumer(GroupedConsumer):
     async def receive(self, text_data: str = "", bytes_data: bytes | None = None) -> None:
         await self.channel_layer.group_send(GROUP, {"type": "broadcast", "text": text_data})
 
@@ -44,4 +48,5 @@ def _served(consumer: type[EchoingConsumer]) -> ProtocolTypeRouter:
 
 
 echoing = _served(EchoingConsumer)
+grouped = _served(GroupedConsumer)
 broadcasting = _served(BroadcastingConsumer)
