@@ -198,7 +198,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._flush()
             self._write(b"".join(parser.replies))
             parser.replies.clear()
-        if events:
+        if events or parser.has_more:
             self._take(events)
 
     def _send_pongs(self) -> None:
@@ -469,6 +469,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._write(framing.close_frame(code, reason))
         self._events.clear()
         self._resume_reading()
+        if self._framing.has_more:  # the client's Close may be in what has been read already
+            self._loop.call_soon(self.data_received, b"")
 
     def _answer_close(self, code: int, reason: str) -> None:
         """Answer the client's Close, with its own code where the application names none."""

@@ -27,6 +27,7 @@ PROTOCOL_ERROR, INVALID_TEXT, TOO_LARGE = 1002, 1007, 1009
 # RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 ALL = 1 << 62  # events: no limit
+REPLIES_AT_ONCE = 256 * 1024  # bytes of long replies to collect before they are to be written
 
 
 class Close(NamedTuple):
@@ -56,11 +57,11 @@ class Framing:
     """
 
     __slots__ = (
-        "_chunks",
         "_ended",
         "_fast",
         "_message",
         "_missing",
+        "_rest",
         "max_size",
         "pongs",
         "replies",
@@ -70,7 +71,8 @@ class Framing:
         self.max_size = max_size  # bytes of a message
         self.pongs: list[bytes] = []
         self.replies: list[bytes] = []
-        self._chunks: list[bytes] = []  # read, but not a whole frame yet
+        # Read, but not a whole frame yet; one piece, since many small ones would be costly.
+        self._rest = bytearray()
         self._missing = 0  # bytes until it is worth another look
         self._message: _Fragments | None = None
         self._ended = False
@@ -87,65 +89,72 @@ class Framing:
 
         What is left over waits for the next call, which may bring no bytes. With
         `reply` (and `binary_reply`) messages are no events: they are answered into `replies`
-        in their order; what these functions raise is raised, the replies so far kept.
+        in their order; what these functions raise is raised, the replies so far and what is
+        left over kept. About REPLIES_AT_ONCE are made in one call: see `has_more`.
         """
-        if self._chunks:
-            self._chunks.append(data)
+        if self._rest:
+            self._rest += data
             self._missing -= len(data)
             if self._missing > 0:
                 return []
-            data = b"".join(self._chunks)
-            self._chunks = []
+            data = bytes(self._rest)
+            self._rest.clear()
         events: list[Event] = []
         position, size, fast = 0, len(data), self._fast
-        while position < size and len(events) < room and not self._ended:
-            # Nearly every frame: a short, whole, masked text, and no message half received.
-            if (
-                data[position] == 0x81
-                and position + 6 <= size
-                and 0x80 <= (second := data[position + 1]) <= fast
-                and self._message is None
-            ):
-                start = position + 6
-                end = start + second - 0x80
-                if end > size:
-                    self._missing = end - size
+        long = 0  # bytes of the long replies
+        try:
+            while position < size and len(events) < room and not self._ended:
+                # Nearly every frame: a short, whole, masked text, and no message half received.
+                if (
+                    data[position] == 0x81
+                    and position + 6 <= size
+                    and 0x80 <= (second := data[position + 1]) <= fast
+                    and self._message is None
+                ):
+                    start = position + 6
+                    end = start + second - 0x80
+                    if end > size:
+                        self._missing = end - size
+                        break
+                    try:
+                        text = apply_mask(data[start:end], data[position + 2 : start]).decode()
+                    except UnicodeDecodeError:
+                        events.append(self._fail(INVALID_TEXT, "Invalid UTF-8 in a text"))
+                        break
+                    position = end
+                    if reply is None:
+                        events.append(text)
+                    elif (answer := reply(text)) is not None:
+                        payload = answer.encode()
+                        if (length := len(payload)) < 126:
+                            self.replies.append(_SHORT_TEXT[length] + payload)
+                        else:
+                            self.replies.append(frame(TEXT, payload))
+                            long += length
+                            if long >= REPLIES_AT_ONCE:
+                                break
+                    continue
+                consumed, event = self._receive_frame(data, position)
+                if not consumed:
+                    if event is not None:
+                        events.append(event)
                     break
-                try:
-                    text = apply_mask(data[start:end], data[position + 2 : start]).decode()
-                except UnicodeDecodeError:
-                    events.append(self._fail(INVALID_TEXT, "Invalid UTF-8 in a text"))
-                    break
-                position = end
-                if reply is None:
-                    events.append(text)
-                elif (answer := reply(text)) is not None:
-                    payload = answer.encode()
-                    if (length := len(payload)) < 126:
-                        self.replies.append(_SHORT_TEXT[length] + payload)
-                    else:
-                        self.replies.append(frame(TEXT, payload))
-                continue
-            consumed, event = self._receive_frame(data, position)
-            if not consumed:
-                if event is not None:
+                position += consumed
+                if reply is not None and isinstance(event, str | bytes):
+                    long += self._answer(event, reply, binary_reply)
+                    if long >= REPLIES_AT_ONCE:
+                        break
+                elif event is not None:
                     events.append(event)
-                break
-            position += consumed
-            if reply is not None and isinstance(event, str | bytes):
-                self._answer(event, reply, binary_reply)
-            elif event is not None:
-                events.append(event)
-        if position < size and not self._ended:
-            self._chunks = [data[position:]]
-            if len(events) >= room:
-                self._missing = 0
+        finally:
+            if position < size and not self._ended:
+                self._rest += memoryview(data)[position:]
         return events
 
     @property
     def has_more(self) -> bool:
-        """Whether the last call stopped at its `room`, so that another call may give more."""
-        return bool(self._chunks) and self._missing <= 0
+        """Whether the last call stopped at its `room`, or because of much to send: call again."""
+        return bool(self._rest) and self._missing <= 0
 
     def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
         """Return the size of the frame that begins there, and its event if it completes one.
@@ -229,7 +238,7 @@ class Framing:
             self._ended = True
             return Close(NO_CODE, "")
         code = int.from_bytes(payload[:2], "big")
-        if len(payload) == 1 or code not in CODES:
+        if code not in CODES:  # nor is a single byte
             return self._fail(PROTOCOL_ERROR, "Received a Close frame with an invalid code")
         try:
             reason = payload[2:].decode()
@@ -240,13 +249,16 @@ class Framing:
 
     def _answer(
         self, message: str | bytes, reply: TextReply, binary_reply: BinaryReply | None
-    ) -> None:
+    ) -> int:
         if isinstance(message, str):
             answer = reply(message)
         else:
             answer = binary_reply(message) if binary_reply else None
-        if answer is not None:
-            self.replies.append(frame(TEXT, answer.encode()))
+        if answer is None:
+            return 0
+        payload = answer.encode()
+        self.replies.append(frame(TEXT, payload))
+        return len(payload)
 
     def _fail(self, code: int, reason: str) -> Failure:
         self._ended = True
@@ -254,23 +266,26 @@ class Framing:
 
 
 class _Fragments:
-    """A message that comes in several frames; text is decoded, and judged, as it comes."""
+    """A message that comes in several frames; text is judged as it comes.
+
+    It is kept in one piece: fragments may be many, and tiny or empty.
+    """
 
     def __init__(self, opcode: int) -> None:
-        self.size = 0  # bytes
-        self._texts: list[str] = []
-        self._parts: list[bytes] = []
+        self._data = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
+    @property
+    def size(self) -> int:  # bytes
+        return len(self._data)
+
     def add(self, payload: bytes, final: bool) -> None:
-        self.size += len(payload)
+        self._data += payload
         if self._decoder is not None:
-            self._texts.append(self._decoder.decode(payload, final))
-        else:
-            self._parts.append(payload)
+            self._decoder.decode(payload, final)
 
     def whole(self) -> str | bytes:
-        return "".join(self._texts) if self._decoder is not None else b"".join(self._parts)
+        return bytes(self._data) if self._decoder is None else self._data.decode()
 
 
 def _judge_second(first: int, second: int) -> str | None:
