@@ -7,6 +7,7 @@ that changes one sees the change at once.
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
+from math import inf
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -44,12 +45,12 @@ class Conf:
     @property
     def ECHO_LEASE_SECONDS(self) -> float:
         """With Redis: after how long a process that has vanished counts no more."""
-        return _positive("ECHO_LEASE_SECONDS", 3.0)
+        return _seconds("ECHO_LEASE_SECONDS", 3.0)
 
     @property
     def ECHO_HEARTBEAT_SECONDS(self) -> float:
         """With Redis: how often a process renews its lease; at most half of it."""
-        value = _positive("ECHO_HEARTBEAT_SECONDS", 1.0)
+        value = _seconds("ECHO_HEARTBEAT_SECONDS", 1.0)
         if value > self.ECHO_LEASE_SECONDS / 2:
             raise ImproperlyConfigured(
                 f"ECHO_HEARTBEAT_SECONDS {value} is more than half of ECHO_LEASE_SECONDS "
@@ -96,6 +97,11 @@ class Conf:
             )
         return frozenset(value)
 
+    @property
+    def ECHO_VACATED_DELAY(self) -> float:
+        """Seconds without a connection until `object_vacated` is sent: a page that is reloaded."""
+        return _seconds("ECHO_VACATED_DELAY", 3.0, least=0)
+
 
 EXPECTED = "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://… or valkeys://…"
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
@@ -126,11 +132,12 @@ def _is_origin(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"https?://[^/\s]+", value) is not None
 
 
-def _positive(name: str, default: float) -> float:
+def _seconds(name: str, default: float, least: float = 0.001) -> float:
     """Return a setting that is a number of seconds."""
     value = getattr(settings, name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ImproperlyConfigured(f"{name} {value!r} is not a number of seconds above 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
+        wanted = "above 0" if least else "from 0"
+        raise ImproperlyConfigured(f"{name} {value!r} is not a number of seconds {wanted}.")
     return float(value)
 
 

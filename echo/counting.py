@@ -23,6 +23,7 @@ from asgiref.typing import (
 from django.core.exceptions import ImproperlyConfigured
 
 from echo.access import CONNECT, amay
+from echo.announcer import ensure_announced
 from echo.answers import answer, refuse
 from echo.conf import conf
 from echo.exceptions import InvalidName
@@ -74,6 +75,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             await answer(scope, send, 403, "You may not connect to this object.", code=4403)
             return
         state = get_state()
+        ensure_announced(state)
         connection = _Connection(state, name, scope, receive, send)
         on_end = cast(dict[str, Any], scope.get("extensions") or {}).get(ON_END)
         if on_end is None:

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -5,6 +6,9 @@ import pytest
 from echo.state.memory import MemoryState
 from tests.redis_server import RedisServer
 from tests.servers import Server
+
+# A shell starts what runs in its background with SIGINT ignored, which servers would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ WRONG = [
         "mysql://db",
         "ECHO_STATE_URL 'mysql://db' has no scheme that is known; expected",
     ),
+    (
+        "ECHO_VACATED_DELAY",
+        -1,
+        "ECHO_VACATED_DELAY -1 is not a number of seconds from 0.",
+    ),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),
 ]
 

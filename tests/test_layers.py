@@ -27,9 +27,17 @@ FLOORS = [
         "echo.templatetags",
         "echo.admin",
     ],
-    ["echo.counting", "echo.groups", "echo.objects", "echo.access", "echo.users", "echo.metrics"],
+    [
+        "echo.counting",
+        "echo.announcer",
+        "echo.groups",
+        "echo.objects",
+        "echo.access",
+        "echo.users",
+        "echo.metrics",
+    ],
     ["echo.membership", "echo.state", "echo.answers"],
-    ["echo.conf", "echo.names", "echo.exceptions", "echo.tally"],
+    ["echo.conf", "echo.names", "echo.exceptions", "echo.signals", "echo.tally"],
 ]
 BESIDE = "echo.server"  # the transport, which knows ASGI only
 

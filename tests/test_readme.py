@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from django.template import Context, Template
 
 from echo.conf import NAMES, conf
+from echo.objects import NamedObject
 from echo.state import get_state
 from tests.raw import UPGRADE, Client
 from tests.servers import ROOT, Server, free_port
@@ -206,6 +207,20 @@ def test_objects_tell_their_counts() -> None:
     finally:
         for _ in range(3):
             get_state().leave("lobby")
+
+
+def test_signals_tell_receivers(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(block("python", "object_vacated"), names)
+
+    for signal in ("object_occupied", "count_changed", "object_vacated"):
+        names[signal].send(NamedObject, name="lobby", count=1, previous=0)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "Somebody is in 'lobby'",
+        "'lobby': 0 -> 1",
+        "Nobody is in 'lobby' any more",
+    ]
 
 
 def test_consumer_overrides_one_function() -> None:

@@ -1,6 +1,7 @@
 """The counts of this process, in memory."""
 
-from threading import Lock
+from collections.abc import Mapping
+from threading import Event, Lock
 
 
 class MemoryState:
@@ -15,6 +16,8 @@ class MemoryState:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._lock = Lock()
+        self.closed = Event()
+        self.announced = Announced()
 
     async def join(self, name: str, limit: int | None = None) -> bool:
         """Count one more connection of the object, and return True: every reader sees it.
@@ -50,6 +53,7 @@ class MemoryState:
 
     def close(self) -> None:
         """Give back what the state holds outside this process."""
+        self.closed.set()
 
     async def acount(self, name: str) -> int:
         return self.count(name)
@@ -64,3 +68,29 @@ class MemoryState:
                 return False
             self._counts[name] = count + 1
             return True
+
+
+class Announced:
+    """The counts that receivers of signals have been told of. For one thread."""
+
+    def __init__(self) -> None:
+        # The count of each name that is occupied; 0 while it waits to be told as vacated.
+        self.known: dict[str, int] = {}
+        self._begun = Lock()
+
+    def begin(self) -> bool:
+        """Return True to the first who asks, from any thread."""
+        return self._begun.acquire(blocking=False)
+
+    def leads(self) -> bool:
+        """Return whether it is for this process to announce; `known` is up to date then."""
+        return True
+
+    def note(self, changes: Mapping[str, int | None]) -> bool:
+        """Note what is to be told now (None: vacated); False if another process announces."""
+        for name, count in changes.items():
+            if count is None:
+                self.known.pop(name, None)
+            else:
+                self.known[name] = count
+        return True

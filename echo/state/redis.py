@@ -18,13 +18,14 @@ from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
+from echo.state.announced import SharedAnnounced
 from echo.state.connection import ERRORS, Connection
 from echo.state.memory import MemoryState
 from echo.tally import tally
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for Redis at the most
+JOIN_TIMEOUT = 0.25  # seconds without any answer of Redis after which a handshake goes on
 RETRY = 0.25  # seconds between tries while Redis is away
 # A process that was stopped or cut off has not yet heard which of its clients have left: it gives
 # its event loop that long before it tells its numbers again.
@@ -51,6 +52,7 @@ class RedisState(MemoryState):
         self._lease, self._heartbeat = lease, heartbeat  # seconds
         self._youth = heartbeat + CATCH_UP  # seconds in which every live process has written
         self._id = secrets.token_hex(8)
+        self.announced = SharedAnnounced(self._redis, self._id, lease)
         # What is to be written, and who waits for it; guarded by the condition.
         self._work = Condition()
         self._dirty: set[str] = set()
@@ -61,6 +63,7 @@ class RedisState(MemoryState):
         self._thread: Thread | None = None
         # What the writing thread has learnt.
         self._sequence = 0
+        self._answers = 0
         self._acknowledged: float | None = None  # time.monotonic() of the last write
         self._outage = False
         self._unsure_until = 0.0  # time.monotonic(): reads raise until then
@@ -70,8 +73,9 @@ class RedisState(MemoryState):
     async def join(self, name: str, limit: int | None = None) -> bool:
         """As MemoryState's; on return every process sees the connection.
 
-        Waits JOIN_TIMEOUT at the most, and while Redis is known to be away not at all: then
-        a limit holds for the connections of this process alone.
+        Waits as long as Redis answers to this process. Where it stands still, that is JOIN_TIMEOUT,
+        and while it is known to be away no time at all; a limit then holds for the connections of
+        this process alone.
         """
         if limit is not None:
             return await self._join_within(name, limit)
@@ -115,8 +119,11 @@ class RedisState(MemoryState):
     async def _publish(self, waiting: "_Waiting", *names: str) -> None:
         outage = self._outage
         self._mark(*names, waiting=None if outage else waiting)
-        if not outage:
+        while not (outage or waiting.done.done()):
+            answers = self._answers
             await asyncio.wait([waiting.done], timeout=JOIN_TIMEOUT)
+            if answers == self._answers:
+                break
 
     def _mark(self, *names: str, waiting: "_Waiting | None" = None) -> None:
         """Have the writing thread write these names, and tell who waits."""
@@ -200,6 +207,7 @@ class RedisState(MemoryState):
 
     def close(self) -> None:
         """Take this process's share away at once, and stop. Calls after that change nothing."""
+        super().close()
         with self._work:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -222,7 +230,8 @@ class RedisState(MemoryState):
             if self._outage:
                 self._pause(RETRY)
         try:
-            self._redis.run(scripts.REMOVE, [scripts.PROCESSES, self._share], [self._id])
+            keys = [scripts.PROCESSES, self._share, scripts.ANNOUNCER]
+            self._redis.run(scripts.REMOVE, keys, [self._id])
         except ERRORS as error:
             logger.debug("The share could not be taken away, it will lapse: %s", error)
         self._redis.close()
@@ -262,7 +271,9 @@ class RedisState(MemoryState):
         sequence = self._sequence + 1
         lease = int(self._lease * 1000)
         args = [self._id, lease, self._sequence, sequence, int(whole), *pairs]
-        if not self._redis.run(scripts.WRITE, [*_KEYS, self._share], args):
+        written = self._redis.run(scripts.WRITE, [*_KEYS, self._share], args)
+        self._answers += 1
+        if not written:
             return False
         self._sequence, self._acknowledged = sequence, began
         return True
@@ -277,6 +288,7 @@ class RedisState(MemoryState):
             own = super().count(name)
             args = [*self._times(), name, own, len(group), limit]
             granted = self._redis.run(scripts.RESERVE, [*_KEYS, self._share], args)
+            self._answers += 1
             if granted < 0:  # unknown: they decide for themselves
                 continue
             with self._work:

@@ -7,15 +7,21 @@ All keys carry the hash tag `{echo}`, so that a Redis Cluster keeps them togethe
 | `{echo}:born`        | string     | when the keys began, in microseconds: a flush sets it anew |
 | `{echo}:processes`   | sorted set | process id -> its last heartbeat, in microseconds          |
 | `{echo}:share:<id>`  | hash       | name -> count in that process; "" -> sequence number       |
+| `{echo}:announcer`   | string     | the id of the process that sends the signals               |
+| `{echo}:announced`   | hash       | name -> count that was told, 0 before vacated; "" -> stamp |
 """
 
 PROCESSES = "{echo}:processes"
 BORN = "{echo}:born"
 SHARE = "{echo}:share:"
+ANNOUNCER = "{echo}:announcer"
+ANNOUNCED = "{echo}:announced"
 
 # What COUNT, COUNTS and RESERVE return in place of a number: the keys are so young that a process
 # may not have written yet; the share of a live process is gone.
 YOUNG, MISSING = -1, -2
+# And LEAD in place of a stamp.
+VACANT, OTHER_LEADS = 0, 1
 
 _NOW = """
 local time = redis.call('TIME')
@@ -121,9 +127,39 @@ return granted
 """
 )
 
-# Orderly exit: the share is gone at once. KEYS: processes, share. ARGV: id.
+# Orderly exit: the share is gone at once. KEYS: processes, share, announcer. ARGV: id.
 REMOVE = """
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
+if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 return 1
 """
+
+# Stay, or where "1" become, the process that announces; return the stamp of the last note.
+# KEYS: announcer, announced. ARGV: id, lease in ms, "1" to take a vacant post.
+LEAD = """
+local leader = redis.call('GET', KEYS[1])
+if not leader and ARGV[3] == '0' then return 0 end
+if leader and leader ~= ARGV[1] then return 1 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('HGET', KEYS[2], '') or ''
+"""
+
+# Note what is told, unless another process announces. KEYS: announcer, announced.
+# ARGV: id, stamp, "1" if it is all that there is, then names and counts ("" for vacated).
+NOTE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '1' then redis.call('DEL', KEYS[2]) end
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', KEYS[2], ARGV[i])
+  else
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('HSET', KEYS[2], '', ARGV[2])
+return 1
+"""
+
+# All that has been told. KEYS: announcer, announced.
+NOTED = "return redis.call('HGETALL', KEYS[2])"

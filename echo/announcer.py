@@ -1,0 +1,104 @@
+"""Sends the signals: compares the counts with those that were told last, again and again."""
+
+import logging
+import time
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+
+from django.db import close_old_connections
+from django.dispatch import Signal
+
+from echo.conf import conf
+from echo.exceptions import StateUnavailable
+from echo.objects import NamedObject
+from echo.signals import ALL, count_changed, object_occupied, object_vacated
+from echo.state.memory import MemoryState
+
+logger = logging.getLogger(__name__)
+
+PERIOD = 0.2  # seconds between two looks
+# A look may take a tenth of the time at the most, of this process and of Redis.
+REST = 9  # times as long as the look took
+STANDBY = 1.0  # seconds between two looks whether the process that announces is still there
+
+Told = tuple[Signal, dict[str, Any]]
+
+
+def ensure_announced(state: MemoryState) -> None:
+    """See to it that the changes of the counts are told, if somebody listens."""
+    if any(signal.receivers for signal in ALL) and state.announced.begin():
+        Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
+
+
+def _run(state: MemoryState) -> None:
+    announcer = Announcer(state)
+    pause = 0.0
+    while not state.closed.wait(pause):
+        began = time.monotonic()
+        try:
+            leads = announcer.look(began)
+        except StateUnavailable:
+            leads = False
+        except Exception:
+            logger.exception("The changes of the counts could not be told; they will be.")
+            leads = False
+        took = time.monotonic() - began
+        pause = max(PERIOD, REST * took) if leads else STANDBY
+
+
+class Announcer:
+    """What is to be told of a state. For one thread."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._vacating: dict[str, float] = {}  # name -> time.monotonic() when it is told
+
+    def look(self, now: float) -> bool:
+        """Tell what has changed, or return False if that is for another process to do.
+
+        What is told is noted first: it is told once, even if this process ends meanwhile.
+        """
+        if not self._state.announced.leads():
+            self._vacating.clear()
+            return False
+        changes: dict[str, int | None] = {}
+        told: list[Told] = []
+        for name, count, events in self._changes(self._state.counts(), now):
+            changes[name] = count
+            told += events
+        if changes and not self._state.announced.note(changes):
+            return False
+        for signal, arguments in told:
+            _send(signal, arguments)
+        return True
+
+    def _changes(
+        self, counts: dict[str, int], now: float
+    ) -> Iterator[tuple[str, int | None, list[Told]]]:
+        known = self._state.announced.known
+        for name, count in counts.items():
+            before = known.get(name)
+            if before != count:
+                self._vacating.pop(name, None)
+                changed = {"name": name, "count": count, "previous": before or 0}
+                events: list[Told] = [(count_changed, changed)]
+                if before is None:
+                    events.insert(0, (object_occupied, {"name": name, "count": count}))
+                yield name, count, events
+        for name in known.keys() - counts.keys():
+            due = self._vacating.setdefault(name, now + conf.ECHO_VACATED_DELAY)
+            if before := known[name]:
+                yield name, 0, [(count_changed, {"name": name, "count": 0, "previous": before})]
+            elif now >= due:
+                del self._vacating[name]
+                yield name, None, [(object_vacated, {"name": name})]
+
+
+def _send(signal: Signal, arguments: dict[str, Any]) -> None:
+    """Send to all receivers; what they raise is logged by Django, and nobody else's business."""
+    close_old_connections()
+    try:
+        signal.send_robust(NamedObject, **arguments)
+    finally:
+        close_old_connections()
