@@ -213,8 +213,13 @@ def test_signals_tell_receivers(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(block("python", "object_vacated"), names)
 
-    for signal in ("object_occupied", "count_changed", "object_vacated"):
+    for signal, receiver in {
+        "object_occupied": "start",
+        "count_changed": "note",
+        "object_vacated": "stop",
+    }.items():
         names[signal].send(NamedObject, name="lobby", count=1, previous=0)
+        assert names[signal].disconnect(names[receiver])
 
     assert capsys.readouterr().out.splitlines() == [
         "Somebody is in 'lobby'",
