@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope, WWWScope
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.signals import setting_changed
@@ -87,7 +87,7 @@ class HostAndOriginCheck:
     ) -> None:
         headers = dict(scope["headers"])
         try:
-            host = _host(scope, headers)
+            host = allowed_host(scope, headers)
         except DisallowedHost:
             await refuse(scope, receive, send, 400, "The Host header is not allowed here.")
             return
@@ -98,7 +98,8 @@ class HostAndOriginCheck:
         await self.application(scope, receive, send)
 
 
-def _host(scope: WebSocketScope, headers: dict[bytes, bytes]) -> str:
+def allowed_host(scope: WWWScope, headers: dict[bytes, bytes]) -> str:
+    """Return the host that the request is for; raises DisallowedHost where Django does."""
     name, port = scope.get("server") or ("unknown", 0)
     meta = {"SERVER_NAME": name, "SERVER_PORT": str(port or 0)}
     for header, key in HEADERS.items():

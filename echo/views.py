@@ -37,6 +37,7 @@ This Durable Object supports the following endpoints:
 """
 
 UNKNOWN_COUNT = "The number of connections is not known at the moment."
+RETRY_AFTER = "2"  # seconds
 
 View = Callable[..., HttpResponse]
 
@@ -61,7 +62,7 @@ def plain(view: View) -> View:
             response = text(str(error), status=403)
         except StateUnavailable:
             response = text(UNKNOWN_COUNT, status=503)
-            response["Retry-After"] = "2"
+            response["Retry-After"] = RETRY_AFTER
             # One warning tells of the outage; Django would log an error for each of these.
             response._has_been_logged = True  # type: ignore[attr-defined]
         response["Cache-Control"] = "no-store"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # as there is no circle.
 FLOORS = [
     ["project"],
-    ["echo.routing", "echo.urls", "echo.operations_urls", "echo.apps"],
+    ["echo.routing", "echo.count_first", "echo.urls", "echo.operations_urls", "echo.apps"],
     [
         "echo.consumers",
         "echo.live",

@@ -113,14 +113,16 @@ def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
     run("python -m django startproject mysite .", tmp_path)
     (tmp_path / "chat").mkdir()
     (tmp_path / "chat" / "consumers.py").write_text(CONSUMERS)
-    blocks = {"settings": ["ASGI_APPLICATION"], "urls": ["connections/", "operations/"]}
+    blocks = {"settings": ["ASGI_APPLICATION"], "urls": ["urlpatterns +=", "operations/"]}
     for name, starts in blocks.items():
         file = tmp_path / "mysite" / f"{name}.py"
         for start in starts:
             file.write_text(file.read_text() + block("python", start))
     (tmp_path / "mysite" / "asgi.py").write_text(
         'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")\n'
-        + block("python", "# mysite/asgi.py")
+        + block("python", "ProtocolTypeRouter").replace(
+            "\nfrom chat", block("python", "CountFirst") + "\nfrom chat"
+        )
     )
     environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
 
