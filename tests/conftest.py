@@ -6,9 +6,15 @@ import pytest
 from echo.state.memory import MemoryState
 from tests.redis_server import RedisServer
 from tests.servers import Server
+from tests.wire.tally import Tally
 
 # A shell starts what runs in its background with SIGINT ignored, which servers would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in a worker of pytest-xdist, which tells nobody
+        config.pluginmanager.register(Tally("test_wire.py::test_case"))
 
 
 @pytest.fixture

@@ -375,7 +375,7 @@ def test_invalid_reason_of_a_close(data: bytes) -> None:
     assert received(frame(CLOSE, close_payload(1000) + data)) == [INVALID_REASON]
 
 
-@pytest.mark.parametrize("data", [frame(CLOSE), frame(3)])
+@pytest.mark.parametrize("data", [frame(CLOSE), frame(3)], ids=["Close", "Failure"])
 def test_nothing_comes_after_the_end(data: bytes) -> None:
     framing = Framing(MIB)
     more = frame(TEXT, b"a") + frame(PING) + frame(CLOSE) + frame(3)

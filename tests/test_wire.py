@@ -10,18 +10,16 @@ from tests.servers import Server
 from tests.wire.data import CASES, Case
 from tests.wire.kinds import SERVERS, marks
 from tests.wire.replay import Replay
-from tests.wire.tally import Tally
 
 FILES = 4096  # open at once: more than the 1000 clients of one case
 
 
 @pytest.fixture(scope="module")
-def start(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Server]]:
+def start() -> Iterator[Callable[[str], Server]]:
     """A function that starts a server of a kind, once for all cases."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
-    pytestconfig.pluginmanager.register(Tally("test_case"))
     servers: dict[str, Server] = {}
     with ExitStack() as stack:
 

@@ -13,7 +13,7 @@ class Tally:
         self.outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" or f"::{self.test}[" not in report.nodeid:
+        if report.when != "call" or f"{self.test}[" not in report.nodeid:
             return
         kind = report.nodeid.partition("[")[2].partition(" ")[0]
         outcome = "hold" if report.passed else "fail"
@@ -22,7 +22,8 @@ class Tally:
         self.outcomes[kind][outcome] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("wire transcript")
+        if self.outcomes:
+            terminalreporter.section("wire transcript")
         for kind, outcomes in sorted(self.outcomes.items()):
             counts = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in sorted(outcomes))
             terminalreporter.line(f"{kind}: of {outcomes.total()} cases {counts}")
