@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -10,6 +11,7 @@ from channels.consumer import AsyncConsumer
 
 from echo.conf import conf
 from echo.groups import SEND_NOW, Member, get_groups
+from echo.tally import tally
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
@@ -50,7 +52,7 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         name = self.name
         reply_with = extensions.get(REPLY)
         if reply_with is not None and not iscoroutinefunction(self.reply):
-            reply_with(self.reply, self._reply_to_binary)
+            reply_with(self.reply, self._reply_to_binary, tally.answered)
         try:
             await groups.join(name, member)
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
@@ -74,9 +76,11 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             event: Any = await receive()
             if event["type"] == "websocket.disconnect":
                 return int(event.get("code") or 1005)
+            began = perf_counter()
             text = event.get("text")
             answer = reply(BINARY if text is None else text)
             if awaits:
                 answer = await answer
             if answer is not None:
                 await send({"type": "websocket.send", "text": answer, "bytes": None})
+                tally.answered(perf_counter() - began)

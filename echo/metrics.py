@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from heapq import nlargest
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, HttpResponse
@@ -13,11 +14,11 @@ from echo.access import LIST, may
 from echo.answers import TEXT
 from echo.exceptions import StateUnavailable
 from echo.state import get_state
-from echo.tally import tally
+from echo.tally import LATENCIES, tally
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-    from prometheus_client.core import CounterMetricFamily
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 LARGEST = 100  # objects with a series of their own; names come from strangers
 MISSING = "Metrics need the package prometheus_client: pip install django-echo-objects[metrics]"
@@ -79,6 +80,7 @@ def _tally() -> Iterator["Metric"]:
     yield _counter("echo_outages", "Times that Redis went away.", tally.outages)
     yield _counters("echo_refusals", "Refused handshakes.", "reason", tally.refusals.copy())
     yield _counters("echo_closes", "Ended connections.", "code", tally.closes.copy())
+    yield _latency()
 
 
 # The label `process` keeps those apart that answer on one port: else each scrape of another
@@ -99,4 +101,16 @@ def _counters(
     family = CounterMetricFamily(name, text, labels=["process", label])
     for key, value in values.items():
         family.add_metric([str(os.getpid()), str(key)], value)
+    return family
+
+
+def _latency() -> "HistogramMetricFamily":
+    from prometheus_client.core import HistogramMetricFamily
+    from prometheus_client.utils import floatToGoString
+
+    text = "From a message read to its answer written; where that is quick, one in a second."
+    family = HistogramMetricFamily("echo_latency_seconds", text, labels=["process"])
+    ends = map(floatToGoString, LATENCIES)
+    buckets = list(zip(ends, accumulate(tally.answers), strict=True))
+    family.add_metric([str(os.getpid())], buckets=buckets, sum_value=tally.answering)
     return family

@@ -291,6 +291,33 @@ def test_burst_waits_in_the_application(kind: str) -> None:
     assert grown < ROOM
 
 
+@both
+def test_replies_that_are_much_longer_than_texts_wait_in_the_client(kind: str) -> None:
+    """Texts of one segment, 7 bytes each, ask for 640 MiB."""
+    with Server(kind, SITE) as server, opened(server, "amplifying", "amplifying") as client:
+        before = server.forget_peak()
+        client.send(frame(TEXT, b"x") * 10_000)
+        size = sum(len(client.text()) for _ in range(10_000))
+        grown = server.memory("VmHWM") - before
+
+    assert size == 10_000 * 65_536
+    assert grown < ROOM
+
+
+@both
+def test_close_behind_texts_that_nobody_wants_any_more_is_seen(servers, kind: str) -> None:
+    """The application closes at the first text; the client's Close was read with it."""
+    with opened(servers[kind], "script", "behind") as client:
+        client.send(
+            frame(TEXT, b"close 4001 enough")
+            + frame(TEXT, b"more") * 200
+            + frame(CLOSE, close_payload(1000))
+        )
+        assert client.closing() == (4001, "enough")
+
+        assert seconds_until(client.at_end, 2 * CLOSE_AFTER) < CLOSE_AFTER / 2
+
+
 @pytest.mark.slow
 @both
 def test_peer_behind_a_cut_cable_is_known_by_its_silence(kind: str) -> None:

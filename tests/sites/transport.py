@@ -165,6 +165,11 @@ class Asynchronous(AsyncWebsocketConsumer):
         events.append(f"asynchronous {code}")
 
 
+class Amplifying(EchoConsumer):
+    def reply(self, text):
+        return PIECE
+
+
 class Synchronous(WebsocketConsumer):
     def receive(self, text_data=None, bytes_data=None):
         if text_data == "close":
@@ -189,6 +194,7 @@ class Json(JsonWebsocketConsumer):
 
 KINDS = {
     "echo": EchoConsumer.as_asgi(),
+    "amplifying": Amplifying.as_asgi(),
     "loop": loop,
     "busy": busy,
     "deaf": deaf,
