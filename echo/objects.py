@@ -15,7 +15,7 @@ CLOSE_CODES = {1000, 1001, 1003, *range(1008, 1015), *range(3000, 5000)}  # RFC 
 class NamedObject:
     """An object: a name that connections share. Nothing is made or stored for it.
 
-    Each method has a twin for async code: `acount`, `asend`, `aclose`.
+    Each method has a twin for async code: `acount`, `ais_occupied`, `asend`, `aclose`.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,6 +30,16 @@ class NamedObject:
 
     async def acount(self) -> int:
         return await get_state().acount(self.name)
+
+    def is_occupied(self) -> bool:
+        """Return whether it has a connection now: whether somebody would see what is made for it.
+
+        Raises StateUnavailable as `count` does.
+        """
+        return self.count() > 0
+
+    async def ais_occupied(self) -> bool:
+        return await self.acount() > 0
 
     def send(self, text: str) -> None:
         """Send the text to all its connections, in every process that the channel layer reaches.

@@ -33,6 +33,11 @@ async def test_count_of_an_object_is_that_of_its_connections(connections):
     assert await get_object("foo").acount() == 2
 
 
+async def test_object_is_occupied_while_it_has_connections(connections):
+    assert [get_object(name).is_occupied() for name in ("foo", "bar", "baz")] == [True, True, False]
+    assert [await get_object(name).ais_occupied() for name in ("foo", "baz")] == [True, False]
+
+
 async def test_connected_objects_are_told_with_their_counts(connections):
     assert connected_objects() == {"foo": 2, "bar": 1}
 
