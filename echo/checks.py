@@ -13,29 +13,19 @@
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
-from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import get_commands
 from django.utils.module_loading import import_string
 
 from echo.conf import conf, problems
 from echo.counting import missing_argument
-
-
-class Leaf(NamedTuple):
-    """A WebSocket application at the end of a route, and what the route gives it."""
-
-    route: str
-    arguments: frozenset[str]
-    application: Any
+from echo.routes import is_known, leaves_of
 
 
 @register
@@ -67,9 +57,9 @@ def _not_asgi(problem: str) -> CheckMessage:
 
 
 def _check_routes(path: str, application: Any) -> list[CheckMessage]:
-    leaves = list(_leaves(application))
+    leaves = list(leaves_of(application))
     counted = [leaf for leaf in leaves if hasattr(leaf.application, "counted_by")]
-    opaque = any(not _is_known(leaf) for leaf in leaves)
+    opaque = any(not is_known(leaf) for leaf in leaves)
     if not counted and not opaque:
         hint = (
             "Wrap a consumer: path('ws/<str:room>/', counted(ChatConsumer.as_asgi(), by='room')), "
@@ -82,47 +72,6 @@ def _check_routes(path: str, application: Any) -> list[CheckMessage]:
         for leaf in counted
         if isinstance(by := leaf.application.counted_by, str) and by not in leaf.arguments
     ]
-
-
-def _leaves(
-    application: Any, route: str = "", arguments: frozenset[str] = frozenset()
-) -> Iterator[Leaf]:
-    """Yield the applications at the ends of the routes, through routers and middleware."""
-    if isinstance(application, ProtocolTypeRouter):
-        if "websocket" in application.application_mapping:
-            yield from _leaves(application.application_mapping["websocket"])
-    elif isinstance(application, URLRouter):
-        for inner in application.routes:
-            names = arguments | _arguments(inner.pattern) | set(inner.default_args)
-            yield from _leaves(inner.callback, route + str(inner.pattern), names)
-    elif hasattr(application, "counted_by"):
-        yield Leaf(route, arguments, application)
-    elif (inner := _inside(application)) is not None:
-        yield from _leaves(inner, route, arguments)
-    else:
-        yield Leaf(route, arguments, application)
-
-
-def _inside(middleware: Any) -> Any:
-    """Return what a middleware wraps, by the names that Channels' and Starlette's use."""
-    for attribute in ("inner", "application", "app"):
-        if (inner := getattr(middleware, attribute, None)) is not None:
-            return inner
-    return None
-
-
-def _arguments(pattern: Any) -> set[str]:
-    """Return the named arguments of a `path()` or a `re_path()`."""
-    return set(pattern.regex.groupindex)
-
-
-def _is_known(leaf: Leaf) -> bool:
-    """Return whether it is certain that nothing inside is counted.
-
-    An application without a route may be a wrapper that nobody can look into.
-    """
-    answers_as_http = hasattr(leaf.application, "http")  # the end of as_websocket_application
-    return bool(leaf.route) or answers_as_http or isinstance(leaf.application, ASGIHandler)
 
 
 @register

@@ -11,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
@@ -21,6 +21,7 @@ from echo.answers import TEXT
 from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.names import check_name
+from echo.routes import leads_nowhere
 from echo.state import get_state
 
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
@@ -115,9 +116,15 @@ def usage(request: HttpRequest) -> HttpResponse:
         "may_list": may_list,
         "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,
+        "has_websockets": not leads_nowhere(f"{_prefix()}<str:name>/websocket"),
         **page_frame(request),
     }
     return render(request, "echo/usage.html", context)
+
+
+def _prefix() -> str:
+    """Return what `include("echo.urls")` has before it: `connections/`."""
+    return reverse("echo:usage").removeprefix(get_script_prefix())
 
 
 def connected_or_none() -> list[tuple[str, int]] | None:

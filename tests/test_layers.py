@@ -20,6 +20,7 @@ FLOORS = [
         "echo.consumers",
         "echo.live",
         "echo.views",
+        "echo.routes",
         "echo.checks",
         "echo.doctor",
         "echo.health",

@@ -5,12 +5,14 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.test import Client
 from django.urls import include, path
 from pytest_django import Settings
 
 from echo.consumers import PREFIX
 from echo.names import MAX_NAME_BYTES
+from echo.routing import websocket_urlpatterns
 from echo.state import get_state
 
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers send it
@@ -89,6 +91,7 @@ def test_page_has_its_own_base_where_the_admin_has_no_route(
 
 def test_page_speaks_of_the_prefix_it_is_included_under(client: Client, settings: Settings) -> None:
     settings.ROOT_URLCONF = __name__
+    settings.ASGI_APPLICATION = f"{__name__}.below_live"
 
     for where in ("/live/", "/live/any/other/path"):
         html = page(client, where)
@@ -98,6 +101,33 @@ def test_page_speaks_of_the_prefix_it_is_included_under(client: Client, settings
         assert "<code>/live/websocket</code>" in html
         assert '<a href="/live/getCurrentConnections">' in html
         assert '<a href="/live/foo/getCurrentConnections">' in html
+
+
+below_live = ProtocolTypeRouter(
+    {"websocket": URLRouter([path("live/", URLRouter(websocket_urlpatterns))])}
+)
+opaque = ProtocolTypeRouter({"websocket": lambda scope, receive, send: None})
+
+
+@pytest.mark.parametrize("application", ["below_live", "opaque"])
+def test_page_has_a_console_where_a_route_may_lead_to_it(
+    client: Client, settings: Settings, application: str
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    settings.ASGI_APPLICATION = f"{__name__}.{application}"
+
+    assert 'id="echo-console"' in page(client, "/live/")
+
+
+def test_page_has_no_console_where_no_route_leads_to_it(client: Client, settings: Settings) -> None:
+    settings.ROOT_URLCONF = __name__  # below /live/, and the demo's routes are not
+
+    html = page(client, "/live/")
+
+    assert 'id="echo-console"' not in html
+    assert "no WebSocket route of an EchoConsumer at <code>/live/&lt;str:name&gt;/websocket" in html
+    assert "/websocket</code></dt>" not in html
+    assert '<a href="/live/getCurrentConnections">' in html
 
 
 def test_page_tells_the_prefix_of_replies_and_the_length_of_names(client: Client) -> None:

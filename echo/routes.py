@@ -1,0 +1,70 @@
+"""What the WebSocket routes of a site lead to, as far as one can look into them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.utils.module_loading import import_string
+
+
+class Leaf(NamedTuple):
+    """A WebSocket application at the end of a route, and what the route gives it."""
+
+    route: str
+    arguments: frozenset[str]
+    application: Any
+
+
+def leaves_of(
+    application: Any, route: str = "", arguments: frozenset[str] = frozenset()
+) -> Iterator[Leaf]:
+    """Yield the applications at the ends of the routes, through routers and middleware."""
+    if isinstance(application, ProtocolTypeRouter):
+        if "websocket" in application.application_mapping:
+            yield from leaves_of(application.application_mapping["websocket"])
+    elif isinstance(application, URLRouter):
+        for inner in application.routes:
+            names = arguments | _arguments(inner.pattern) | set(inner.default_args)
+            yield from leaves_of(inner.callback, route + str(inner.pattern), names)
+    elif hasattr(application, "counted_by"):
+        yield Leaf(route, arguments, application)
+    elif (inner := _inside(application)) is not None:
+        yield from leaves_of(inner, route, arguments)
+    else:
+        yield Leaf(route, arguments, application)
+
+
+def _inside(middleware: Any) -> Any:
+    """Return what a middleware wraps, by the names that Channels' and Starlette's use."""
+    for attribute in ("inner", "application", "app"):
+        if (inner := getattr(middleware, attribute, None)) is not None:
+            return inner
+    return None
+
+
+def _arguments(pattern: Any) -> set[str]:
+    """Return the named arguments of a `path()` or a `re_path()`."""
+    return set(pattern.regex.groupindex)
+
+
+def is_known(leaf: Leaf) -> bool:
+    """Return whether it is certain that nothing inside is counted.
+
+    An application without a route may be a wrapper that nobody can look into.
+    """
+    answers_as_http = hasattr(leaf.application, "http")  # the end of as_websocket_application
+    return bool(leaf.route) or answers_as_http or isinstance(leaf.application, ASGIHandler)
+
+
+def leads_nowhere(path: str) -> bool:
+    """Return whether it is certain that the site has no WebSocket route like that one.
+
+    `path` is as in `path()`: `<str:name>/websocket`, with what stands before it.
+    """
+    application = getattr(settings, "ASGI_APPLICATION", None)
+    if not application:
+        return False  # a system check tells
+    leaves = list(leaves_of(import_string(application)))
+    return all(is_known(leaf) for leaf in leaves) and path not in {leaf.route for leaf in leaves}
