@@ -1,13 +1,17 @@
 """Who may do what: which pages may open WebSockets, and who may act on an object."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from inspect import isawaitable
+from math import inf
+from time import monotonic
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope, WWWScope
 from django.conf import settings
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
@@ -15,7 +19,11 @@ from django.utils.module_loading import import_string
 
 from echo.answers import Application, refuse
 from echo.conf import conf
+from echo.tally import tally
 
+logger = logging.getLogger(__name__)
+
+QUIET = 60.0  # seconds between two lines of one kind
 CONNECT, COUNT, LIST, SEND, CLOSE = ACTIONS = ("connect", "count", "list", "send", "close")
 
 # A request of Django's, or the scope of a handshake: what is asked on whose behalf.
@@ -40,12 +48,15 @@ def _user(asking: Asking) -> Any:
 def may(asking: Asking, name: str | None, action: str) -> bool:
     """Return what ECHO_AUTHORIZE says; `name` is None for the list of all objects.
 
-    For sync code. Raises what that function raises: in doubt nothing is allowed.
+    For sync code. A function that raises refuses: that is logged, and nobody else is told.
     """
-    authorize = _authorize()
-    if iscoroutinefunction(authorize):
-        return bool(async_to_sync(authorize)(asking, name, action))
-    return bool(authorize(asking, name, action))
+    try:
+        answer = _authorize()(asking, name, action)
+        return bool(async_to_sync(_awaited)(answer) if isawaitable(answer) else answer)
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:
+        return _refuse(error)
 
 
 async def amay(asking: Asking, name: str | None, action: str) -> bool:
@@ -53,9 +64,30 @@ async def amay(asking: Asking, name: str | None, action: str) -> bool:
     authorize = _authorize()
     if authorize is default_authorize and isinstance(asking, dict):  # it never waits for a scope
         return default_authorize(asking, name, action)
-    if iscoroutinefunction(authorize):
-        return bool(await authorize(asking, name, action))
-    return bool(await sync_to_async(authorize)(asking, name, action))
+    try:
+        if iscoroutinefunction(authorize):
+            return bool(await authorize(asking, name, action))
+        answer = await sync_to_async(authorize)(asking, name, action)
+        return bool(await answer if isawaitable(answer) else answer)
+    except Exception as error:
+        return _refuse(error)
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
+
+
+_logged: dict[type[Exception], float] = {}  # when, by time.monotonic()
+
+
+def _refuse(error: Exception) -> bool:
+    """Return False, and log the error unless one of its kind has just been."""
+    now = monotonic()
+    is_new = now - _logged.get(type(error), -inf) > QUIET
+    if is_new and not isinstance(error, PermissionDenied):
+        _logged[type(error)] = now
+        logger.error("ECHO_AUTHORIZE raised; who asked is refused.", exc_info=error)
+    return False
 
 
 def _authorize() -> Callable[[Asking, str | None, str], Any]:
@@ -89,10 +121,12 @@ class HostAndOriginCheck:
         try:
             host = allowed_host(scope, headers)
         except DisallowedHost:
+            tally.refusals["host"] += 1
             await refuse(scope, receive, send, 400, "The Host header is not allowed here.")
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
+            tally.refusals["origin"] += 1
             await refuse(scope, receive, send, 403, "WebSockets from other origins are refused.")
             return
         await self.application(scope, receive, send)

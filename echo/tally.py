@@ -9,6 +9,7 @@ logger = logging.getLogger("echo.connections")  # one line for each connection, 
 ROOM = 100  # codes of their own: clients choose codes, and each is a series for Prometheus
 # Upper ends, in seconds, of the classes in which the durations of answers are counted.
 LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, inf)
+REASONS = ("host", "origin", "name", "permission", "full", "application")
 OTHER = "other"
 UNKNOWN = "unknown"
 
@@ -19,7 +20,7 @@ class Tally:
     def __init__(self) -> None:
         self.joins = 0
         self.seconds = 0.0  # of connections that have ended
-        self.refusals = dict.fromkeys(("name", "permission", "full", "application"), 0)
+        self.refusals = dict.fromkeys(REASONS, 0)
         self.closes: dict[int | str, int] = {}
         self.outages = 0
         self.answers = [0] * len(LATENCIES)  # by how long they took

@@ -1,14 +1,15 @@
 """Who may do what: by default, by a function of the site's, and from which origins."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.test import Client as HTTPClient
 from django.test import RequestFactory
 
-from echo.access import ACTIONS, amay, may
+from echo.access import ACTIONS, _logged, amay, may
 from echo.conf import conf
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
@@ -69,6 +70,65 @@ def test_function_of_the_site_decides(settings: Any, client: HTTPClient, functio
         b"You may not see the count of this object.",
     )
     assert client.get("/open/getCurrentConnections").status_code == 200
+
+
+def raises(asking: Any, name: str | None, action: str) -> bool:
+    raise ZeroDivisionError("of the site")
+
+
+async def raises_async(asking: Any, name: str | None, action: str) -> bool:
+    raise ZeroDivisionError("of the site")
+
+
+def denies(asking: Any, name: str | None, action: str) -> bool:
+    raise PermissionDenied
+
+
+def forgets(asking: Any, name: str | None, action: str) -> None:
+    """Return nothing."""
+
+
+def hands_on(asking: Any, name: str | None, action: str) -> Any:
+    return no_secrets_async(asking, name, action)
+
+
+@pytest.mark.parametrize("function", ["raises", "raises_async", "denies", "forgets"])
+async def test_function_that_gives_no_answer_refuses(settings: Any, function: str) -> None:
+    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    request = RequestFactory().get("/")
+    scope: Any = {"type": "websocket"}
+
+    assert [await asyncio.to_thread(may, request, "foo", action) for action in ACTIONS] == [
+        False
+    ] * 5
+    assert [await amay(scope, "foo", action) for action in ACTIONS] == [False] * 5
+
+
+async def test_function_may_return_what_is_to_be_awaited(settings: Any) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_access.hands_on"
+    scope: Any = {"type": "websocket"}
+
+    assert [await amay(scope, name, "count") for name in ("foo", "secret")] == [True, False]
+    assert await asyncio.to_thread(may, scope, "foo", "count")
+    assert not await asyncio.to_thread(may, scope, "secret", "count")
+
+
+def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
+    settings: Any, client: HTTPClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_access.raises"
+    _logged.clear()
+
+    answers = [client.get("/foo/getCurrentConnections") for _ in range(3)]
+    page = client.get("/", headers={"accept": "text/html"})
+
+    assert {(a.status_code, a.content) for a in answers} == {
+        (403, b"You may not see the count of this object.")
+    }
+    assert page.status_code == 200
+    (record,) = [record for record in caplog.records if record.name == "echo.access"]
+    assert record.getMessage() == "ECHO_AUTHORIZE raised; who asked is refused."
+    assert record.exc_info is not None and "of the site" in str(record.exc_info[1])
 
 
 @pytest.mark.parametrize("value", ["no.such", "tests.test_access.STAFF", 7])

@@ -13,7 +13,7 @@ from echo import counting, metrics
 from echo.counting import counted
 from echo.metrics import LARGEST, EchoCollector
 from echo.state import get_state, redis
-from echo.tally import LATENCIES, OTHER, ROOM, Tally
+from echo.tally import LATENCIES, OTHER, REASONS, ROOM, Tally
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import Server, free_port
 from tests.waiting import eventually
@@ -114,6 +114,8 @@ def test_without_connections_all_numbers_are_zero(tally):
         ("echo_joins_total",): 0,
         ("echo_connected_seconds_total",): 0,
         ("echo_outages_total",): 0,
+        ("echo_refusals_total", "host"): 0,
+        ("echo_refusals_total", "origin"): 0,
         ("echo_refusals_total", "name"): 0,
         ("echo_refusals_total", "permission"): 0,
         ("echo_refusals_total", "full"): 0,
@@ -209,7 +211,14 @@ async def test_refusals_are_told_by_their_reason(tally, settings):
     settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets"
     await connect(returning, name="secret")
 
-    assert tally.refusals == {"name": 1, "permission": 1, "full": 1, "application": 1}
+    assert tally.refusals == {
+        "host": 0,
+        "origin": 0,
+        "name": 1,
+        "permission": 1,
+        "full": 1,
+        "application": 1,
+    }
     assert (tally.joins, tally.closes) == (0, {})
 
 
@@ -325,9 +334,13 @@ def test_metrics_of_a_real_server(server):
         client.closing()
     with Client(server.port) as client:
         client.ask(f"/{'x' * 129}/websocket", UPGRADE)
+    for header in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        with Client(server.port) as client:
+            client.ask("/foo/websocket", {**UPGRADE, **header})
 
     assert during["echo_connections", '"}'] == 1
     assert during["echo_joins_total",] == 1
     eventually(lambda: found().get(("echo_closes_total", "4002")), 1)
-    assert found()["echo_refusals_total", "name"] == 1
+    refused = {reason: found()["echo_refusals_total", reason] for reason in REASONS}
+    assert refused == {**dict.fromkeys(REASONS, 0), "name": 1, "host": 1, "origin": 1}
     assert ("echo_connections", '"}') not in found()
