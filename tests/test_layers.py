@@ -35,6 +35,7 @@ FLOORS = [
         "echo.objects",
         "echo.access",
         "echo.users",
+        "echo.watching",
         "echo.metrics",
     ],
     ["echo.membership", "echo.state", "echo.answers"],

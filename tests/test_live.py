@@ -16,7 +16,7 @@ from django.test import AsyncClient
 from django.test import Client as DjangoClient
 from pytest_django import Settings
 
-from echo import live
+from echo import live, watching
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.raw import Client
@@ -114,11 +114,11 @@ async def test_changes_are_coalesced_to_five_a_second_and_the_last_is_told(join)
         await asyncio.sleep(0.02)
     await collecting
 
-    assert len(events) <= 2 + (time.monotonic() - began) / live.PERIOD
+    assert len(events) <= 2 + (time.monotonic() - began) / watching.PERIOD
 
 
 async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(watching, "HEARTBEAT", 0.01)
 
     async with Watched("foo") as stream:
         await stream.next()
@@ -126,13 +126,13 @@ async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_stream_of_great_age_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT", 0.01)
-    monkeypatch.setattr(live, "MAX_AGE", 0.05)
+    monkeypatch.setattr(watching, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(watching, "MAX_AGE", 0.05)
 
     async with asyncio.timeout(DEADLINE), Watched("foo") as stream:
         events = [event async for event in stream.events]
 
-    assert set(events) <= {told("foo", 0), live.BEAT}
+    assert set(events) <= {told("foo", 0), watching.BEAT}
 
 
 async def test_watching_ends_with_the_last_stream() -> None:
@@ -189,7 +189,7 @@ class CountingState(MemoryState):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> CountingState:
     state = CountingState()
-    monkeypatch.setattr(live, "get_state", lambda: state)
+    monkeypatch.setattr(watching, "get_state", lambda: state)
     return state
 
 
@@ -203,17 +203,17 @@ async def test_reads_do_not_grow_with_the_viewers(counting: CountingState, viewe
         assert await next_of_all(streams) == [told("foo", 0)] * viewers
         first = len(counting.reads)
         began = time.monotonic()
-        await asyncio.sleep(3 * live.PERIOD)
+        await asyncio.sleep(3 * watching.PERIOD)
         await counting.join("foo")
         assert await next_of_all(streams) == [told("foo", 1)] * viewers
-        looks = 1 + (time.monotonic() - began) / live.PERIOD
+        looks = 1 + (time.monotonic() - began) / watching.PERIOD
 
     assert first <= 2
     assert len(counting.reads) - first <= looks
 
 
 async def test_many_names_are_read_at_once(counting: CountingState) -> None:
-    names = [f"object {number}" for number in range(live.ONE_BY_ONE + 1)]
+    names = [f"object {number}" for number in range(watching.ONE_BY_ONE + 1)]
     async with ExitStackOfStreams(names) as streams:
         await next_of_all(streams)
         counting.reads.clear()
@@ -448,7 +448,7 @@ def test_unknown_count_is_told_once_and_the_count_again_when_it_is_known() -> No
 
         redis.stop()
         eventually(lambda: last(stream), "unknown")
-        time.sleep(3 * live.PERIOD)
+        time.sleep(3 * watching.PERIOD)
         redis.start()
         eventually(lambda: last(stream), 1)
 

@@ -75,8 +75,8 @@ local live = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now - ARGV[2] * 10
 """
 )
 
-# The sum of all other processes' counts of one object. ARGV: and the name.
-COUNT = (
+# ARGV: and a name. `total` is the sum of all other processes' counts of it.
+_OTHERS = (
     _LIVE
     + """
 local total = 0
@@ -87,9 +87,11 @@ for _, id in ipairs(live) do
     total = total + (share[2] or 0)
   end
 end
-return total
 """
 )
+
+# The sum of all other processes' counts of one object.
+COUNT = _OTHERS + "return total"
 
 # The shares of all other processes, whole.
 COUNTS = (
@@ -110,18 +112,10 @@ return shares
 # How many of the wanted connections an object may take: decided and written in one step.
 # KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit.
 RESERVE = (
-    _LIVE
+    _OTHERS
     + """
 if redis.call('EXISTS', KEYS[3]) == 0 then return -2 end
-local total = tonumber(ARGV[6])
-for _, id in ipairs(live) do
-  if id ~= ARGV[1] then
-    local share = redis.call('HMGET', ARGV[4] .. id, '', ARGV[5])
-    if not share[1] then return -2 end
-    total = total + (share[2] or 0)
-  end
-end
-local granted = math.max(0, math.min(ARGV[7], ARGV[8] - total))
+local granted = math.max(0, math.min(ARGV[7], ARGV[8] - ARGV[6] - total))
 if granted > 0 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6] + granted) end
 return granted
 """
