@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,13 @@ def resident_kib(pid: int) -> int:
     tasks = Path(f"/proc/{pid}/task").iterdir()
     children = " ".join((task / "children").read_text() for task in tasks).split()
     return own + sum(resident_kib(int(child)) for child in children)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def describe() -> dict[str, str]:

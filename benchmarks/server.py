@@ -7,7 +7,7 @@ import tempfile
 import time
 from types import TracebackType
 
-from benchmarks.machine import ROOT, cores, pinned, resident_kib
+from benchmarks.machine import ROOT, cores, free_port, pinned, resident_kib
 from benchmarks.peers.known import Peer
 
 START_TIMEOUT = 20.0  # seconds
@@ -22,7 +22,7 @@ class Server:
     """A peer's server: `with Server(peer, fanout=False) as server: server.port`."""
 
     def __init__(self, peer: Peer, fanout: bool) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
         with pinned(cores()[0]):
             self._process = subprocess.Popen(
@@ -78,10 +78,3 @@ class Server:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it does not listen"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
+import echo.state.redis
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.redis import JOIN_TIMEOUT, SLOW_READ, RedisState
@@ -90,6 +91,41 @@ async def test_many_names_are_written_in_steps(two):
     await asyncio.gather(*map(here.join, names))
 
     assert there.counts() == dict.fromkeys(names, 1)
+
+
+@pytest.fixture
+def in_parts(monkeypatch):
+    """As with very many names, which are not read in one step."""
+    monkeypatch.setattr(echo.state.redis, "AT_ONCE", 3)
+    monkeypatch.setattr(echo.state.redis, "PART", 1)
+
+
+@pytest.mark.usefixtures("in_parts")
+async def test_counts_that_are_read_in_parts_are_whole(two):
+    here, there = two
+    names = ["été", "a b", *(f"name-{number}" for number in range(1000))]
+    await asyncio.gather(*map(here.join, names), *map(there.join, names[::2]))
+
+    assert there.counts() == dict.fromkeys(names, 1) | dict.fromkeys(names[::2], 2)
+
+
+@pytest.mark.usefixtures("in_parts")
+async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url, monkeypatch):
+    here, there = two
+    with redis_state(redis_url) as ending:
+        await asyncio.gather(
+            *(state.join(f"n{n}") for state in (here, ending) for n in range(1000))
+        )
+        run = there._redis.run
+
+        def run_and_end(script, keys, args):
+            answer = run(script, keys, args)
+            if script == scripts.PART and ending._share.encode() in keys:
+                ending.close()
+            return answer
+
+        monkeypatch.setattr(there._redis, "run", run_and_end)
+        assert there.counts() == {f"n{n}": 1 for n in range(1000)}
 
 
 async def test_limit_is_exact_for_all_processes_together(redis_url):

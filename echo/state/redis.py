@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from threading import Condition, Thread
@@ -33,7 +33,9 @@ CATCH_UP = 0.3  # seconds
 # A read that took so long met a Redis that stood still. Handshakes may not have waited for it
 # (JOIN_TIMEOUT), so what they have to write may come after the read: it is made again, a bit later.
 SLOW_READ, AGAIN = 0.05, 0.1  # seconds
-AT_ONCE = 5000  # names in one step
+AT_ONCE = 5000  # names in one step: some milliseconds, in which Redis does nothing else
+PART = 1000  # names in one step of those that are many
+ATTEMPTS = 5  # to read many while processes end
 
 
 class RedisState(MemoryState):
@@ -144,13 +146,37 @@ class RedisState(MemoryState):
         return int(self._read(scripts.COUNT, name)) + super().count(name)
 
     def counts(self) -> dict[str, int]:
-        """As MemoryState's, of all processes. Raises StateUnavailable."""
-        total: defaultdict[str, int] = defaultdict(int, super().counts())
-        for share in self._read(scripts.COUNTS):
-            for name, count in zip(share[::2], share[1::2], strict=True):
-                if name:  # b"" is the sequence number
-                    total[name.decode()] += int(count)
-        return dict(total)
+        """As MemoryState's, of all processes. Raises StateUnavailable.
+
+        All are of one moment, unless there are more than AT_ONCE: those are read in parts.
+        """
+        for _ in range(ATTEMPTS):
+            total: defaultdict[str, int] = defaultdict(int, super().counts())
+            try:
+                for share in self._shares():
+                    for name, count in share.items():
+                        total[name] += count
+            except _Gone:
+                continue
+            return dict(total)
+        raise StateUnavailable("Processes end while their many counts are read; try again.")
+
+    def _shares(self) -> Iterator[dict[str, int]]:
+        in_parts, shares = self._read(scripts.COUNTS, AT_ONCE)
+        for share in shares:
+            yield self._in_parts(share) if in_parts else _parsed(share)
+
+    def _in_parts(self, share: bytes) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        cursor = b"0"
+        while True:
+            answer = self._ask(scripts.PART, [share], [cursor, PART])
+            if answer == scripts.MISSING:
+                raise _Gone
+            cursor, part = answer
+            counts |= _parsed(part)
+            if cursor == b"0":
+                return counts
 
     async def acount(self, name: str) -> int:
         return await asyncio.to_thread(self.count, name)
@@ -158,26 +184,26 @@ class RedisState(MemoryState):
     async def acounts(self) -> dict[str, int]:
         return await asyncio.to_thread(self.counts)
 
-    def _read(self, script: str, *args: str) -> Any:
+    def _read(self, script: str, *args: Any) -> Any:
         with self._work:
             self._start()
         self._require_sure()
-        try:
-            answer = self._ask(script, args)
-        except ERRORS as error:
-            raise StateUnavailable(f"Redis does not answer: {error}") from error
+        answer = self._ask(script, _KEYS, [*self._times(), *args])
         self._require_sure()
         if answer in (scripts.YOUNG, scripts.MISSING):
             self._heartbeat_now()
             raise StateUnavailable("Redis has lost data; its processes are writing them again.")
         return answer
 
-    def _ask(self, script: str, args: tuple[str, ...]) -> Any:
+    def _ask(self, script: str, keys: list[Any], args: list[Any]) -> Any:
         began = time.monotonic()
-        answer = self._redis.run(script, _KEYS, [*self._times(), *args])
-        if time.monotonic() - began > SLOW_READ:
-            time.sleep(AGAIN)
-            answer = self._redis.run(script, _KEYS, [*self._times(), *args])
+        try:
+            answer = self._redis.run(script, keys, args)
+            if time.monotonic() - began > SLOW_READ:
+                time.sleep(AGAIN)
+                answer = self._redis.run(script, keys, args)
+        except ERRORS as error:
+            raise StateUnavailable(f"Redis does not answer: {error}") from error
         return answer
 
     def _heartbeat_now(self) -> None:
@@ -324,6 +350,18 @@ class RedisState(MemoryState):
     def _redis_met(self, age: float) -> None:
         """A Redis of that age in seconds was met: a young one may have lost data."""
         self._unsure_until = max(self._unsure_until, time.monotonic() + self._youth - age)
+
+
+class _Gone(Exception):
+    """A share has been taken away, or has lapsed, while it was read in parts."""
+
+
+def _parsed(share: bytes) -> dict[str, int]:
+    """Return names and counts of lines: `b"foo\\n2\\nbar\\n1"`; no name has a line break."""
+    lines = share.decode().split("\n")
+    counts = dict(zip(lines[::2], map(int, lines[1::2]), strict=True)) if share else {}
+    counts.pop("", None)  # the sequence number
+    return counts
 
 
 class _Waiting:

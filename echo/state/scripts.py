@@ -93,21 +93,35 @@ end
 # The sum of all other processes' counts of one object.
 COUNT = _OTHERS + "return total"
 
-# The shares of all other processes, whole.
+# What all other processes have: each share as names and counts, a line each. Where that is much,
+# it would keep Redis from all else for too long: then their keys, to be read in PARTs.
+# ARGV: and how many names may be read at once.
 COUNTS = (
     _LIVE
     + """
-local shares = {}
+local shares, size = {}, 0
 for _, id in ipairs(live) do
   if id ~= ARGV[1] then
-    local share = redis.call('HGETALL', ARGV[4] .. id)
-    if #share == 0 then return -2 end
-    shares[#shares + 1] = share
+    shares[#shares + 1] = ARGV[4] .. id
+    local length = redis.call('HLEN', ARGV[4] .. id)
+    if length == 0 then return -2 end
+    size = size + length
   end
 end
-return shares
+if size > tonumber(ARGV[5]) then return {1, shares} end
+for number, share in ipairs(shares) do
+  shares[number] = table.concat(redis.call('HGETALL', share), '\\n')
+end
+return {0, shares}
 """
 )
+
+# Some names and counts of a share, a line each. KEYS: share. ARGV: cursor, about how many.
+PART = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return -2 end
+local part = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+return {part[1], table.concat(part[2], '\\n')}
+"""
 
 # How many of the wanted connections an object may take: decided and written in one step.
 # KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit.
