@@ -7,7 +7,7 @@ exception, a kill, or while a handler is busy.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, cast
 
@@ -166,8 +166,13 @@ class _Connection:
         self._ahead: deque[asyncio.Future[ASGIReceiveEvent]] = deque()
         self._size_ahead = 0
 
-    async def send(self, event: ASGISendEvent) -> None:
-        if event["type"] == "websocket.accept" and not self._accepted and not self._left:
+    def send(self, event: ASGISendEvent) -> Awaitable[None]:
+        # nearly each: without a coroutine of its own
+        return self._send(event) if event["type"] == "websocket.send" else self._pass_on(event)
+
+    async def _pass_on(self, event: ASGISendEvent) -> None:
+        kind = event["type"]
+        if kind == "websocket.accept" and not self._accepted and not self._left:
             self._accepted = True
             send, limit = self._send, conf.ECHO_MAX_CONNECTIONS
             # before the client can know that it is connected
@@ -184,7 +189,7 @@ class _Connection:
             tally.joins += 1
             if self._left:  # while it waited
                 self._state.leave(self._name)
-        elif event["type"] in ("websocket.close", "websocket.http.response.start"):
+        elif kind in ("websocket.close", "websocket.http.response.start"):
             if not (self._accepted or self._left):
                 tally.refusals["application"] += 1
             # before the client can know that it is closed

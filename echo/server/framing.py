@@ -300,7 +300,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
     """Return a whole frame as a server sends it: unmasked, unfragmented."""
     length = len(payload)
     if length < 126:
-        return bytes((0x80 | opcode, length)) + payload
+        return _SHORT[opcode][length] + payload
     if length < 1 << 16:
         return bytes((0x80 | opcode, 126)) + length.to_bytes(2, "big") + payload
     return bytes((0x80 | opcode, 127)) + length.to_bytes(8, "big") + payload
@@ -315,4 +315,6 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
-_SHORT_TEXT = [bytes((0x80 | TEXT, length)) for length in range(126)]
+# The first two bytes of a whole, unmasked frame, by opcode and length.
+_SHORT = {opcode: [bytes((0x80 | opcode, n)) for n in range(126)] for opcode in _OPCODES}
+_SHORT_TEXT = _SHORT[TEXT]
