@@ -12,7 +12,10 @@ export class EchoObject {
   fetch(request) {
     const { pathname } = new URL(request.url);
     if (pathname.endsWith('/getCurrentConnections')) {
-      return new Response(`${this.connections}`);
+      const [verb, clients] = this.connections === 1 ? ['is', 'client'] : ['are', 'clients'];
+      return new Response(
+        `There ${verb} ${this.connections} WebSocket ${clients} connected to this Durable Object instance.`,
+      );
     }
     if (!pathname.endsWith('/websocket')) {
       return new Response('Not found', { status: 404 });
