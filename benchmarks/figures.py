@@ -7,34 +7,19 @@ from typing import Any
 
 from benchmarks import load
 from benchmarks.peers.known import Peer
-from benchmarks.peers.words import COUNT_PATH
 from benchmarks.server import Server
 
-DEFAULT = (
-    "echo-1x1,echo-50x1,echo-500x1,echo-50x16,echo-50x1x1024B,echo-50x1x65536B,"
-    "handshakes-50,fanout-500,count-50,memory-5000,idle-5000"
-)
-GROWTH = "echo-10x1,echo-100x1,echo-1000x1,echo-10000x1,memory-10,memory-1000,memory-10000"
+DEFAULT = "echo-50x1,echo-50x16,echo-500x1,handshakes-50,fanout-500,memory-5000"
 UNITS = {
     "echo": "echoes per second",
     "handshakes": "handshakes per second",
     "fanout": "deliveries per second",
-    "count": "counts by HTTP per second",
     "memory": "KiB per idle connection",
-    "idle": "ms of CPU per second, of 1000 idle connections",
 }
-NAME = re.compile(r"(echo|handshakes|fanout|count|memory|idle)(?:-(\d+))?(?:x(\d+))?(?:x(\d+)B)?")
-CONNECTIONS = {
-    "echo": 50,
-    "handshakes": 50,
-    "fanout": 500,
-    "count": 50,
-    "memory": 5000,
-    "idle": 5000,
-}
+NAME = re.compile(r"(echo|handshakes|fanout|memory)(?:-(\d+))?(?:x(\d+))?(?:x(\d+)B)?")
+CONNECTIONS = {"echo": 50, "handshakes": 50, "fanout": 500, "memory": 5000}
 SIZE = 32  # bytes of a text
 WARM_UP = 1.0  # seconds
-IDLE = 5.0  # seconds
 SETTLING = 1.0  # seconds until a server has done what its last connections gave it to do
 
 
@@ -53,16 +38,10 @@ class Figure:
         return UNITS[self.mode]
 
     @property
-    def less_is_better(self) -> bool:
-        return self.mode in ("memory", "idle")
-
-    @property
     def fanout(self) -> bool:
         return self.mode == "fanout"
 
     def can_measure(self, peer: Peer) -> bool:
-        if self.mode == "count":
-            return peer.counts
         return not self.fanout or peer.fanout_application is not None
 
 
@@ -97,24 +76,16 @@ def measure(figure: Figure, peer: Peer, number: int, seconds: float) -> Sample:
     with Server(peer, figure.fanout) as server:
         if figure.mode == "memory":
             return Sample(figure.name, peer.name, number, _memory(server, figure.connections))
-        if figure.mode == "idle":
-            return Sample(figure.name, peer.name, number, _idle(server, figure.connections))
-        details = put_load(figure, server, seconds)
+        details = load.run(
+            figure.mode,
+            server.port,
+            connections=figure.connections,
+            in_flight=figure.in_flight,
+            size=figure.size,
+            warmup=WARM_UP,
+            seconds=seconds,
+        )
     return Sample(figure.name, peer.name, number, details["per_second"], details)
-
-
-def put_load(figure: Figure, server: Server, seconds: float) -> dict[str, Any]:
-    """Put the figure's load on a server, and return what the generator printed."""
-    return load.run(
-        figure.mode,
-        server.port,
-        **({"path": COUNT_PATH} if figure.mode == "count" else {}),
-        connections=figure.connections,
-        in_flight=figure.in_flight,
-        size=figure.size,
-        warmup=WARM_UP,
-        seconds=seconds,
-    )
 
 
 def _memory(server: Server, connections: int) -> float:
@@ -125,12 +96,3 @@ def _memory(server: Server, connections: int) -> float:
     with load.idle(server.port, connections):
         time.sleep(SETTLING)
         return (server.resident_kib() - before) / connections
-
-
-def _idle(server: Server, connections: int) -> float:
-    with load.idle(server.port, connections):
-        time.sleep(SETTLING)
-        before = server.cpu_seconds()
-        time.sleep(IDLE)
-        used = server.cpu_seconds() - before
-    return used / IDLE * 1000 / (connections / 1000)

@@ -3,7 +3,6 @@
  *   load echo        --connections N --in-flight K   texts echoed; every reply is verified
  *   load handshakes  --connections N                 opened, closed, and again, N at a time
  *   load fanout      --connections N                 one sends "all:...", all N must get it
- *   load count       --connections N                 HTTP: the count asked for, on each again and again
  *   load idle        --connections N                 held until standard input closes
  *
  * Options of all: --port P [--host 127.0.0.1] [--path /bench/websocket] [--size BYTES]
@@ -30,7 +29,6 @@
 
 #define PREFIX "[Durable Object]: "
 #define BROADCAST "all:"
-#define NOBODY "There are 0 WebSocket clients connected to this Durable Object instance."
 /* The key and its answer of RFC 6455 section 1.3. */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -59,7 +57,6 @@ struct connection {
 
 struct mode {
     const char *name;
-    size_t (*answered)(struct connection *); /* HTTP: returns the bytes it took, 0 if not whole */
     void (*opened)(struct connection *);
     void (*received)(struct connection *, const unsigned char *text, size_t length);
     void (*closed)(struct connection *);
@@ -241,7 +238,7 @@ static void start_connections(void)
 
 /* What comes in ------------------------------------------------------------ */
 
-static size_t take_handshake(struct connection *c)
+static size_t take_answer(struct connection *c)
 {
     const unsigned char *end = memmem(c->in, c->in_length, "\r\n\r\n", 4);
     if (!end)
@@ -256,23 +253,6 @@ static size_t take_handshake(struct connection *c)
     open_now++;
     mode->opened(c);
     return length;
-}
-
-static size_t take_count(struct connection *c)
-{
-    const char *in = (const char *)c->in, *end = memmem(in, c->in_length, "\r\n\r\n", 4);
-    if (!end)
-        return 0;
-    size_t head = (size_t)(end - in) + 4, body = strlen(NOBODY);
-    size_t there = c->in_length - head < body ? c->in_length - head : body;
-    if (memcmp(in, "HTTP/1.1 200", 12) || memcmp(in + head, NOBODY, there)) {
-        fail(c, "unexpected answer: %.*s", (int)(strcspn(in, "\r")), in);
-        return 0;
-    }
-    if (there < body)
-        return 0;
-    mode->received(c, c->in + head, body);
-    return head + body;
 }
 
 static void take_frame(struct connection *c, unsigned char first, unsigned char *data, size_t length)
@@ -312,8 +292,8 @@ static void take_all(struct connection *c)
 {
     size_t used = 0, n = 1;
     while (n && c->state != GONE && used < c->in_length) {
-        if (c->state == OPENING || mode->answered == take_count)
-            n = mode->answered(c);
+        if (c->state == OPENING)
+            n = take_answer(c);
         else
             n = take_first_frame(c, c->in + used, c->in_length - used);
         used += n;
@@ -510,39 +490,6 @@ static int handshakes_run(void)
     return 0;
 }
 
-static void ask(struct connection *c)
-{
-    size_t length = strlen(request);
-    c->sent_at[0] = now;
-    under_way++;
-    memcpy(room(c, length), request, length);
-}
-
-static void count_received(struct connection *c, const unsigned char *data, size_t length)
-{
-    (void)data, (void)length;
-    if (c->state == OPENING) { /* its first answer */
-        c->state = OPEN;
-        opening--;
-        open_now++;
-        under_way++;
-        start_connections();
-    }
-    add_latency(now - c->sent_at[0]);
-    done++;
-    under_way--;
-    if (!draining)
-        ask(c);
-}
-
-static int count_run(void)
-{
-    if (!open_all())
-        return 1;
-    measure(all_answered);
-    return 0;
-}
-
 static void broadcast(void)
 {
     struct connection *sender = &connections[0];
@@ -590,11 +537,10 @@ static int idle_run(void)
 }
 
 static const struct mode modes[] = {
-    {"echo", take_handshake, stay_open, echo_received, lost, echo_run},
-    {"handshakes", take_handshake, handshake_opened, not_expected, handshake_closed, handshakes_run},
-    {"fanout", take_handshake, stay_open, fanout_received, lost, fanout_run},
-    {"count", take_count, stay_open, count_received, lost, count_run},
-    {"idle", take_handshake, stay_open, not_expected, lost, idle_run},
+    {"echo", stay_open, echo_received, lost, echo_run},
+    {"handshakes", handshake_opened, not_expected, handshake_closed, handshakes_run},
+    {"fanout", stay_open, fanout_received, lost, fanout_run},
+    {"idle", stay_open, not_expected, lost, idle_run},
 };
 
 /* Setting up --------------------------------------------------------------- */
@@ -630,7 +576,7 @@ static void read_options(int argc, char **argv)
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (optind == argc - 1 && !strcmp(argv[optind], modes[i].name))
             mode = &modes[i];
-    stop_if(!mode, "expected one of: echo, handshakes, fanout, count, idle");
+    stop_if(!mode, "expected one of: echo, handshakes, fanout, idle");
 }
 
 static void check_options(void)
@@ -700,10 +646,9 @@ int main(int argc, char **argv)
     prepare_text();
     prepare_connections();
     int length = snprintf(request, sizeof request,
-        "GET %s HTTP/1.1\r\nHost: %s:%ld\r\n%s\r\n", options.path, options.host, options.port,
-        mode->run == count_run ? "" :
-            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n");
+        "GET %s HTTP/1.1\r\nHost: %s:%ld\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        options.path, options.host, options.port);
     stop_if(length >= (int)sizeof request, "--path is too long");
     stop_if(getrandom(&random_state, sizeof random_state, 0) < 0 || !random_state, "no random");
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -18,7 +18,7 @@ class LoadFailed(Exception):
     """The load could not be put on a server."""
 
 
-def run(mode: str, port: int, **options: float | str) -> dict[str, Any]:
+def run(mode: str, port: int, **options: float) -> dict[str, Any]:
     """Return what the generator measured: `{"per_second": 24000.0, "errors": 0, ...}`.
 
     The options are those of load.c, with underscores. Raises LoadFailed.
@@ -40,7 +40,7 @@ def idle(port: int, connections: int) -> Iterator[None]:
 
 
 @contextmanager
-def _started(mode: str, port: int, **options: float | str) -> Iterator["subprocess.Popen[str]"]:
+def _started(mode: str, port: int, **options: float) -> Iterator["subprocess.Popen[str]"]:
     named = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = [_program(), mode, f"--port={port}", *named]
     pipe = subprocess.PIPE

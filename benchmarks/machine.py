@@ -15,8 +15,7 @@ BUILD = Path(__file__).parent / ".build"
 
 PACKAGES = (
     *("Django", "channels", "daphne", "Twisted", "autobahn", "asgiref"),
-    *("uvicorn", "uvloop", "websockets", "redis", "channels_redis"),
-    *("picows", "aiohttp", "starlette", "granian", "Hypercorn"),
+    *("uvicorn", "uvloop", "websockets"),
 )
 
 
@@ -49,19 +48,9 @@ def resident_kib(pid: int) -> int:
     """Return the resident memory of a process and its descendants, in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return own + sum(map(resident_kib, _children(pid)))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process and its descendants have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
-    return own + sum(map(cpu_seconds, _children(pid)))
-
-
-def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    children = " ".join((task / "children").read_text() for task in tasks).split()
+    return own + sum(resident_kib(int(child)) for child in children)
 
 
 def free_port() -> int:

@@ -7,11 +7,10 @@ import tempfile
 import time
 from types import TracebackType
 
-from benchmarks.machine import cores, cpu_seconds, free_port, pinned, resident_kib
+from benchmarks.machine import ROOT, cores, free_port, pinned, resident_kib
 from benchmarks.peers.known import Peer
 
 START_TIMEOUT = 20.0  # seconds
-REDIS = "BENCHMARKS_REDIS"  # in our own environment: its URL, where a peer needs one
 STOP_TIMEOUT = 2.0  # seconds; how well a server stops is not measured
 
 
@@ -28,8 +27,8 @@ class Server:
         with pinned(cores()[0]):
             self._process = subprocess.Popen(
                 peer.command_on(self.port, fanout),
-                cwd=peer.folder,
-                env={**os.environ, **_filled(peer.environment)},
+                cwd=ROOT,
+                env={**os.environ, **peer.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
@@ -51,15 +50,8 @@ class Server:
     ) -> None:
         self.stop()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def resident_kib(self) -> int:
         return resident_kib(self._process.pid)
-
-    def cpu_seconds(self) -> float:
-        return cpu_seconds(self._process.pid)
 
     def stop(self) -> None:
         """End it, by force if it does not end by itself."""
@@ -86,8 +78,3 @@ class Server:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it does not listen"
-
-
-def _filled(environment: dict[str, str]) -> dict[str, str]:
-    redis = os.environ.get(REDIS, "")
-    return {name: value.format(redis=redis) for name, value in environment.items()}

@@ -12,10 +12,7 @@ export class EchoObject {
   fetch(request) {
     const { pathname } = new URL(request.url);
     if (pathname.endsWith('/getCurrentConnections')) {
-      const [verb, clients] = this.connections === 1 ? ['is', 'client'] : ['are', 'clients'];
-      return new Response(
-        `There ${verb} ${this.connections} WebSocket ${clients} connected to this Durable Object instance.`,
-      );
+      return new Response(`${this.connections}`);
     }
     if (!pathname.endsWith('/websocket')) {
       return new Response('Not found', { status: 404 });

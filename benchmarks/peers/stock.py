@@ -1,22 +1,15 @@
 """What everybody writes: Channels' own consumer. Uses nothing of ours."""
 
-import os
-
 import django
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.urls import path
 
-layer: dict[str, object] = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-if redis := os.environ.get("BENCHMARK_REDIS_URL"):
-    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
-    layer = {"BACKEND": backend, "CONFIG": {"hosts": [redis]}}
-
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     # Only the consumer with groups has a layer: without one, Channels does less per message.
-    CHANNEL_LAYERS={"groups": layer},
+    CHANNEL_LAYERS={"groups": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
 )
 django.setup()
 
