@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import load
+from benchmarks.machine import resident_kib
 from benchmarks.peers.known import Peer
 from benchmarks.server import Server
 
@@ -92,7 +93,7 @@ def _memory(server: Server, connections: int) -> float:
     # What the first connections load stays for all: it is not the price of one.
     load.run("echo", server.port, connections=50, warmup=0, seconds=0.5)
     time.sleep(SETTLING)
-    before = server.resident_kib()
+    before = resident_kib(server.pid)
     with load.idle(server.port, connections):
         time.sleep(SETTLING)
-        return (server.resident_kib() - before) / connections
+        return (resident_kib(server.pid) - before) / connections

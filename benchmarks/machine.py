@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +20,7 @@ PACKAGES = (
 )
 
 
+@cache  # whoever has been pinned since
 def cores() -> tuple[int, int]:
     """Return the core of the servers and the core of the load."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -38,6 +40,14 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def raise_open_files() -> None:
     """Let us, and so the servers, have as many sockets as the hard limit allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -51,13 +61,6 @@ def resident_kib(pid: int) -> int:
     tasks = Path(f"/proc/{pid}/task").iterdir()
     children = " ".join((task / "children").read_text() for task in tasks).split()
     return own + sum(resident_kib(int(child)) for child in children)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def describe() -> dict[str, str]:

@@ -42,8 +42,8 @@ def _rows(figure: Figure, reference: str | None, samples: list[Sample]) -> list[
         cells = [
             f"{figure.name} ({figure.unit})",
             peer,
-            f"**{_number(median(by_round.values()))}**",
-            f"{_number(min(by_round.values()))} - {_number(max(by_round.values()))}",
+            f"**{number(median(by_round.values()))}**",
+            f"{number(min(by_round.values()))} - {number(max(by_round.values()))}",
             "reference" if peer == reference else _ratio(by_round, values, reference),
             f"{median(p99):.1f}" if p99 else "",
         ]
@@ -59,9 +59,11 @@ def _ratio(
     ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
     if not ratios:
         return ""
-    medians = f"{_number(median(ours.values()))} / {_number(median(theirs.values()))}"
+    medians = f"{number(median(ours.values()))} / {number(median(theirs.values()))}"
     return f"{median(ratios):.2f} x {reference} ({medians})"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+def number(value: float) -> str:
+    """Return it with three digits or so: `1,234`, `12.3`, `0.123`."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"

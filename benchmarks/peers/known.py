@@ -16,6 +16,7 @@ class Peer:
     application: str
     fanout_application: str | None = None  # sends a text that starts with "all:" to all
     environment: dict[str, str] = field(default_factory=dict)
+    redis: bool = False  # gets one of its own, by ECHO_STATE_URL
     prepare: Callable[[], None] | None = None  # raises OSError or CalledProcessError
 
     def command_on(self, port: int, fanout: bool) -> list[str]:
@@ -38,10 +39,11 @@ OUR_UVICORN = (
 )
 
 
-def _ours(name: str, command: tuple[str, ...]) -> Peer:
+def _ours(name: str, command: tuple[str, ...], redis: bool = False) -> Peer:
     return Peer(
         name,
         command,
+        redis=redis,
         application="project.asgi:application",
         fanout_application="benchmarks.peers.fanout:application",
         environment={"DJANGO_SETTINGS_MODULE": "project.settings"},
@@ -66,8 +68,16 @@ PEERS = {
             application="benchmarks.peers.stock:grouped",
             fanout_application="benchmarks.peers.stock:broadcasting",
         ),
+        Peer(
+            *("stock-group-redis", DAPHNE),
+            application="benchmarks.peers.stock:grouped",
+            fanout_application="benchmarks.peers.stock:broadcasting",
+            redis=True,
+        ),
         _ours("lean", DAPHNE),
         _ours("daphne", OUR_DAPHNE),
         _ours("uvicorn", OUR_UVICORN),
+        _ours("daphne-redis", OUR_DAPHNE, redis=True),
+        _ours("uvicorn-redis", OUR_UVICORN, redis=True),
     )
 }
