@@ -1,13 +1,13 @@
 """`python -m benchmarks.state`: what exact counting costs, as a Markdown table."""
 
 import argparse
-import subprocess
 import sys
 from statistics import median
 
-from benchmarks import figures, machine, redis_server
+from benchmarks import figures, machine, versions
+from benchmarks.measure import measure
 from benchmarks.peers.known import PEERS
-from benchmarks.report import number
+from benchmarks.spread import number
 from benchmarks.state import counts, joins
 
 SIZES = [(1, 1000), (4, 1000), (4, 1_000_000), (16, 1000), (100, 1000), (100, 1_000_000)]
@@ -36,8 +36,7 @@ def main() -> None:
             _print(*_cost(counts.cost(processes, objects, rounds)))
     for figure, peers in SERVERS.items():
         _print(*_servers(figure, peers, rounds))
-    told = {**machine.describe(), "redis-server": _redis_version()}
-    print("\n" + ", ".join(f"{name} {version}" for name, version in told.items()))
+    print("\n" + ", ".join(f"{name} {version}" for name, version in versions.describe().items()))
 
 
 def _cost(cost: counts.Cost) -> list[Row]:
@@ -55,12 +54,12 @@ def _servers(name: str, peers: list[str], rounds: int) -> list[Row]:
     values: dict[str, list[float]] = {peer: [] for peer in peers}
     for round_number in range(rounds):
         for peer in peers:
-            sample = figures.measure(figure, PEERS[peer], round_number, SECONDS)
+            [sample] = measure(figure, PEERS[peer], round_number, SECONDS)
             if sample.errors:
                 sys.exit(f"{name} of {peer}: {sample.details['first_errors']}")
             values[peer].append(sample.value)
     first, *others = peers
-    rows = [_spread(f"{name}, {figure.unit}: {peer}", values[peer]) for peer in peers]
+    rows = [_spread(f"{name}, {figures.unit(name)}: {peer}", values[peer]) for peer in peers]
     for peer in others:
         ratios = [a / b for a, b in zip(values[peer], values[first], strict=True)]
         rows.append(_spread(f"{name}: {peer} / {first}", ratios))
@@ -74,13 +73,6 @@ def _spread(what: str, values: list[float]) -> Row:
 def _print(*rows: Row) -> None:
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
-
-
-def _redis_version() -> str:
-    told = subprocess.run(
-        [redis_server.executable(), "--version"], capture_output=True, text=True, check=True
-    )
-    return told.stdout.split("v=")[1].split()[0]
 
 
 if __name__ == "__main__":
