@@ -1,26 +1,30 @@
-"""The figures: what is measured of a peer, and how one sample of it is taken."""
+"""The figures: what is measured of a peer."""
 
 import re
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import load
 from benchmarks.peers.known import Peer
-from benchmarks.server import Server
 
-DEFAULT = "echo-50x1,echo-50x16,echo-500x1,handshakes-50,fanout-500,memory-5000"
+DEFAULT = ",".join(
+    (
+        *(f"echo-{connections}x1" for connections in (1, 10, 50, 500, 1000, 10000)),
+        *("echo-1x16", "echo-50x16", "echo-500x16", "echo-50x1x1024B", "echo-50x1x65536B"),
+        *("handshakes-50", "fanout-500", "count-50", "memory-1000", "idle-10000"),
+    )
+)
 UNITS = {
     "echo": "echoes per second",
     "handshakes": "handshakes per second",
     "fanout": "deliveries per second",
+    "count": "answers per second",
     "memory": "KiB per idle connection",
+    "cpu": "µs of CPU per idle connection and second",
 }
-NAME = re.compile(r"(echo|handshakes|fanout|memory)(?:-(\d+))?(?:x(\d+))?(?:x(\d+)B)?")
-CONNECTIONS = {"echo": 50, "handshakes": 50, "fanout": 500, "memory": 5000}
+MODES = "echo|handshakes|fanout|count|memory|idle"
+NAME = re.compile(rf"({MODES})(?:-(\d+))?(?:x(\d+))?(?:x(\d+)B)?")
+CONNECTIONS = {"fanout": 500, "memory": 1000, "idle": 10000}
 SIZE = 32  # bytes of a text
-WARM_UP = 1.0  # seconds
-SETTLING = 1.0  # seconds until a server has done what its last connections gave it to do
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,14 @@ class Figure:
     size: int = SIZE
 
     @property
-    def unit(self) -> str:
-        return UNITS[self.mode]
-
-    @property
-    def fanout(self) -> bool:
-        return self.mode == "fanout"
+    def results(self) -> list[str]:
+        """Return what its samples are of: an idle connection costs memory and time."""
+        if self.mode == "idle":
+            return [f"memory-{self.connections}", f"cpu-{self.connections}"]
+        return [self.name]
 
     def can_measure(self, peer: Peer) -> bool:
-        return not self.fanout or peer.fanout_application is not None
+        return self.mode in peer.modes
 
 
 @dataclass(frozen=True)
@@ -60,39 +63,16 @@ class Sample:
         return int(self.details.get("errors", 0))
 
 
+def unit(figure: str) -> str:
+    """Return the unit of a figure by its name."""
+    return UNITS[figure.partition("-")[0]]
+
+
 def parse(name: str) -> Figure:
     """Return the figure: MODE[-CONNECTIONS][xIN_FLIGHT][xSIZEB]. Raises ValueError."""
     match = NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} is not a figure; known are such as {DEFAULT}.")
     mode, connections, in_flight, size = match.groups()
-    return Figure(
-        name, mode, int(connections or CONNECTIONS[mode]), int(in_flight or 1), int(size or SIZE)
-    )
-
-
-def measure(figure: Figure, peer: Peer, number: int, seconds: float) -> Sample:
-    """Return a sample of a fresh server. Raises StartFailed or LoadFailed."""
-    with Server(peer, figure.fanout) as server:
-        if figure.mode == "memory":
-            return Sample(figure.name, peer.name, number, _memory(server, figure.connections))
-        details = load.run(
-            figure.mode,
-            server.port,
-            connections=figure.connections,
-            in_flight=figure.in_flight,
-            size=figure.size,
-            warmup=WARM_UP,
-            seconds=seconds,
-        )
-    return Sample(figure.name, peer.name, number, details["per_second"], details)
-
-
-def _memory(server: Server, connections: int) -> float:
-    # What the first connections load stays for all: it is not the price of one.
-    load.run("echo", server.port, connections=50, warmup=0, seconds=0.5)
-    time.sleep(SETTLING)
-    before = server.resident_kib()
-    with load.idle(server.port, connections):
-        time.sleep(SETTLING)
-        return (server.resident_kib() - before) / connections
+    number = int(connections or CONNECTIONS.get(mode, 50))
+    return Figure(name, mode, number, int(in_flight or 1), int(size or SIZE))

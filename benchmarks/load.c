@@ -5,6 +5,7 @@
  *   load fanout      --connections N                 one sends "all:...", all N must get it
  *   load idle        --connections N                 held until standard input closes
  *
+ * With --socket-io the texts are messages of Socket.IO, in packets of Engine.IO 4.
  * Options of all: --port P [--host 127.0.0.1] [--path /bench/websocket] [--size BYTES]
  * [--warmup SECONDS] [--seconds SECONDS]. Prints one JSON line; idle first says "ready".
  * Loopback only, bounded in time and connections.
@@ -27,13 +28,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "latencies.h"
+
 #define PREFIX "[Durable Object]: "
 #define BROADCAST "all:"
 /* The key and its answer of RFC 6455 section 1.3. */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-#define SECOND 1000000000ULL    /* nanoseconds, the unit of all times here */
 #define OPENING_AT_ONCE 50      /* Twisted's backlog; more would wait for a lost SYN */
 #define OPENING_SECONDS 120     /* for all connections together */
 #define DRAINING_SECONDS 5      /* for the replies that are under way at the end */
@@ -43,7 +45,7 @@
 #define SHOWN_ERRORS 3
 
 enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
-enum state { GONE, OPENING, OPEN, CLOSING };
+enum state { GONE, OPENING, JOINING, OPEN, CLOSING };   /* only Socket.IO has to join */
 
 struct connection {
     int fd;
@@ -67,14 +69,16 @@ static struct {
     const char *host, *path;
     long port, connections, in_flight, size;
     double warmup, seconds;
-} options = {"127.0.0.1", "/bench/websocket", 0, 50, 1, 32, 1, 3};
+    bool socket_io;
+} options = {"127.0.0.1", "/bench/websocket", 0, 50, 1, 32, 1, 3, false};
 
 static const struct mode *mode;
 static struct sockaddr_in address;
 static struct connection *connections;
 static char request[1024];
 static char *text, *reply;      /* as sent; as it must come back */
-static size_t reply_length, in_size, out_size;
+static size_t text_length, reply_length, in_size, out_size;
+static size_t tail;             /* bytes after the text, in both */
 static int epoll;
 static uint64_t now;            /* of the last read */
 static uint64_t random_state;
@@ -83,49 +87,13 @@ static long under_way;          /* texts sent and not answered, or members still
 static long done, errors;
 static bool draining, stdin_closed;
 
-/* Time and latencies ------------------------------------------------------- */
-
-static uint64_t clock_now(clockid_t clock)
-{
-    struct timespec at;
-    clock_gettime(clock, &at);
-    return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
-}
-
-/* 64 buckets for each power of two: a percentile is at most 1.6 % too high. */
-#define BUCKETS (64 * 60)
-static uint64_t latencies[BUCKETS], latency_count, latency_max;
-
-static void add_latency(uint64_t value)
-{
-    unsigned shift = value < 128 ? 0 : 57 - (unsigned)__builtin_clzll(value);
-    latencies[shift * 64 + (value >> shift)]++;
-    latency_count++;
-    if (value > latency_max)
-        latency_max = value;
-}
-
-static double percentile_us(double part)
-{
-    uint64_t seen = 0;
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        unsigned shift = i < 128 ? 0 : i / 64 - 1;
-        seen += latencies[i];
-        if (seen && (double)seen >= part * (double)latency_count) {
-            uint64_t top = ((uint64_t)(i - shift * 64) + 1) << shift;
-            return (double)(top < latency_max ? top : latency_max) / 1000;
-        }
-    }
-    return 0;
-}
-
 /* Connections -------------------------------------------------------------- */
 
 static void drop(struct connection *c)
 {
     if (c->state == GONE)
         return;
-    if (c->state == OPENING)
+    if (c->state == OPENING || c->state == JOINING)
         opening--;
     else
         open_now--;
@@ -238,6 +206,14 @@ static void start_connections(void)
 
 /* What comes in ------------------------------------------------------------ */
 
+static void is_open(struct connection *c)
+{
+    c->state = OPEN;
+    opening--;
+    open_now++;
+    mode->opened(c);
+}
+
 static size_t take_answer(struct connection *c)
 {
     const unsigned char *end = memmem(c->in, c->in_length, "\r\n\r\n", 4);
@@ -248,15 +224,33 @@ static size_t take_answer(struct connection *c)
         fail(c, "refused: %.*s", (int)(strcspn((char *)c->in, "\r")), c->in);
         return 0;
     }
-    c->state = OPEN;
-    opening--;
-    open_now++;
-    mode->opened(c);
+    if (options.socket_io)
+        c->state = JOINING;
+    else
+        is_open(c);
     return length;
+}
+
+/* Take a packet that is no message, and return whether it was one (Socket.IO's protocol, 5). */
+static bool take_packet(struct connection *c, const unsigned char *data, size_t length)
+{
+    if (length == 1 && *data == '2')                        /* ping */
+        append_frame(c, TEXT, "3", 1);
+    else if (c->state == JOINING && length && *data == '0') /* Engine.IO is open */
+        append_frame(c, TEXT, "40", 2);
+    else if (c->state == JOINING && length > 2 && !memcmp(data, "40{", 3))
+        is_open(c);
+    else if (c->state == JOINING)
+        fail(c, "unexpected packet %.*s", (int)(length < 60 ? length : 60), data);
+    else
+        return false;
+    return true;
 }
 
 static void take_frame(struct connection *c, unsigned char first, unsigned char *data, size_t length)
 {
+    if (options.socket_io && first == (0x80 | TEXT) && take_packet(c, data, length))
+        return;
     if (first == (0x80 | TEXT))
         mode->received(c, data, length);
     else if (first == (0x80 | PING))
@@ -339,7 +333,7 @@ static void handle(struct epoll_event *event)
         flush(c);
     if (c->state != GONE && event->events & ~(uint32_t)EPOLLOUT)
         read_all(c, event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
-    if (c->state == OPEN || c->state == CLOSING)
+    if (c->state > OPENING)
         flush(c);
 }
 
@@ -374,8 +368,7 @@ static bool open_all(void)
 static void measure(bool (*over)(void))
 {
     run_until(never, options.warmup);
-    memset(latencies, 0, sizeof latencies);
-    latency_count = latency_max = 0;
+    forget_latencies();
     done = 0;
     uint64_t begin = clock_now(CLOCK_MONOTONIC), begin_cpu = clock_now(CLOCK_PROCESS_CPUTIME_ID);
     run_until(never, options.seconds);
@@ -397,13 +390,15 @@ static void measure(bool (*over)(void))
 /* Write the number of a text into both the text and the reply that it must get. */
 static void number_text(unsigned index, uint32_t place)
 {
-    size_t before = reply_length - (size_t)options.size;
-    size_t start = !strncmp(text, BROADCAST, 4) ? 4 : 0, width = (size_t)options.size - start;
+    size_t in_text = text_length - tail - (size_t)options.size;
+    size_t in_reply = reply_length - tail - (size_t)options.size;
+    size_t start = !strncmp(text + in_text, BROADCAST, 4) ? 4 : 0;
+    size_t width = (size_t)options.size - start;
     uint64_t number = (uint64_t)index << 32 | place;
     if (width > NUMBER_DIGITS)
         width = NUMBER_DIGITS;
     for (size_t i = start + width; i-- > start; number >>= 4)
-        reply[before + i] = text[i] = "0123456789abcdef"[number & 15];
+        reply[in_reply + i] = text[in_text + i] = "0123456789abcdef"[number & 15];
 }
 
 static void send_text(struct connection *c)
@@ -411,7 +406,7 @@ static void send_text(struct connection *c)
     c->sent_at[c->sent % options.in_flight] = now;
     number_text(c->index, c->sent++);
     under_way++;
-    append_frame(c, TEXT, text, (size_t)options.size);
+    append_frame(c, TEXT, text, text_length);
 }
 
 static bool is_expected(const unsigned char *data, size_t length)
@@ -558,7 +553,8 @@ static void read_options(int argc, char **argv)
     static const struct option names[] = {
         {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"path", 1, 0, 'a'},
         {"connections", 1, 0, 'c'}, {"in-flight", 1, 0, 'k'}, {"size", 1, 0, 'b'},
-        {"warmup", 1, 0, 'w'}, {"seconds", 1, 0, 's'}, {0, 0, 0, 0}};
+        {"warmup", 1, 0, 'w'}, {"seconds", 1, 0, 's'},
+        {"socket-io", 0, 0, 'i'}, {0, 0, 0, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (option) {
@@ -569,6 +565,7 @@ static void read_options(int argc, char **argv)
         case 'k': options.in_flight = atol(optarg); break;
         case 'b': options.size = atol(optarg); break;
         case 'w': options.warmup = atof(optarg); break;
+        case 'i': options.socket_io = true; break;
         case 's': options.seconds = atof(optarg); break;
         default: exit(2);
         }
@@ -610,22 +607,29 @@ static void raise_limits(void)
 
 static void prepare_text(void)
 {
-    size_t prefix = mode->run == fanout_run ? 0 : strlen(PREFIX);
-    reply_length = prefix + (size_t)options.size;
-    text = malloc((size_t)options.size + 1);
-    reply = malloc(reply_length + 1);
-    for (long i = 0; i < options.size; i++)
-        text[i] = (char)('a' + i % 26);
-    if (!prefix)
-        memcpy(text, BROADCAST, strlen(BROADCAST));
-    memcpy(reply, PREFIX, prefix);
-    memcpy(reply + prefix, text, (size_t)options.size);
+    const char *before = options.socket_io ? "42[\"message\",\"" : "";
+    const char *after = options.socket_io ? "\"]" : "";
+    const char *prefix = mode->run == fanout_run ? "" : PREFIX;
+    int size = (int)options.size;
+    char *body = malloc((size_t)size + 1);
+    stop_if(!body, "not enough memory");
+    for (int i = 0; i < size; i++)
+        body[i] = (char)('a' + i % 26);
+    if (mode->run == fanout_run)
+        memcpy(body, BROADCAST, strlen(BROADCAST));
+    tail = strlen(after);
+    int sent = asprintf(&text, "%s%.*s%s", before, size, body, after);
+    int back = asprintf(&reply, "%s%s%.*s%s", before, prefix, size, body, after);
+    stop_if(sent < 0 || back < 0, "not enough memory");
+    text_length = (size_t)sent;
+    reply_length = (size_t)back;
+    free(body);
 }
 
 static void prepare_connections(void)
 {
     in_size = reply_length + (mode->run == idle_run ? 4096 : READ_AHEAD);
-    out_size = sizeof request + (size_t)options.in_flight * ((size_t)options.size + 14);
+    out_size = sizeof request + (size_t)options.in_flight * (text_length + 14);
     connections = calloc((size_t)options.connections, sizeof *connections);
     stop_if(!connections, "not enough memory");
     for (long i = 0; i < options.connections; i++) {

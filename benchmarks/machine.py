@@ -1,24 +1,18 @@
-"""This machine: which core is whose, how many files may be open, and what is installed."""
+"""This machine: which core is whose, how many files may be open, and what a process takes of it."""
 
 import os
-import platform
 import resource
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = Path(__file__).parent / ".build"
 
-PACKAGES = (
-    *("Django", "channels", "daphne", "Twisted", "autobahn", "asgiref"),
-    *("uvicorn", "uvloop", "websockets"),
-)
 
-
+@cache  # whoever has been pinned since
 def cores() -> tuple[int, int]:
     """Return the core of the servers and the core of the load."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -38,6 +32,14 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def raise_open_files() -> None:
     """Let us, and so the servers, have as many sockets as the hard limit allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -46,51 +48,24 @@ def raise_open_files() -> None:
 
 def resident_kib(pid: int) -> int:
     """Return the resident memory of a process and its descendants, in KiB."""
+    return sum(_resident_kib(each) for each in _family(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return how long a process and its descendants have been on a core, all threads together."""
+    ticks = 0
+    for each in _family(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # proc(5): utime and stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def _family(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
     children = " ".join((task / "children").read_text() for task in tasks).split()
-    return own + sum(resident_kib(int(child)) for child in children)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def describe() -> dict[str, str]:
-    """Return what figures of this machine depend on: `{"Django": "5.2.19", "cores": "2"}`."""
-    return {
-        "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
-        "Python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
-        "cc": _output("cc", "--version"),
-        "kernel": platform.release(),
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _output(*command: str) -> str:
-    """Return the first line that a command prints, or "unknown"."""
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return lines.partition("\n")[0]
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
+    return [pid, *(each for child in children for each in _family(int(child)))]

@@ -1,13 +1,17 @@
 """A peer that runs: a subprocess on the servers' core, on a free port of the loopback."""
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import TracebackType
 
-from benchmarks.machine import ROOT, cores, free_port, pinned, resident_kib
+from benchmarks import redis_server
+from benchmarks.machine import ROOT, cores, free_port, pinned
 from benchmarks.peers.known import Peer
 
 START_TIMEOUT = 20.0  # seconds
@@ -19,27 +23,21 @@ class StartFailed(Exception):
 
 
 class Server:
-    """A peer's server: `with Server(peer, fanout=False) as server: server.port`."""
+    """A peer's server: `with Server(peer) as server: server.port`. Raises StartFailed."""
 
-    def __init__(self, peer: Peer, fanout: bool) -> None:
+    def __init__(self, peer: Peer, fanout: bool = False, folder: Path = ROOT) -> None:
         self.port = free_port()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
-        with pinned(cores()[0]):
-            self._process = subprocess.Popen(
-                peer.command_on(self.port, fanout),
-                cwd=ROOT,
-                env={**os.environ, **peer.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._log,
-            )
+        self._peer, self._fanout, self._folder = peer, fanout, folder
+        self._beside = ExitStack()  # what is given up when it ends
 
     def __enter__(self) -> "Server":
-        try:
-            self._wait_until_it_listens()
-        except BaseException:
-            self.stop()
-            raise
+        with ExitStack() as beside:
+            try:
+                self._start(beside)
+                self._wait_until_it_listens()
+            except OSError as error:
+                raise StartFailed(str(error)) from error
+            self._beside = beside.pop_all()
         return self
 
     def __exit__(
@@ -48,20 +46,36 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self._beside.close()
 
-    def resident_kib(self) -> int:
-        return resident_kib(self._process.pid)
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-    def stop(self) -> None:
-        """End it, by force if it does not end by itself."""
+    def _start(self, beside: ExitStack) -> None:
+        url = beside.enter_context(redis_server.running()) if self._peer.redis else "memory://"
+        own = {"DJANGO_DEBUG": "0", "ECHO_STATE_URL": url, "PORT": str(self.port)}
+        self._log = beside.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (it is one)
+        with pinned(cores()[0]):
+            self._process = subprocess.Popen(
+                self._peer.command_on(self.port, self._fanout),
+                cwd=self._folder,
+                env={**os.environ, **own, **self._peer.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+            )
+        beside.callback(self._stop)
+
+    def _stop(self) -> None:
+        """End it and its children, by force if they do not end by themselves."""
         self._process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _wait_until_it_listens(self) -> None:
         end = time.monotonic() + START_TIMEOUT

@@ -1,22 +1,53 @@
-"""What everybody writes: Channels' own consumer. Uses nothing of ours."""
+"""What everybody writes: Channels' own consumer, and a count of its own. Uses nothing of ours."""
+
+import os
 
 import django
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+REDIS = os.environ["ECHO_STATE_URL"]
+LAYER = (
+    {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    if REDIS.startswith("memory:")
+    else {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS]},
+    }
+)
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
+    ROOT_URLCONF=__name__,
+    # What startproject has, but for those that need a database.
+    MIDDLEWARE=[
+        "django.middleware.security.SecurityMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ],
     # Only the consumer with groups has a layer: without one, Channels does less per message.
-    CHANNEL_LAYERS={"groups": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNEL_LAYERS={"groups": LAYER},
 )
 django.setup()
 
 GROUP = "members"
+connections = 0  # wrong after a refusal or an exception: what this project is about
 
 
 class EchoingConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
+    async def connect(self) -> None:
+        global connections
+        connections += 1
+        await self.accept()
+
+    async def disconnect(self, code: int) -> None:
+        global connections
+        connections -= 1
+
     async def receive(self, text_data: str = "", bytes_data: bytes | None = None) -> None:
         await self.send(text_data=f"[Durable Object]: {text_data}")
 
@@ -28,9 +59,10 @@ class GroupedConsumer(EchoingConsumer):
 
     async def connect(self) -> None:
         await self.channel_layer.group_add(GROUP, self.channel_name)
-        await self.accept()
+        await super().connect()
 
     async def disconnect(self, code: int) -> None:
+        await super().disconnect(code)
         await self.channel_layer.group_discard(GROUP, self.channel_name)
 
 
@@ -42,9 +74,16 @@ class BroadcastingConsumer(GroupedConsumer):
         await self.send(text_data=event["text"])
 
 
+def count(request: HttpRequest, name: str) -> HttpResponse:
+    return HttpResponse(f"{connections}", content_type="text/plain")
+
+
+urlpatterns = [path("<str:name>/getCurrentConnections", count)]
+
+
 def _served(consumer: type[EchoingConsumer]) -> ProtocolTypeRouter:
     router = URLRouter([path("<str:name>/websocket", consumer.as_asgi())])
-    return ProtocolTypeRouter({"websocket": router})
+    return ProtocolTypeRouter({"http": get_asgi_application(), "websocket": router})
 
 
 echoing = _served(EchoingConsumer)

@@ -1,0 +1,54 @@
+"""What a connection costs the count: joining and leaving, in memory and on Redis."""
+
+import asyncio
+import time
+
+from benchmarks import redis_server
+from benchmarks.state.known import known
+from echo.state.memory import MemoryState
+from echo.state.redis import RedisState
+
+TIMES = 50_000
+CONCURRENT = 100
+SECONDS = 1.5
+LEASE, HEARTBEAT = 3.0, 1.0  # seconds, the defaults of the settings
+
+
+def in_memory(rounds: int) -> list[float]:
+    """Return the microseconds of a join and its leave, a number for each round."""
+    return [asyncio.run(_microseconds(MemoryState())) for _ in range(rounds)]
+
+
+async def _microseconds(state: MemoryState) -> float:
+    began = time.perf_counter()
+    for _ in range(TIMES):
+        await state.join("lobby")
+        state.leave("lobby")
+    return (time.perf_counter() - began) / TIMES * 1e6
+
+
+def on_redis(rounds: int) -> list[float]:
+    """Return how many join and leave in a second, with CONCURRENT doing so at once."""
+    with redis_server.running() as url:
+        state = RedisState(url, LEASE, HEARTBEAT)
+        try:
+            known(state, "lobby")
+            return [asyncio.run(_per_second(state)) for _ in range(rounds)]
+        finally:
+            state.close()
+
+
+async def _per_second(state: MemoryState) -> float:
+    end = time.monotonic() + SECONDS
+
+    async def come_and_go(name: str) -> int:
+        done = 0
+        while time.monotonic() < end:
+            await state.join(name)
+            state.leave(name)
+            done += 1
+        return done
+
+    began = time.monotonic()
+    done = await asyncio.gather(*(come_and_go(f"object-{i}") for i in range(CONCURRENT)))
+    return sum(done) / (time.monotonic() - began)

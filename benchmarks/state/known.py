@@ -1,0 +1,20 @@
+"""When a Redis that has just started is believed."""
+
+import time
+
+from echo.exceptions import StateUnavailable
+from echo.state.memory import MemoryState
+
+TIMEOUT = 10.0  # seconds
+
+
+def known(state: MemoryState, name: str) -> int:
+    """Return the count as soon as it can be known. Raises StateUnavailable after TIMEOUT."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return state.count(name)
+        except StateUnavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
