@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
@@ -60,7 +61,10 @@ class CountFirst:
 
 
 def _is_plain_get(scope: HTTPScope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "GET" and not scope.get("root_path")
+    """Return whether it is a GET on a site without a script name, which paths may begin with."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return False
+    return not (settings.FORCE_SCRIPT_NAME or scope.get("root_path"))
 
 
 def _is_for_us(scope: HTTPScope) -> bool:

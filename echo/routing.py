@@ -9,6 +9,7 @@ from asgiref.typing import (
     WebSocketScope,
 )
 from channels.routing import URLRouter
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
 
@@ -39,12 +40,35 @@ def as_websocket_application(
     """Return the WebSocket application of a site, with what every site needs round its routes.
 
     Host and Origin are checked (`HostAndOriginCheck`), and `scope["user"]` is there on a
-    site that has users (as Channels' AuthMiddlewareStack has it). A handshake on a path without a
-    route gets what the same request gets without `Upgrade`, from `http` (by default
-    Django's own application).
+    site that has users (as Channels' AuthMiddlewareStack has it). Routes begin below the script
+    name, as Django's URLs do. A handshake on a path without a route gets what the same request
+    gets without `Upgrade`, from `http` (by default Django's own application).
     """
     answer: Any = AnswerAsHTTP(http or get_asgi_application())
-    return HostAndOriginCheck(with_user(URLRouter([*routes, re_path("", answer)])))
+    router = URLRouter([*routes, re_path("", answer)])
+    return HostAndOriginCheck(with_user(BelowScriptName(router)))
+
+
+class BelowScriptName:
+    """An ASGI application: a site's routes, below FORCE_SCRIPT_NAME or the server's root path.
+
+    Proxies, and so servers, differ in whether the path still has it: for Django's handler both
+    are right, but Channels' router knows no FORCE_SCRIPT_NAME, and fails without a root path.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(
+        self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        script_name = (settings.FORCE_SCRIPT_NAME or scope.get("root_path") or "").rstrip("/")
+        if script_name:
+            path = scope["path"]
+            if path != script_name and not path.startswith(f"{script_name}/"):
+                path = script_name + path
+            scope = cast(WebSocketScope, {**scope, "root_path": script_name, "path": path})
+        await self.application(scope, receive, send)
 
 
 class AnswerAsHTTP:

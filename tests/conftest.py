@@ -17,6 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Tally("test_wire.py::test_case"))
 
 
+pytest_plugins = ["echo.testing"]
+
+
 @pytest.fixture
 def state() -> MemoryState:
     return MemoryState()

@@ -191,13 +191,13 @@ def test_echo_over_the_wire(site):
     eventually(lambda: site.count("wire"), 0)
 
 
-def test_many_connections_of_one_object_are_counted_exactly(site):
-    clients = []
-    try:
-        for number in range(1, 51):
-            clients.append(Client.opened(site.port, "crowd"))
-            assert site.count("crowd") == number
-    finally:
-        for client in clients:
-            client.socket.close()
-    eventually(lambda: site.count("crowd"), 0)
+def test_many_connections_of_one_object_are_counted_exactly(connect, assert_count):
+    connections = []
+    for number in range(1, 51):
+        connections.append(connect("/crowd/websocket"))
+        assert get_state().counts() == {"crowd": number}
+
+    for connection in connections:
+        connection.vanish()
+
+    assert_count("crowd", 0)

@@ -103,6 +103,14 @@ async def test_host_that_is_not_allowed_is_for_the_site(settings):
     assert (await answer(CountFirst(handed_on), host="evil.example"))[0] == 299
 
 
+async def test_path_that_may_begin_with_a_script_name_is_for_the_site(settings):
+    settings.FORCE_SCRIPT_NAME = "/app"
+
+    status, _, body = await answer(CountFirst(handed_on), "/app/getCurrentConnections")
+
+    assert (status, body) == (299, "of the site")  # not the count of the object "app"
+
+
 async def test_permissions_of_the_site_are_asked_by_the_view(settings):
     settings.ECHO_AUTHORIZE = "tests.test_count_first.nobody"
 

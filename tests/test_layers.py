@@ -15,7 +15,14 @@ ROOT = Path(__file__).parent.parent
 # as there is no circle.
 FLOORS = [
     ["project"],
-    ["echo.routing", "echo.count_first", "echo.urls", "echo.operations_urls", "echo.apps"],
+    [
+        "echo.routing",
+        "echo.count_first",
+        "echo.urls",
+        "echo.operations_urls",
+        "echo.apps",
+        "echo.testing",
+    ],
     [
         "echo.consumers",
         "echo.live",
@@ -78,8 +85,8 @@ TRANSPORT = [(p, n) for p, n in modules().items() if n.startswith(BESIDE)]
 
 @pytest.mark.parametrize(("path", "name"), MODULES, ids=[n for _, n in MODULES])
 def test_imports_go_down_the_floors(path, name):
-    # `project` and the commands start the server, nothing else knows it.
-    may_start = name.startswith(("project", "echo.management", "echo.apps"))
+    # `project`, the commands and the test kit start the server, nothing else knows it.
+    may_start = name.startswith(("project", "echo.management", "echo.apps", "echo.testing"))
     others = {each for each in imported(path, name) if not (may_start and each.startswith(BESIDE))}
 
     assert {each for each in others if floor(each) < floor(name)} == set()
@@ -124,7 +131,7 @@ def test_redis_is_imported_by_one_module_of_the_state_only():
 def test_init_files_are_empty():
     filled = [n for p, n in modules().items() if p.name == "__init__.py" and p.read_text()]
 
-    assert filled == ["echo.state"]
+    assert filled == ["echo.state", "echo.testing"]
 
 
 IMPORT_ALL = """
@@ -157,6 +164,16 @@ def test_nothing_happens_at_import():
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_pytest_is_imported_by_the_test_kit_only():
+    importers = [
+        name
+        for path, name in modules().items()
+        if re.search(r"^\s*(import|from) _?pytest\b", path.read_text(), re.MULTILINE)
+    ]
+
+    assert importers == ["echo.testing"]
 
 
 def test_memory_state_has_no_django_in_it():

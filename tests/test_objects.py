@@ -1,31 +1,19 @@
 import asyncio
 
 import pytest
-from channels.routing import URLRouter
-from channels.testing import WebsocketCommunicator
 
 from echo.exceptions import InvalidName
 from echo.objects import connected_objects, get_object
-from echo.routing import websocket_urlpatterns
 
 
 @pytest.fixture
-async def connections():
+def connections(connect):
     """Two connections of "foo" and one of "bar", through the app's own routes."""
-    router = URLRouter(websocket_urlpatterns)
-    paths = ["/foo/websocket", "/foo/websocket", "/bar/websocket"]
-    communicators = [WebsocketCommunicator(router, path) for path in paths]
-    for communicator in communicators:
-        assert await communicator.connect() == (True, None)
-    yield communicators
-    for communicator in communicators:
-        await communicator.disconnect()
-    assert connected_objects() == {}
+    return [connect(f"/{name}/websocket") for name in ("foo", "foo", "bar")]
 
 
-async def texts(communicators):
-    events = [await communicator.receive_output() for communicator in communicators]
-    return [(event["type"], event["text"]) for event in events]
+def texts(connections):
+    return [connection.recv() for connection in connections]
 
 
 async def test_count_of_an_object_is_that_of_its_connections(connections):
@@ -38,7 +26,7 @@ async def test_object_is_occupied_while_it_has_connections(connections):
     assert [await get_object(name).ais_occupied() for name in ("foo", "baz")] == [True, False]
 
 
-async def test_connected_objects_are_told_with_their_counts(connections):
+def test_connected_objects_are_told_with_their_counts(connections):
     assert connected_objects() == {"foo": 2, "bar": 1}
 
 
@@ -50,45 +38,59 @@ async def test_text_reaches_all_connections_of_the_object_and_no_other(connectio
     *foos, bar = connections
 
     await get_object("foo").asend("hello")
+    await get_object("bar").asend("after it")
 
-    assert await texts(foos) == [("websocket.send", "hello")] * 2
-    assert await bar.receive_nothing()
+    assert texts(foos) == ["hello", "hello"]
+    assert bar.recv() == "after it"
 
 
-async def test_text_can_be_sent_by_code_that_is_not_asynchronous(connections):
+def test_text_can_be_sent_by_code_that_is_not_asynchronous(connections):
     *foos, _ = connections
 
-    await asyncio.to_thread(get_object("foo").send, "hello")
+    get_object("foo").send("hello")
 
-    assert await texts(foos) == [("websocket.send", "hello")] * 2
-
-
-async def test_text_to_an_object_without_connections_goes_nowhere(connections):
-    await get_object("baz").asend("hello")
-
-    for communicator in connections:
-        assert await communicator.receive_nothing(timeout=0.02)
+    assert texts(foos) == ["hello", "hello"]
 
 
-async def test_texts_and_replies_share_the_connection(connections):
+def test_text_to_an_object_without_connections_goes_nowhere(connections):
+    get_object("baz").send("hello")
+    for name in ("foo", "bar"):
+        get_object(name).send("after it")
+
+    assert texts(connections) == ["after it"] * 3
+
+
+def test_texts_and_replies_share_the_connection(connections):
     foo = connections[0]
 
-    await foo.send_to("one")
-    assert await texts([foo]) == [("websocket.send", "[Durable Object]: one")]
-    await get_object("foo").asend("two")
-    assert await texts([foo]) == [("websocket.send", "two")]
-    await foo.send_to("three")
-    assert await texts([foo]) == [("websocket.send", "[Durable Object]: three")]
+    foo.send("one")
+    assert foo.recv() == "[Durable Object]: one"
+    get_object("foo").send("two")
+    assert foo.recv() == "two"
+    foo.send("three")
+    assert foo.recv() == "[Durable Object]: three"
 
 
-async def test_text_of_an_object_that_was_left_reaches_the_others(connections):
+def test_text_of_an_object_that_was_left_reaches_the_others(connections):
     first, second, _ = connections
 
-    await first.disconnect()
-    await get_object("foo").asend("hello")
+    first.close()
+    get_object("foo").send("hello")
 
-    assert await texts([second]) == [("websocket.send", "hello")]
+    assert second.recv() == "hello"
     assert get_object("foo").count() == 1
+
+
+def test_connections_of_an_object_are_closed_with_code_and_reason(connections):
+    *foos, bar = connections
+
+    get_object("foo").close(4000, "Tea is over")
+
+    for foo in foos:
+        foo.wait_closed()
+        assert (foo.close_code, foo.close_reason) == (4000, "Tea is over")
+    assert connected_objects() == {"bar": 1}
+    assert bar.close_code is None
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 129, "a\nb"])

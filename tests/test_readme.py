@@ -6,11 +6,10 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from django.template import Context, Template
@@ -19,34 +18,9 @@ from echo.conf import NAMES, conf
 from echo.objects import NamedObject
 from echo.state import get_state
 from tests.raw import UPGRADE, Client
+from tests.readme import BLOCKS, README, block, make_site, run, seen
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import eventually
-
-README = (ROOT / "README.md").read_text()
-CONSUMERS = """
-from channels.generic.websocket import AsyncWebsocketConsumer
-
-
-class ChatConsumer(AsyncWebsocketConsumer):
-    pass
-"""
-
-
-class Block(NamedTuple):
-    language: str
-    code: str
-
-
-BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
-seen: set[Block] = set()
-
-
-def block(language: str, start: str) -> str:
-    """Return the code of the one block that has these words, and note that it is tested."""
-    found = [b for b in BLOCKS if b.language == language and start in b.code]
-    assert len(found) == 1, found
-    seen.add(found[0])
-    return found[0].code
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,22 +45,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def run(command: str, folder: Path = ROOT, **environment: str) -> str:
-    command = re.sub(r"^python ", f"{sys.executable} ", command)
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        text=True,
-        timeout=60,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_shell_examples_print_what_they_say(demo: Server) -> None:
     commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block("console", "curl"), re.M)
 
@@ -109,24 +67,22 @@ def test_demo_answers_a_browser_with_the_page(demo: Server) -> None:
     assert "getCurrentConnections" in page
 
 
-def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
-    run("python -m django startproject mysite .", tmp_path)
-    (tmp_path / "chat").mkdir()
-    (tmp_path / "chat" / "consumers.py").write_text(CONSUMERS)
-    blocks = {"settings": ["ASGI_APPLICATION"], "urls": ["urlpatterns +=", "operations/"]}
-    for name, starts in blocks.items():
-        file = tmp_path / "mysite" / f"{name}.py"
-        for start in starts:
-            file.write_text(file.read_text() + block("python", start))
-    (tmp_path / "mysite" / "asgi.py").write_text(
-        'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")\n'
-        + block("python", "ProtocolTypeRouter").replace(
-            "\nfrom chat", block("python", "CountFirst") + "\nfrom chat"
-        )
-    )
-    environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+@pytest.fixture
+def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The folder of a site with all that the README puts into one, and its environment."""
+    make_site(tmp_path)
+    urls = tmp_path / "mysite" / "urls.py"
+    urls.write_text(urls.read_text() + block("python", "operations/"))
+    asgi = tmp_path / "mysite" / "asgi.py"
+    first = block("python", "CountFirst") + "\nfrom chat"
+    asgi.write_text(asgi.read_text().replace("\nfrom chat", first))
+    return tmp_path, {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
 
-    with Server("daphne", "mysite.asgi:application", folder=tmp_path, **environment) as server:
+
+def test_existing_site_counts_its_own_consumers(existing_site: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = existing_site
+
+    with Server("daphne", "mysite.asgi:application", folder=folder, **environment) as server:
         client = Client(server.port)
         answer = client.ask("/chat/lobby/", UPGRADE)
         healthy = server.get("/operations/health")
@@ -137,6 +93,18 @@ def test_existing_site_counts_its_own_consumers(tmp_path: Path) -> None:
         assert healthy[2] == '{"status": "ok", "state": "process"}'
         assert one[2] == '{"name": "lobby", "connections": 1}'
         eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
+
+
+def test_tests_of_an_existing_site_have_connections(
+    existing_site: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = existing_site
+    (folder / "conftest.py").write_text(block("python", "pytest_plugins"))
+    (folder / "chat" / "test_consumers.py").write_text(block("python", "assert_count"))
+
+    told = run("python -m pytest -q -p no:asyncio -p no:cacheprovider", folder, **environment)
+
+    assert told.splitlines()[-1].startswith("1 passed")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import pytest
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.urls import path
+from websockets.exceptions import InvalidStatus
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
@@ -119,6 +120,52 @@ async def test_routes_of_a_site_can_stand_beside_or_instead():
 
     assert get_state().counts() == {"kitchen": 1}
     await communicator.disconnect()
+
+
+@pytest.mark.parametrize("path", ["/app/lobby/websocket", "/lobby/websocket"])
+def test_websocket_is_below_the_script_name_of_the_site(connect, settings, path):
+    """As with Django's URLs a proxy may have taken it off the path, or not."""
+    settings.FORCE_SCRIPT_NAME = "/app"
+
+    connect(path)
+
+    assert get_state().counts() == {"lobby": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/app/websocket", "foo"), ("/apple/websocket", "apple")]
+)
+def test_script_name_is_no_name_of_an_object(connect, settings, path, name):
+    settings.FORCE_SCRIPT_NAME = "/app"
+
+    connect(path)
+
+    assert get_state().counts() == {name: 1}
+
+
+@pytest.mark.parametrize("path", ["/app/websocket", "/websocket"])
+async def test_websocket_is_below_the_root_path_of_the_server(path):
+    communicator = WebsocketCommunicator(
+        as_websocket_application(), path, headers=[(b"host", b"testserver")]
+    )
+    communicator.scope["root_path"] = "/app"
+
+    assert await communicator.connect() == (True, None)
+
+    assert get_state().counts() == {"foo": 1}
+    await communicator.disconnect()
+
+
+@pytest.mark.parametrize("path", ["/app", "/app/", "/app/nowhere", "/nowhere"])
+def test_unknown_path_below_the_script_name_is_answered_as_without_upgrade(connect, settings, path):
+    settings.FORCE_SCRIPT_NAME = "/app"
+
+    with pytest.raises(InvalidStatus) as refused:
+        connect(path)
+
+    # Django's URLs begin with a slash: it sends who left it out to where it is
+    status, location = refused.value.response.status_code, refused.value.response.headers
+    assert (status, location.get("Location")) == ((301, "/app/") if path == "/app" else (200, None))
 
 
 async def test_routes_can_stand_below_a_prefix():
