@@ -1,6 +1,7 @@
 """Settings of the demo: they run as they are; the environment may set what a real site needs."""
 
 import os
+import re
 from pathlib import Path
 
 from django.core.management.utils import get_random_secret_key
@@ -60,7 +61,7 @@ if not ECHO_STATE_URL.startswith("memory:") and "cluster=true" not in ECHO_STATE
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [ECHO_STATE_URL.replace("valkey://", "redis://")]},
+            "CONFIG": {"hosts": [re.sub("^valkey", "redis", ECHO_STATE_URL)]},
         }
     }
 
