@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from math import inf
 from threading import Thread
 from typing import Any
 
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 PERIOD = 0.2  # seconds between two looks
 # A look may take a tenth of the time at the most, of this process and of Redis.
 REST = 9  # times as long as the look took
-STANDBY = 1.0  # seconds between two looks whether the process that announces is still there
 
 Told = tuple[Signal, dict[str, Any]]
 
@@ -35,16 +35,13 @@ def _run(state: MemoryState) -> None:
     announcer = Announcer(state)
     pause = 0.0
     while not state.closed.wait(pause):
-        began = time.monotonic()
         try:
-            leads = announcer.look(began)
+            pause = min(announcer.step(), state.announced.renewal)
         except StateUnavailable:
-            leads = False
+            pause = state.announced.renewal
         except Exception:
             logger.exception("The changes of the counts could not be told; they will be.")
-            leads = False
-        took = time.monotonic() - began
-        pause = max(PERIOD, REST * took) if leads else STANDBY
+            pause = state.announced.renewal
 
 
 class Announcer:
@@ -53,6 +50,18 @@ class Announcer:
     def __init__(self, state: MemoryState) -> None:
         self._state = state
         self._vacating: dict[str, float] = {}  # name -> time.monotonic() when it is told
+        self._next_look = 0.0  # time.monotonic()
+
+    def step(self) -> float:
+        """Look if it is time, and keep the post; return the seconds until the next look is due."""
+        now = time.monotonic()
+        if now < self._next_look and self._state.announced.leads():
+            return self._next_look - now
+        if not self.look(now):
+            return inf
+        took = time.monotonic() - now
+        self._next_look = now + took + max(PERIOD, REST * took)
+        return self._next_look - time.monotonic()
 
     def look(self, now: float) -> bool:
         """Tell what has changed, or return False if that is for another process to do.

@@ -3,7 +3,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from echo.announcer import Announcer, ensure_announced
+from echo.announcer import PERIOD, Announcer, ensure_announced
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
 from tests.faults.site import Site
@@ -164,25 +164,38 @@ async def test_receiver_that_raises_keeps_nothing_from_the_others(state, told, c
     assert "of the site" in caplog.text
 
 
-def test_no_thread_runs_where_nobody_listens(state):
-    before = threading.active_count()
+def announcing():
+    return sum(thread.name == "echo-signals" for thread in threading.enumerate())
 
+
+def test_no_thread_runs_where_nobody_listens(state):
     ensure_announced(state)
 
-    assert threading.active_count() == before
+    assert announcing() == 0
 
 
 async def test_one_thread_announces_until_the_state_is_closed(state, told):
-    before = threading.active_count()
     for _ in range(3):
         ensure_announced(state)
-    assert threading.active_count() == before + 1
+    assert announcing() == 1
 
     await state.join("foo")
     eventually(lambda: told, [occupied("foo", 1), changed("foo", 0, 1)])
     state.close()
 
-    eventually(threading.active_count, before)
+    eventually(announcing, 0)
+
+
+def test_process_that_announces_keeps_its_post_between_two_looks(state, monkeypatch):
+    asked = []
+    leads = state.announced.leads
+    monkeypatch.setattr(state.announced, "leads", lambda: asked.append("leads") or leads())
+    announcer = Announcer(state)
+
+    pauses = [announcer.step() for _ in range(3)]
+
+    assert asked == ["leads"] * 3
+    assert all(0 < pause <= PERIOD for pause in pauses)
 
 
 # Many processes

@@ -22,6 +22,7 @@ class SharedAnnounced(Announced):
         self._redis = connection
         self._process = process
         self._lease = int(lease * 1000)  # milliseconds
+        self.renewal = lease / 3
         self._was_vacant = False
         # Of the last note: by whom, and a number. None while another process announces.
         self._stamp: bytes | None = None

@@ -73,6 +73,8 @@ class MemoryState:
 class Announced:
     """The counts that receivers of signals have been told of. For one thread."""
 
+    renewal = 1.0  # seconds until `leads` must be asked again
+
     def __init__(self) -> None:
         # The count of each name that is occupied; 0 while it waits to be told as vacated.
         self.known: dict[str, int] = {}
