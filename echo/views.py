@@ -5,13 +5,13 @@ Status, type and text are the original's (Cloudflare index.js, fetch()).
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-from django.apps import apps
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.urls import NoReverseMatch, get_script_prefix, reverse
+from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
@@ -137,17 +137,20 @@ def connected_or_none() -> list[tuple[str, int]] | None:
 
 def page_frame(request: HttpRequest) -> dict[str, object]:
     """Return what the page's base template needs: the admin's where the site has one, else ours."""
-    if apps.is_installed("django.contrib.admin"):
-        from django.contrib import admin
+    site = admin_site()
+    if site is None:
+        return {"base": "echo/base.html"}
+    frame = site.each_context(request)
+    return {**frame, "base": "admin/base_site.html", "is_nav_sidebar_enabled": False}
 
-        try:
-            reverse("admin:index")
-            frame = admin.site.each_context(request)
-        except NoReverseMatch:
-            pass
-        else:
-            return {**frame, "base": "admin/base_site.html", "is_nav_sidebar_enabled": False}
-    return {"base": "echo/base.html"}
+
+def admin_site() -> Any:
+    """Return the AdminSite that the site's URLs have, which may be one of its own, or None."""
+    try:
+        index = reverse("admin:index").removeprefix(get_script_prefix())
+    except NoReverseMatch:
+        return None
+    return getattr(resolve(f"/{index}").func, "admin_site", None)
 
 
 def prefers(request: HttpRequest, media_type: str) -> bool:
