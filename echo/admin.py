@@ -25,7 +25,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.text import Truncator
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from echo.access import CLOSE, COUNT, LIST, SEND, may
@@ -52,13 +52,15 @@ class ConnectedObject:
 
 ConnectedObject._meta.object_name = "Object"
 ConnectedObject._meta.model_name = "object"
-ConnectedObject._meta.verbose_name = _("object")
-ConnectedObject._meta.verbose_name_plural = _("objects")
+ConnectedObject._meta.verbose_name = pgettext_lazy("echo", "object")
+ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
 
 
 class SendForm(forms.Form):
     text = forms.CharField(
-        label=_("Text"), strip=False, widget=AdminTextareaWidget({"rows": 3, "dir": "auto"})
+        label=pgettext_lazy("echo", "Text"),
+        strip=False,
+        widget=AdminTextareaWidget({"rows": 3, "dir": "auto"}),
     )
 
     def clean_text(self) -> str:
@@ -68,13 +70,13 @@ class SendForm(forms.Form):
 
 class CloseForm(forms.Form):
     code = forms.IntegerField(
-        label=_("Code"),
+        label=pgettext_lazy("echo", "Code"),
         initial=1000,
         help_text=_("1000, or 3000 to 4999 of your own."),
         widget=forms.NumberInput({"min": 1000, "max": 4999, "class": "vIntegerField"}),
     )
     reason = forms.CharField(
-        label=_("Reason"),
+        label=pgettext_lazy("echo", "Reason"),
         required=False,
         help_text=_("At most 123 bytes of UTF-8."),
         widget=AdminTextInputWidget({"dir": "auto"}),
@@ -200,7 +202,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         self, request: HttpRequest, name: str, send_form: SendForm, close_form: CloseForm
     ) -> HttpResponse:
         context = {
-            "title": gettext("Object"),
+            "title": pgettext("echo", "Object"),
             "name": name,
             "count": self._count(request, name),
             "may_count": may(request, name, COUNT),

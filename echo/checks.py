@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import get_commands
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from echo.conf import conf, problems
 from echo.counting import missing_argument
@@ -30,7 +31,7 @@ from echo.routes import is_known, leaves_of
 
 @register
 def check_settings(**kwargs: object) -> list[CheckMessage]:
-    hint = "README.md, “Settings”, lists them all."
+    hint = _("README.md, “Settings”, lists them all.")
     return [Error(problem, hint=hint, id="echo.E002") for problem in problems()]
 
 
@@ -38,21 +39,22 @@ def check_settings(**kwargs: object) -> list[CheckMessage]:
 def check_asgi_application(**kwargs: object) -> list[CheckMessage]:
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
-        hint = 'Set it to the application of your asgi.py, e.g. "mysite.asgi.application".'
-        return [Warning("ASGI_APPLICATION is not set.", hint=hint, id="echo.W001")]
+        hint = _('Set it to the application of your asgi.py, e.g. "mysite.asgi.application".')
+        return [Warning(_("ASGI_APPLICATION is not set."), hint=hint, id="echo.W001")]
     try:
         application = import_string(path)
     except ImportError as error:
-        return [_not_asgi(f"ASGI_APPLICATION {path!r} cannot be imported: {error}")]
+        sentence = _("ASGI_APPLICATION %(path)r cannot be imported: %(error)s")
+        return [_not_asgi(sentence % {"path": path, "error": error})]
     except ImproperlyConfigured as error:
         return [_not_asgi(f"ASGI_APPLICATION {path!r}: {error}")]
     if isinstance(application, WSGIHandler):
-        return [_not_asgi(f"ASGI_APPLICATION {path!r} is a WSGI application.")]
+        return [_not_asgi(_("ASGI_APPLICATION %r is a WSGI application.") % path)]
     return _check_routes(path, application)
 
 
 def _not_asgi(problem: str) -> CheckMessage:
-    hint = "It must be the ProtocolTypeRouter of your asgi.py, not the application of wsgi.py."
+    hint = _("It must be the ProtocolTypeRouter of your asgi.py, not the application of wsgi.py.")
     return Error(problem, hint=hint, id="echo.E001")
 
 
@@ -61,12 +63,12 @@ def _check_routes(path: str, application: Any) -> list[CheckMessage]:
     counted = [leaf for leaf in leaves if hasattr(leaf.application, "counted_by")]
     opaque = any(not is_known(leaf) for leaf in leaves)
     if not counted and not opaque:
-        hint = (
+        hint = _(
             "Wrap a consumer: path('ws/<str:room>/', counted(ChatConsumer.as_asgi(), by='room')), "
             "or use echo.routing.as_websocket_application()."
         )
-        message = f"ASGI_APPLICATION {path!r} has no WebSocket route that is counted."
-        return [Warning(message, hint=hint, id="echo.W002")]
+        message = _("ASGI_APPLICATION %r has no WebSocket route that is counted.")
+        return [Warning(message % path, hint=hint, id="echo.W002")]
     return [
         Error(missing_argument(by, leaf.route, sorted(leaf.arguments)), id="echo.E003")
         for leaf in counted
@@ -77,14 +79,19 @@ def _check_routes(path: str, application: Any) -> list[CheckMessage]:
 @register
 def check_runserver(**kwargs: object) -> list[CheckMessage]:
     owner = get_commands().get("runserver")
-    hint = "Put 'echo' and 'daphne', in this order, at the top of INSTALLED_APPS."
+    hint = _("Put 'echo' and 'daphne', in this order, at the top of INSTALLED_APPS.")
     if owner in ("django.core", "django.contrib.staticfiles"):
-        missing = "daphne" not in settings.INSTALLED_APPS
-        what = "missing from" if missing else "below django.contrib.staticfiles in"
-        message = f"'daphne' is {what} INSTALLED_APPS: runserver is WSGI, without WebSockets."
+        message = _(
+            "'daphne' is missing from INSTALLED_APPS: runserver is WSGI, without WebSockets."
+        )
+        if "daphne" in settings.INSTALLED_APPS:
+            message = _(
+                "'daphne' is below django.contrib.staticfiles in INSTALLED_APPS: runserver is "
+                "WSGI, without WebSockets."
+            )
         return [Warning(message, hint=hint, id="echo.W003")]
     if owner == "daphne":
-        message = "'echo' is below 'daphne' in INSTALLED_APPS: runserver has Daphne's transport."
+        message = _("'echo' is below 'daphne' in INSTALLED_APPS: runserver has Daphne's transport.")
         return [Warning(message, hint=hint, id="echo.W004")]
     return []
 
@@ -95,11 +102,13 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
     if problems():
         return found  # check_settings tells
     if conf.ECHO_STATE_URL.startswith("memory:"):
-        message = "ECHO_STATE_URL is memory://: each process counts its own connections only."
-        hint = "Right for one process. For more, keep the counts where all can see them."
+        message = _("ECHO_STATE_URL is memory://: each process counts its own connections only.")
+        hint = _("Right for one process. For more, keep the counts where all can see them.")
         found.append(Warning(message, hint=hint, id="echo.W101"))
     if isinstance(get_channel_layer(), InMemoryChannelLayer):
-        message = "CHANNEL_LAYERS is in memory: messages reach the connections of one process only."
-        hint = "Use channels_redis.pubsub.RedisPubSubChannelLayer."
+        message = _(
+            "CHANNEL_LAYERS is in memory: messages reach the connections of one process only."
+        )
+        hint = _("Use %s.") % "channels_redis.pubsub.RedisPubSubChannelLayer"
         found.append(Warning(message, hint=hint, id="echo.W102"))
     return found

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from echo.exceptions import InvalidName
 from echo.names import check_name
@@ -26,7 +27,7 @@ class Conf:
         """The object of `/websocket` and `/getCurrentConnections`, which name none."""
         value = getattr(settings, "ECHO_DEFAULT_OBJECT", "foo")
         if not isinstance(value, str):
-            raise ImproperlyConfigured(f"ECHO_DEFAULT_OBJECT {value!r} is not a string.")
+            raise ImproperlyConfigured(_("ECHO_DEFAULT_OBJECT %r is not a string.") % (value,))
         try:
             return check_name(value)
         except InvalidName as error:
@@ -39,7 +40,9 @@ class Conf:
         problem = _state_url_problem(value)
         if problem is not None:
             shown = _without_password(value)
-            raise ImproperlyConfigured(f"ECHO_STATE_URL {shown} {problem}; expected {EXPECTED}.")
+            sentence = _("ECHO_STATE_URL %(url)s %(problem)s; expected %(expected)s.")
+            told = {"url": shown, "problem": problem, "expected": EXPECTED}
+            raise ImproperlyConfigured(sentence % told)
         return str(value)
 
     @property
@@ -52,10 +55,12 @@ class Conf:
         """With Redis: how often a process renews its lease; at most half of it."""
         value = _seconds("ECHO_HEARTBEAT_SECONDS", 1.0)
         if value > self.ECHO_LEASE_SECONDS / 2:
-            raise ImproperlyConfigured(
-                f"ECHO_HEARTBEAT_SECONDS {value} is more than half of ECHO_LEASE_SECONDS "
-                f"{self.ECHO_LEASE_SECONDS}: one late heartbeat would end the lease."
+            sentence = _(
+                "ECHO_HEARTBEAT_SECONDS %(heartbeat)s is more than half of ECHO_LEASE_SECONDS "
+                "%(lease)s: one late heartbeat would end the lease."
             )
+            told = {"heartbeat": value, "lease": self.ECHO_LEASE_SECONDS}
+            raise ImproperlyConfigured(sentence % told)
         return value
 
     @property
@@ -63,9 +68,8 @@ class Conf:
         """How many connections an object may have, in all processes; None for no limit."""
         value = getattr(settings, "ECHO_MAX_CONNECTIONS", None)
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise ImproperlyConfigured(
-                f"ECHO_MAX_CONNECTIONS {value!r} is no limit; expected a number from 1, or None."
-            )
+            sentence = _("ECHO_MAX_CONNECTIONS %r is no limit; expected a number from 1, or None.")
+            raise ImproperlyConfigured(sentence % (value,))
         return value
 
     @property
@@ -77,12 +81,13 @@ class Conf:
         try:
             function = import_string(value)
         except (ImportError, TypeError, AttributeError) as error:
-            raise ImproperlyConfigured(
-                f"ECHO_AUTHORIZE {value!r} cannot be imported: {error}. Expected the path of "
+            sentence = _(
+                "ECHO_AUTHORIZE %(value)r cannot be imported: %(error)s. Expected the path of "
                 "a function (request_or_scope, name, action) -> bool."
-            ) from error
+            )
+            raise ImproperlyConfigured(sentence % {"value": value, "error": error}) from error
         if not callable(function):
-            raise ImproperlyConfigured(f"ECHO_AUTHORIZE {value!r} is not a function.")
+            raise ImproperlyConfigured(_("ECHO_AUTHORIZE %r is not a function.") % value)
         return str(value)
 
     @property
@@ -91,10 +96,11 @@ class Conf:
         value = getattr(settings, "ECHO_ALLOWED_ORIGINS", [])
         wrong = isinstance(value, str) or [v for v in value if not _is_origin(v)]
         if wrong:
-            raise ImproperlyConfigured(
-                f"ECHO_ALLOWED_ORIGINS {value!r} is not a list of origins like "
+            sentence = _(
+                "ECHO_ALLOWED_ORIGINS %r is not a list of origins like "
                 "'https://example.com': scheme and host, with a port if it is unusual."
             )
+            raise ImproperlyConfigured(sentence % (value,))
         return frozenset(value)
 
     @property
@@ -109,23 +115,23 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 def _state_url_problem(value: object) -> str | None:
     if not isinstance(value, str):
-        return "is not a string"
+        return _("is not a string")
     try:
         parts = urlsplit(value)
-        database, _ = parts.path.removeprefix("/"), parts.port  # a bad port raises
+        database, _port = parts.path.removeprefix("/"), parts.port  # a bad port raises
     except ValueError as error:
-        return f"is malformed ({error})"
+        return _("is malformed (%s)") % error
     if parts.scheme == "memory":
         return None
     if parts.scheme not in REDIS_SCHEMES:
-        return "has no scheme that is known"
+        return _("has no scheme that is known")
     if parts.scheme == "unix":
-        return None if parts.path else "has no path"
+        return None if parts.path else _("has no path")
     if not parts.hostname:
-        return "has no host"
+        return _("has no host")
     if database and not database.isdigit():
-        return f"has the database {database!r}, which is no number"
-    return None if find_spec("redis") else "needs the package redis (the extra [redis])"
+        return _("has the database %r, which is no number") % database
+    return None if find_spec("redis") else _("needs the package redis (the extra [redis])")
 
 
 def _is_origin(value: object) -> bool:
@@ -136,8 +142,9 @@ def _seconds(name: str, default: float, least: float = 0.001) -> float:
     """Return a setting that is a number of seconds."""
     value = getattr(settings, name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
-        wanted = "above 0" if least else "from 0"
-        raise ImproperlyConfigured(f"{name} {value!r} is not a number of seconds {wanted}.")
+        wanted = _("above 0") if least else _("from 0")
+        sentence = _("%(name)s %(value)r is not a number of seconds %(wanted)s.")
+        raise ImproperlyConfigured(sentence % {"name": name, "value": value, "wanted": wanted})
     return float(value)
 
 
@@ -159,12 +166,13 @@ def require_no_problem() -> None:
 
 def _unknown_names() -> list[str]:
     unknown = sorted(n for n in dir(settings) if n.startswith("ECHO_") and n not in NAMES)
-    return [f"{name} is not a setting of echo. {_suggestion(name)}" for name in unknown]
+    sentence = _("%s is not a setting of echo.")
+    return [f"{sentence % name} {_suggestion(name)}" for name in unknown]
 
 
 def _suggestion(name: str) -> str:
     near = get_close_matches(name, NAMES, n=1)
-    return f"Did you mean {near[0]}?" if near else f"It knows {', '.join(NAMES)}."
+    return _("Did you mean %s?") % near[0] if near else _("It knows %s.") % ", ".join(NAMES)
 
 
 def _bad_values() -> list[str]:

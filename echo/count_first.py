@@ -82,7 +82,7 @@ async def _answer(name: str, scope: HTTPScope) -> tuple[int, str, str, list[tupl
     except InvalidName as error:
         return 400, TEXT, str(error), []
     except StateUnavailable:
-        return 503, TEXT, UNKNOWN_COUNT, [(b"retry-after", RETRY_AFTER.encode())]
+        return 503, TEXT, str(UNKNOWN_COUNT), [(b"retry-after", RETRY_AFTER.encode())]
     accept = b",".join(value for header, value in scope["headers"] if header == b"accept")
     if _prefers_json(accept):
         return 200, "application/json", json.dumps({"name": name, "connections": count}), []

@@ -21,6 +21,8 @@ from asgiref.typing import (
     WebSocketScope,
 )
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from echo.access import CONNECT, amay
 from echo.announcer import ensure_announced
@@ -109,11 +111,12 @@ def _name(scope: WebSocketScope, by: Naming) -> str:
 
 def missing_argument(by: str, route: str, arguments: object) -> str:
     """Return the sentence for a `by` that names no argument of the route."""
-    known = ", ".join(map(repr, arguments)) or "none"  # type: ignore[call-overload]
-    return (
-        f"counted(by={by!r}): the route of {route!r} has no argument {by!r}; it has {known}. "
+    known = ", ".join(map(repr, arguments)) or pgettext("echo", "none")  # type: ignore[call-overload]
+    sentence = _(
+        "counted(by=%(by)r): the route of %(route)r has no argument %(by)r; it has %(known)s. "
         "Name one of them, or give a function of the scope."
     )
+    return sentence % {"by": by, "route": route, "known": known}
 
 
 class _Connection:

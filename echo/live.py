@@ -9,13 +9,15 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import connections as databases
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
 from echo.access import COUNT, LIST, may
 from echo.conf import conf
 from echo.exceptions import InvalidName
 from echo.names import check_name
-from echo.views import text
+from echo.views import NOT_COUNT, text
 from echo.watching import Stream, get_watcher
 
 RETRY = 1000, 3000  # milliseconds until a client comes again; each has its own
@@ -25,7 +27,8 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would, too
     "X-Content-Type-Options": "nosniff",
 }
-WSGI = "Live counts need a server that speaks ASGI; this one speaks WSGI."
+NOT_LIST = _("You may not see the list of the objects.")
+WSGI = _("Live counts need a server that speaks ASGI; this one speaks WSGI.")
 
 
 @require_GET
@@ -36,23 +39,23 @@ async def count(request: HttpRequest, name: str | None = None) -> HttpResponseBa
         check_name(name)
     except InvalidName as error:
         return text(str(error), status=400)
-    return await _stream(request, name, COUNT, "You may not see the count of this object.")
+    return await _stream(request, name, COUNT, NOT_COUNT)
 
 
 @require_GET
 async def total(request: HttpRequest) -> HttpResponseBase:
     """What all objects have, `{"objects": 2, "connections": 5}`: at each change of any count."""
-    return await _stream(request, None, LIST, "You may not see the list of the objects.")
+    return await _stream(request, None, LIST, NOT_LIST)
 
 
 async def _stream(
-    request: HttpRequest, name: str | None, action: str, refusal: str
+    request: HttpRequest, name: str | None, action: str, refusal: Promise
 ) -> HttpResponseBase:
     if not isinstance(request, ASGIRequest):
-        return text(WSGI, status=501)
+        return text(str(WSGI), status=501)
     # in a thread, since whoever decides may ask the database who the user is
     if not await sync_to_async(may)(request, name, action):
-        return text(refusal, status=403)
+        return text(str(refusal), status=403)
     return StreamingHttpResponse(
         _events(name), content_type="text/event-stream", headers={**HEADERS}
     )

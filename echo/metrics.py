@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 LARGEST = 100  # objects with a series of their own; names come from strangers
-MISSING = "Metrics need the package prometheus_client: pip install django-echo-objects[metrics]"
+MISSING = _("Metrics need the package prometheus_client: pip install django-echo-objects[metrics]")
+NOT_LIST = _("You may not list the objects.")
 
 
 @never_cache
@@ -29,7 +31,7 @@ MISSING = "Metrics need the package prometheus_client: pip install django-echo-o
 def metrics(request: HttpRequest) -> HttpResponse:
     """Everything in Prometheus' text format, for those who may list the objects."""
     if not may(request, None, LIST):
-        return HttpResponse("You may not list the objects.", content_type=TEXT, status=403)
+        return HttpResponse(NOT_LIST, content_type=TEXT, status=403)
     try:
         import prometheus_client
     except ImportError:  # the extra [metrics] is not installed

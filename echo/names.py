@@ -3,6 +3,8 @@
 import unicodedata
 from hashlib import sha256
 
+from django.utils.translation import gettext as _
+
 from echo.exceptions import InvalidName
 
 MAX_NAME_BYTES = 128
@@ -17,14 +19,15 @@ def check_name(name: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidName(f"The name {name!r} is not UTF-8.") from None
+        raise InvalidName(_("The name %r is not UTF-8.") % name) from None
     if not 1 <= size <= MAX_NAME_BYTES:
-        raise InvalidName(f"A name has 1 to {MAX_NAME_BYTES} bytes of UTF-8; this one has {size}.")
+        rule = _("A name has 1 to %(most)d bytes of UTF-8; this one has %(size)d.")
+        raise InvalidName(rule % {"most": MAX_NAME_BYTES, "size": size})
     # ASCII is the common case: one C call instead of a look at each character.
     if not (name.isascii() and name.isprintable()) and any(map(_is_control, name)):
-        raise InvalidName(f"The name {name!r} has a control character.")
+        raise InvalidName(_("The name %r has a control character.") % name)
     if "/" in name:
-        raise InvalidName(f"The name {name!r} has a slash.")
+        raise InvalidName(_("The name %r has a slash.") % name)
     return name
 
 

@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.utils.translation import gettext as _
 
 from echo.groups import send_to_group
 from echo.names import check_name
@@ -51,7 +52,7 @@ class NamedObject:
 
     async def asend(self, text: str) -> None:
         if not isinstance(text, str):
-            raise TypeError(f"{text!r} is not a text.")
+            raise TypeError(_("%r is not a text.") % (text,))
         await self._event({"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -63,9 +64,10 @@ class NamedObject:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         if code not in CLOSE_CODES:
-            raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
+            rule = _("%r may not be sent; use 1000, or 3000 to 4999 of your own.")
+            raise ValueError(rule % (code,))
         if len(reason.encode()) > 123:
-            raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
+            raise ValueError(_("The reason %r has more than 123 bytes of UTF-8.") % reason)
         await self._event({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _event(self, event: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
 from django.utils.cache import patch_vary_headers
-from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy, pgettext
 from django.views.decorators.csrf import csrf_exempt
 
 from echo.access import COUNT, LIST, may
@@ -24,8 +24,9 @@ from echo.names import check_name
 from echo.routes import leads_nowhere
 from echo.state import get_state
 
+# What the original says stays as it is, in every language.
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
-WSGI_HINT = (
+WSGI_HINT = gettext_lazy(
     "This server speaks WSGI, which has no WebSockets. With runserver: put 'daphne' at the top of "
     "INSTALLED_APPS, below 'echo', and set ASGI_APPLICATION."
 )
@@ -37,7 +38,8 @@ This Durable Object supports the following endpoints:
 - A regular HTTP GET endpoint that returns the number of currently connected WebSocket clients.
 """
 
-UNKNOWN_COUNT = "The number of connections is not known at the moment."
+UNKNOWN_COUNT = gettext_lazy("The number of connections is not known at the moment.")
+NOT_COUNT = gettext_lazy("You may not see the count of this object.")
 RETRY_AFTER = "2"  # seconds
 
 View = Callable[..., HttpResponse]
@@ -62,7 +64,7 @@ def plain(view: View) -> View:
         except PermissionDenied as error:
             response = text(str(error), status=403)
         except StateUnavailable:
-            response = text(UNKNOWN_COUNT, status=503)
+            response = text(str(UNKNOWN_COUNT), status=503)
             response["Retry-After"] = RETRY_AFTER
             # One warning tells of the outage; Django would log an error for each of these.
             response._has_been_logged = True  # type: ignore[attr-defined]
@@ -91,7 +93,7 @@ def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
     """The count of the object, as the original's sentence or as JSON."""
     name = name or conf.ECHO_DEFAULT_OBJECT
     if not may(request, name, COUNT):
-        raise PermissionDenied("You may not see the count of this object.")
+        raise PermissionDenied(str(NOT_COUNT))
     count = get_state().count(name)
     if prefers(request, "application/json"):
         return JsonResponse({"name": name, "connections": count})
@@ -112,7 +114,7 @@ def usage(request: HttpRequest) -> HttpResponse:
         return text(USAGE)
     may_list = may(request, None, LIST)
     context = {
-        "title": gettext("Connections"),
+        "title": pgettext("echo", "Connections"),
         "may_list": may_list,
         "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,

@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from django.utils.translation import gettext_lazy
+
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
 
 T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds, and a heartbeat: then counts are as they must be, or known to be lost
-REDIS = "Start the Redis of ECHO_STATE_URL, or correct the URL and its password."
+REDIS = gettext_lazy("Start the Redis of ECHO_STATE_URL, or correct the URL and its password.")
 
 
 class Finding(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib.staticfiles import finders
 from django.core.checks import WARNING, run_checks
+from django.utils.translation import gettext as _
 
 from echo.doctor.finding import REDIS, Finding, soon
 from echo.doctor.probe import TIMEOUT
@@ -26,7 +27,7 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     """
     name = f"echo-doctor-{secrets.token_hex(8)}"  # nobody else's object
     wrong = list(check_system())
-    yield from wrong or [Finding("settings", True, "the system checks have no complaint")]
+    yield from wrong or [Finding("settings", True, _("the system checks have no complaint"))]
     yield check_static()
     if any(finding.check == "echo.E002" for finding in wrong):
         return  # nothing of ours works with a wrong setting
@@ -47,15 +48,16 @@ def check_system() -> Iterator[Finding]:
 def check_static() -> Finding:
     missing = [file for file in FILES if finders.find(file) is None]
     if missing:
-        remedy = "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
-        return Finding("static", False, f"{missing[0]} is not found", remedy)
-    return Finding("static", True, f"{', '.join(FILES)} are found")
+        remedy = _(
+            "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
+        )
+        return Finding("static", False, _("%s is not found") % missing[0], remedy)
+    return Finding("static", True, _("%s are found") % ", ".join(FILES))
 
 
 def check_state(name: str) -> Finding:
     """Join, count, leave and count, where the site keeps its counts."""
     state = get_state()
-    where = "Redis" if state.shared else "this process (ECHO_STATE_URL is memory://)"
     try:
         soon(lambda: state.count(name), 0)  # waits until Redis has been met
         asyncio.run(_join(name))
@@ -65,11 +67,14 @@ def check_state(name: str) -> Finding:
             state.leave(name)
         counts.append(soon(lambda: state.count(name), 0))
     except StateUnavailable as error:
-        return Finding("state", False, str(error), REDIS)
+        return Finding("state", False, str(error), str(REDIS))
     if counts != [1, 0]:
-        remedy = "Is that Redis writable, and no replica?"
-        return Finding("state", False, f"join and leave gave the counts {counts}", remedy)
-    return Finding("state", True, f"joined, counted and left in {where}")
+        remedy = _("Is that Redis writable, and no replica?")
+        return Finding("state", False, _("join and leave gave the counts %s") % counts, remedy)
+    done = _("joined, counted and left in this process (ECHO_STATE_URL is memory://)")
+    if state.shared:
+        done = _("joined, counted and left in Redis")
+    return Finding("state", True, done)
 
 
 async def _join(name: str) -> None:
@@ -82,15 +87,18 @@ def check_layer(name: str) -> Finding:
     """Send to a group as objects do, and receive."""
     layer: Any = get_channel_layer()
     if layer is None:
-        return Finding("layer", None, "CHANNEL_LAYERS is not set: messages stay in their process")
+        message = _("CHANNEL_LAYERS is not set: messages stay in their process")
+        return Finding("layer", None, message)
     try:
         asyncio.run(_round(layer, group_name(name)))
     except Exception as error:  # each channel layer has exceptions of its own
-        message = str(error) or f"no message in {TIMEOUT:g} s"
-        remedy = "Start what CHANNEL_LAYERS names, or correct its hosts."
+        message = str(error) or _("no message in %g s") % TIMEOUT
+        remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
         return Finding("layer", False, message, remedy)
-    reach = "this process only" if isinstance(layer, InMemoryChannelLayer) else "all processes"
-    return Finding("layer", True, f"{type(layer).__name__} delivers, to {reach}")
+    delivers = _("%s delivers, to all processes")
+    if isinstance(layer, InMemoryChannelLayer):
+        delivers = _("%s delivers, to this process only")
+    return Finding("layer", True, delivers % type(layer).__name__)
 
 
 async def _round(layer: Any, group: str) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.utils.translation import gettext as _
+
 TIMEOUT = 5.0  # seconds for each answer
 START = 30.0  # seconds for a server to listen
 TEXT, CLOSE = 1, 8  # RFC 6455 §5.2
@@ -71,13 +73,13 @@ class Socket:
                 return payload
             if first & 0x0F == CLOSE:
                 code = int.from_bytes(payload[:2], "big") or 1005
-                raise ProbeFailed(f"the server closed with {code}")
+                raise ProbeFailed(_("the server closed with %d") % code)
 
     def _take(self, size: int) -> bytes:
         with _told():
             data: bytes = self._stream.read(size)
         if len(data) < size:
-            raise ProbeFailed("the server ended the connection")
+            raise ProbeFailed(_("the server ended the connection"))
         return data
 
 
@@ -110,7 +112,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise ProbeFailed(f"no answer in {TIMEOUT:g} s") from error
+        raise ProbeFailed(_("no answer in %g s") % TIMEOUT) from error
     except (OSError, http.client.HTTPException) as error:
         raise ProbeFailed(str(error) or type(error).__name__) from error
 
@@ -121,7 +123,7 @@ def temporary_server(application: str) -> Iterator[str]:
 
     `application` is the dotted path of ASGI_APPLICATION. Raises ProbeFailed if it does not listen.
     """
-    module, _, name = application.rpartition(".")
+    module, _dot, name = application.rpartition(".")
     port = _free_port()
     command = ["-m", "echo.server", "-b", "127.0.0.1", "-p", str(port), f"{module}:{name}"]
     # Whatever this process can import, from wherever it was started.
@@ -132,7 +134,7 @@ def temporary_server(application: str) -> Iterator[str]:
             if not _listens(process, port):
                 log.seek(0)
                 lines = log.read().decode(errors="replace").split("\n")
-                raise ProbeFailed(next(filter(None, reversed(lines)), "it does not listen"))
+                raise ProbeFailed(next(filter(None, reversed(lines)), _("it does not listen")))
             yield f"http://127.0.0.1:{port}"
         finally:
             _stop(process)

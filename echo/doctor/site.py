@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from django.conf import settings
 from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
 
 from echo.conf import conf
 from echo.doctor import probe
@@ -24,13 +25,13 @@ def check_site(name: str, url: str | None) -> Iterator[Finding]:
         try:
             base = url or stack.enter_context(probe.temporary_server(str(application)))
         except ProbeFailed as error:
-            remedy = "Run `python -m echo.server` with ASGI_APPLICATION, and read what it says."
+            remedy = _("Run `python -m echo.server` with ASGI_APPLICATION, and read what it says.")
             yield Finding("server", False, str(error), remedy)
             return
         try:
             yield from _Visit(name, base.rstrip("/"), own=url is None).findings()
         except ProbeFailed as error:
-            remedy = "Is the server up, and does the URL lead to it?"
+            remedy = _("Is the server up, and does the URL lead to it?")
             yield Finding("server", False, f"{base}: {error}", remedy)
 
 
@@ -47,57 +48,61 @@ class _Visit:
             if socket is None:
                 yield self._refused(status)
                 return
-            yield Finding("handshake", True, f"{self._url} accepts a WebSocket")
+            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._url)
             yield self._echo(socket)
             counted = self._count("count", 1)
             yield counted
             if counted.ok and get_state().shared:
                 yield self._shared()
             code = socket.close()
-            yield Finding("close", True, f"closed with {code}")
+            yield Finding("close", True, _("closed with %d") % code)
         if counted.ok:
             yield self._count("count after close", 0)
 
     def _refused(self, status: int) -> Finding:
         if self._own and status in (200, 404, 426):
-            return Finding("echo", None, "the site has no echo route")
+            return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
-            return Finding("echo", None, "ECHO_AUTHORIZE lets in nobody without a login")
-        remedy = "Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection."
+            return Finding("echo", None, _("ECHO_AUTHORIZE lets in nobody without a login"))
+        remedy = _(
+            "Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection."
+        )
         if self._own:
-            remedy = "Read what the server logs, run by `python -m echo.server`."
-        return Finding("handshake", False, f"{self._url} answers {status}", remedy)
+            remedy = _("Read what the server logs, run by `python -m echo.server`.")
+        message = _("%(url)s answers %(status)d") % {"url": self._url, "status": status}
+        return Finding("handshake", False, message, remedy)
 
     def _echo(self, socket: probe.Socket) -> Finding:
         socket.send_text(self._name)
         answer = socket.receive_text()
         if self._name not in answer:
-            return Finding("echo", None, "the route answers with texts of its own")
-        return Finding("echo", True, "a text came back")
+            return Finding("echo", None, _("the route answers with texts of its own"))
+        return Finding("echo", True, _("a text came back"))
 
     def _shared(self) -> Finding:
         """Whether this process counts what the site's process counts."""
         try:
             count = soon(lambda: get_state().count(self._name), 1)
         except StateUnavailable as error:
-            return Finding("shared count", False, str(error), REDIS)
+            return Finding("shared count", False, str(error), str(REDIS))
         if count != 1:
-            remedy = "Give the site and this command the same ECHO_STATE_URL."
-            message = f"the site counts 1, this process {count}"
+            remedy = _("Give the site and this command the same ECHO_STATE_URL.")
+            message = _("the site counts 1, this process %d") % count
             return Finding("shared count", False, message, remedy)
-        return Finding("shared count", True, "this process counts 1, too")
+        return Finding("shared count", True, _("this process counts 1, too"))
 
     def _count(self, check: str, expected: int) -> Finding:
         status, count = self._counted(expected)
         if status in (301, 302, 403, 404):
-            return Finding(check, None, f"the site answers {status} to who asks for it")
+            return Finding(check, None, _("the site answers %d to who asks for it") % status)
         if status == 503:
-            return Finding(check, False, "the site does not know its counts", REDIS)
+            return Finding(check, False, _("the site does not know its counts"), str(REDIS))
         if status != 200 or count != expected:
-            remedy = "Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?"
-            message = f"expected 200 and {expected}, got {status} and {count}"
-            return Finding(check, False, message, remedy)
-        return Finding(check, True, f"the site counts {count}")
+            remedy = _("Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?")
+            message = _("expected 200 and %(expected)d, got %(status)d and %(count)s")
+            got = {"expected": expected, "status": status, "count": count}
+            return Finding(check, False, message % got, remedy)
+        return Finding(check, True, _("the site counts %d") % expected)
 
     def _counted(self, expected: int) -> tuple[int, int | None]:
         """Return status and count, as soon as they are as expected, or the last ones."""

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.core.management.base import CommandError
+from django.utils.translation import gettext as _
 
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.objects import NamedObject, get_object
@@ -19,20 +20,22 @@ PATIENCE = 3.0  # seconds: just after a start of Redis its processes write their
 def require_shared_state() -> None:
     """Raise CommandError if the counts are in the memory of other processes."""
     if not get_state().shared:
-        raise CommandError(
+        sentence = _(
             "ECHO_STATE_URL is memory://: the counts are in the memory of the server, which no "
             "other process can see. Set ECHO_STATE_URL to a Redis, here and for the server."
         )
+        raise CommandError(sentence)
 
 
 def require_shared_layer() -> None:
     """Raise CommandError if messages cannot leave this process."""
     layer = get_channel_layer()
     if layer is None or isinstance(layer, InMemoryChannelLayer):
-        raise CommandError(
+        sentence = _(
             "CHANNEL_LAYERS has no layer that reaches other processes; this command has no "
             "connections of its own. Set it to channels_redis.pubsub.RedisPubSubChannelLayer."
         )
+        raise CommandError(sentence)
 
 
 def known(read: Callable[[], T]) -> T:
@@ -43,7 +46,7 @@ def known(read: Callable[[], T]) -> T:
             return read()
         except StateUnavailable as error:
             if time.monotonic() > end:
-                raise CommandError(f"The counts cannot be known now: {error}") from error
+                raise CommandError(_("The counts cannot be known now: %s") % error) from error
             time.sleep(0.1)
 
 
@@ -61,4 +64,4 @@ def told(act: Callable[[], Any]) -> None:
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
     except Exception as error:  # each channel layer has exceptions of its own
-        raise CommandError(f"The channel layer fails: {error!r}") from error
+        raise CommandError(_("The channel layer fails: %r") % error) from error

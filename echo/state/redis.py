@@ -16,6 +16,8 @@ from itertools import islice
 from threading import Condition, Thread
 from typing import Any
 
+from django.utils.translation import gettext
+
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.announced import SharedAnnounced
@@ -159,7 +161,9 @@ class RedisState(MemoryState):
             except _Gone:
                 continue
             return dict(total)
-        raise StateUnavailable("Processes end while their many counts are read; try again.")
+        raise StateUnavailable(
+            gettext("Processes end while their many counts are read; try again.")
+        )
 
     def _shares(self) -> Iterator[dict[str, int]]:
         in_parts, shares = self._read(scripts.COUNTS, AT_ONCE)
@@ -192,7 +196,9 @@ class RedisState(MemoryState):
         self._require_sure()
         if answer in (scripts.YOUNG, scripts.MISSING):
             self._heartbeat_now()
-            raise StateUnavailable("Redis has lost data; its processes are writing them again.")
+            raise StateUnavailable(
+                gettext("Redis has lost data; its processes are writing them again.")
+            )
         return answer
 
     def _ask(self, script: str, keys: list[Any], args: list[Any]) -> Any:
@@ -203,7 +209,7 @@ class RedisState(MemoryState):
                 time.sleep(AGAIN)
                 answer = self._redis.run(script, keys, args)
         except ERRORS as error:
-            raise StateUnavailable(f"Redis does not answer: {error}") from error
+            raise StateUnavailable(gettext("Redis does not answer: %s") % error) from error
         return answer
 
     def _heartbeat_now(self) -> None:
@@ -215,9 +221,11 @@ class RedisState(MemoryState):
     def _require_sure(self) -> None:
         """Raise StateUnavailable if it is known that Redis cannot know the sum."""
         if self._outage:
-            raise StateUnavailable("Redis is away.")
+            raise StateUnavailable(gettext("Redis is away."))
         if time.monotonic() < self._unsure_until or self._has_lapsed():
-            raise StateUnavailable("Redis is back; its processes are writing their counts again.")
+            raise StateUnavailable(
+                gettext("Redis is back; its processes are writing their counts again.")
+            )
 
     def _times(self) -> list[Any]:
         milliseconds = [int(seconds * 1000) for seconds in (self._lease, self._youth)]

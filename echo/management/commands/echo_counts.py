@@ -3,6 +3,7 @@ from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
+from django.utils.translation import gettext as _
 
 from echo.management.other_processes import known, named_object, require_shared_state
 from echo.objects import connected_objects
@@ -11,7 +12,7 @@ from echo.objects import connected_objects
 def how_many(text: str) -> int:
     """Return the number, 0 or more. Raises ArgumentTypeError."""
     if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a number from 0.")
+        raise ArgumentTypeError(_("%r is not a number from 0.") % text)
     return int(text)
 
 
@@ -39,4 +40,4 @@ class Command(BaseCommand):
         for name, count in counts.items():
             self.stdout.write(f"{count:>8}  {name}")
         if not counts:
-            self.stderr.write("No object has a connection now.")
+            self.stderr.write(_("No object has a connection now."))

@@ -4,10 +4,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, pgettext_lazy
 
 from echo.doctor.installation import examine
 
-WORDS = {True: "ok", False: "fails", None: "skipped"}
+WORDS = {
+    True: pgettext_lazy("echo", "ok"),
+    False: pgettext_lazy("echo", "fails"),
+    None: pgettext_lazy("echo", "skipped"),
+}
 
 
 def http_url(text: str) -> str:
@@ -18,7 +24,7 @@ def http_url(text: str) -> str:
     except ValueError:  # the port is no number
         valid = False
     if not valid:
-        raise ArgumentTypeError(f"{text!r} is not http://host:port/prefix.")
+        raise ArgumentTypeError(_("%r is not http://host:port/prefix.") % text)
     return text
 
 
@@ -38,10 +44,16 @@ class Command(BaseCommand):
             findings.append(finding)
             if not options["json"]:
                 message = f"{finding.check}: {finding.message.rstrip('.')}."
-                line = f"{WORDS[finding.ok]:<8} {message} {finding.remedy}"
+                line = f"{WORDS[finding.ok]!s:<8} {message} {finding.remedy}"
                 self.stdout.write(" ".join(line.splitlines()).rstrip())
         if options["json"]:
             self.stdout.write(json.dumps([finding._asdict() for finding in findings]))
         failed = sum(finding.ok is False for finding in findings)
         if failed:
-            raise CommandError(f"{failed} of {len(findings)} checks failed.")
+            total = len(findings)
+            sentence = ngettext(
+                "%(failed)d of %(total)d check failed.",
+                "%(failed)d of %(total)d checks failed.",
+                total,
+            )
+            raise CommandError(sentence % {"failed": failed, "total": total})

@@ -77,7 +77,7 @@
       isFetching = false;
       const isFresh = answer !== null && replaceTable(answer);
       if (quietly) showStale(!isFresh);
-      else if (!isFresh) say('error', answer ? `${words.stale} ${answer.status}.` : words.away);
+      else if (!isFresh) say('error', answer ? words.stale.replace('{status}', answer.status) : words.away);
       if (hasChanged) follow();
     }
     return answer !== null;
@@ -117,7 +117,8 @@
   };
 
   const describe = (event) => {
-    const reason = event.reason ? `“${event.reason}”` : words.noReason;
+    // a function, since in a string $& is more than itself
+    const reason = event.reason ? words.reason.replace('{reason}', () => event.reason) : words.noReason;
     return [`${words.code} ${event.code}`, reason, event.wasClean ? words.clean : words.unclean].join(', ');
   };
 
