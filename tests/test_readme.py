@@ -215,6 +215,7 @@ def test_settings_table_lists_all_with_their_defaults() -> None:
 def test_test_command_is_the_one_that_ci_runs() -> None:
     install, test = block("sh", "pytest").strip().split(" && ")
     assert block("text", "counted(app)")
+    assert block("sh", "sphinx-build").strip() in (ROOT / ".ci" / "run").read_text().splitlines()
 
     steps = (ROOT / ".ci" / "run").read_text()
     assert install.removeprefix("pip install ") in steps

@@ -1,0 +1,85 @@
+"""What the documentation names exists. What it includes of the README is run by test_readme.py."""
+
+import ast
+import json
+import re
+import tomllib
+
+import pytest
+from django.utils.module_loading import import_string
+from prometheus_client import generate_latest
+
+from echo.conf import NAMES
+from echo.metrics import EchoCollector
+from tests.servers import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("*.rst")])
+BLOCKS = [
+    (page.name, language, code)
+    for page in PAGES
+    for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.M | re.S)
+]
+PYTHON = [(name, code) for name, language, code in BLOCKS if language == "python"]
+
+pages = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+@pytest.mark.parametrize(("name", "code"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_python_is_right_and_imports_what_there_is(name: str, code: str) -> None:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("echo"):
+            for alias in node.names:
+                import_string(f"{node.module}.{alias.name}")
+
+
+@pages
+def test_settings_that_are_named_exist(page) -> None:
+    assert set(re.findall(r"\bECHO_[A-Z_]+\b", page.read_text())) <= set(NAMES)
+
+
+@pages
+def test_metrics_that_are_named_exist(page) -> None:
+    text = generate_latest(EchoCollector()).decode()
+    known = set(re.findall(r"^# TYPE (\w+)", text, re.M)) | {"echo_latency_seconds_bucket"}
+    # a test's own registry has no refusals of some kinds yet, but all metrics
+    named = set(
+        re.findall(r"\becho_(?:\w+_total|connections|state_up|latency_\w+)\b", page.read_text())
+    )
+
+    assert named <= known
+
+
+def test_metrics_are_all_listed() -> None:
+    text = generate_latest(EchoCollector()).decode()
+
+    listed = re.findall(r"^\| `(echo_\w+)`", (DOCS / "operating.md").read_text(), re.M)
+
+    assert sorted(listed) == sorted(re.findall(r"^# TYPE (\w+)", text, re.M))
+
+
+def test_dashboard_asks_for_metrics_that_the_page_lists() -> None:
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    page = (DOCS / "operating.md").read_text()
+
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+    assert len(asked) == 6
+    assert [expression for expression in asked if expression not in page] == []
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+
+    named = re.findall(r"`\[(\w+)\]`", (DOCS / "existing-site.md").read_text())
+
+    assert sorted(named) == sorted(extras)
+
+
+def test_build_is_the_one_that_ci_runs() -> None:
+    command = "sphinx-build -q -W --keep-going docs docs/_build"
+
+    assert command in (ROOT / ".ci" / "run").read_text()
+    assert command in (ROOT / "README.md").read_text()
