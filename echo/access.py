@@ -11,7 +11,7 @@ from typing import Any
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope, WWWScope
 from django.conf import settings
-from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
@@ -50,11 +50,10 @@ def may(asking: Asking, name: str | None, action: str) -> bool:
 
     For sync code. A function that raises refuses: that is logged, and nobody else is told.
     """
+    authorize = _authorize()
     try:
-        answer = _authorize()(asking, name, action)
+        answer = authorize(asking, name, action)
         return bool(async_to_sync(_awaited)(answer) if isawaitable(answer) else answer)
-    except ImproperlyConfigured:
-        raise
     except Exception as error:
         return _refuse(error)
 

@@ -8,6 +8,7 @@ is not the default one: `site.register([ConnectedObject], ConnectedObjectAdmin)`
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -16,6 +17,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models.options import Options
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 PER_PAGE = 100  # objects
 TIMEOUT = 5.0  # seconds that a channel layer may take
+REMEMBERED = 3600  # seconds: an old form can be sent once more then
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5
 
 
@@ -220,8 +223,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         logged: str,
         done: str,
     ) -> None:
-        """Do it, logged first: nothing is done that the log does not tell."""
+        """Do it once, logged first: nothing is done that the log does not tell."""
         user: Any = request.user
+        if _is_repeated(request, user.pk):
+            self.message_user(request, gettext("Nothing was done: it was done already."))
+            return
         entry = LogEntry.objects.create(
             user_id=user.pk,
             object_id=name,
@@ -268,6 +274,22 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request.current_app = self.admin_site.name
         frame = {**self.admin_site.each_context(request), "shared": get_state().shared}
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
+
+
+def _is_repeated(request: HttpRequest, user_id: Any) -> bool:
+    """Return whether this form has come before, by a second click on its button.
+
+    Its CSRF token is another one each time that the page is made. Where the site's cache is one
+    for all processes, so is this; the page's script holds back most second clicks anyway.
+    """
+    if "csrfmiddlewaretoken" not in request.POST:
+        return False
+    form = f"{user_id} {request.get_full_path()} {request.POST.urlencode()}"
+    try:
+        return not cache.add(f"echo:{sha256(form.encode()).hexdigest()}", True, REMEMBERED)
+    except Exception:  # each cache raises what its own backend raises
+        logger.warning("The cache failed: a second click is not noticed.", exc_info=True)
+        return False
 
 
 async def _in_time(action: Callable[[], Awaitable[None]]) -> None:

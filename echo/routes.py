@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.utils.module_loading import import_string
 
@@ -64,7 +65,10 @@ def leads_nowhere(path: str) -> bool:
     `path` is as in `path()`: `<str:name>/websocket`, with what stands before it.
     """
     application = getattr(settings, "ASGI_APPLICATION", None)
-    if not application:
+    try:
+        leaves = list(leaves_of(import_string(application))) if application else None
+    except (ImportError, ImproperlyConfigured):
+        leaves = None
+    if leaves is None:
         return False  # a system check tells
-    leaves = list(leaves_of(import_string(application)))
     return all(is_known(leaf) for leaf in leaves) and path not in {leaf.route for leaf in leaves}

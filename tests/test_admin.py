@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.cache.backends.base import BaseCache
 from django.test import Client
 from django.urls import path
 from pytest_django import Settings
@@ -33,6 +35,7 @@ CLOSE = f"{OBJECTS}close/?name="
 HOSTILE = [
     *(".", "..", "</script><script>alert(1)</script>".replace("/", "\\"), '"><img src=x>', "a&b=c"),
     *("\u202eevil", "\u2067rtl\u2069", "😀" * 32, "100%", "+ ", " a  b ", "#?", "[1]", "{name}"),
+    *("%2F", "%252F", "it's", "{{ name }}", "%(name)s", "<!--", "&amp;", "javascript:alert(1)"),
 ]
 
 # As a urlconf: a site whose admin is not the default one.
@@ -47,6 +50,16 @@ class BrokenLayer(InMemoryChannelLayer):
     """A channel layer whose backend is away."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        raise ConnectionError("no backend")
+
+
+class BrokenCache(BaseCache):
+    """A cache whose backend is away."""
+
+    def __init__(self, location: str, options: dict[str, Any]) -> None:
+        super().__init__(options)
+
+    def add(self, *args: Any, **options: Any) -> bool:
         raise ConnectionError("no backend")
 
 
@@ -245,7 +258,7 @@ def test_every_name_is_shown_as_text_and_can_be_acted_on(
         f"{CLOSE}{quote_plus(name, safe='')}&code=4001&reason={quote_plus(name[:30], safe='')}"
     )
 
-    assert f'<bdi class="echo-name">{escape(name).replace("&#x27;", "&#39;")}</bdi></a>' in body
+    assert f'<bdi class="echo-name">{escape(name)}</bdi></a>' in body
     assert sent.status_code == closed.status_code == 302
     assert staff.get(sent["Location"]).context["name"] == name
     page = staff.get(closed["Location"])
@@ -321,6 +334,62 @@ def test_close_that_may_not_be_sent_is_told_at_its_field(
 def test_empty_text_is_told_at_its_field(staff: Client) -> None:
     assert "This field is required." in staff.post(f"{OBJECT}foo", {"text": ""}).content.decode()
     assert log() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "form"), [(f"{OBJECT}foo", {"text": "hello"}), (f"{CLOSE}foo&code=1000", {})]
+)
+def test_second_click_does_nothing(
+    staff: Client,
+    received: Callable[[str], list[dict[str, Any]]],
+    url: str,
+    form: dict[str, str],
+) -> None:
+    received("foo")
+    pages = [{**form, "csrfmiddlewaretoken": secrets.token_hex(32)} for _ in range(2)]
+
+    responses = [staff.post(url, page, follow=True) for page in (pages[0], pages[0])]
+
+    assert [response.redirect_chain for response in responses] == 2 * [[(f"{OBJECT}foo", 302)]]
+    assert messages(responses[1]) == [("info", "Nothing was done: it was done already.")]
+    assert (len(received("foo")), len(log())) == (1, 1)
+    staff.post(url, pages[1])  # the page was made anew
+    assert (len(received("foo")), len(log())) == (1, 2)
+
+
+def test_other_text_from_the_same_page_is_sent(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    """A browser's way back may show the page as it was."""
+    received("foo")
+    page = {"csrfmiddlewaretoken": secrets.token_hex(32)}
+
+    for text in ("one", "two"):
+        staff.post(f"{OBJECT}foo", {**page, "text": text})
+
+    assert [event["text"] for event in received("foo")] == ["one", "two"]
+
+
+def test_cache_that_fails_stops_nobody(
+    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    settings.CACHES = {"default": {"BACKEND": "tests.test_admin.BrokenCache"}}
+    received("foo")
+
+    staff.post(f"{OBJECT}foo", {"csrfmiddlewaretoken": "x" * 64, "text": "hello"})
+
+    assert [event["text"] for event in received("foo")] == ["hello"]
+
+
+@pytest.mark.parametrize("function", ["raises", "raises_async"])
+def test_function_of_the_site_that_raises_refuses(
+    staff: Client, settings: Settings, function: str
+) -> None:
+    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+
+    for url in (OBJECTS, f"{OBJECT}foo", f"{CLOSE}foo&code=1000"):
+        assert (staff.get(url).status_code, staff.post(url).status_code) == (403, 403)
+    assert staff.get("/admin/").status_code == 200
 
 
 def test_operator_who_was_logged_out_does_nothing(

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from urllib.parse import quote
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -143,6 +145,28 @@ def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:
 
         assert [foo.text(), foo.text()] == ["Hello", "Bye"]
         assert prevented == [False, True]
+
+
+def test_two_clicks_without_script_send_one_text(enter: Enter, server: Server) -> None:
+    with Client.opened(server.port) as foo:
+        page = enter(server, f"{OBJECTS}object/?name=foo", java_script_enabled=False)
+        token = page.locator(".echo-once [name=csrfmiddlewaretoken]").input_value()
+        cookies = "; ".join(f"{c['name']}={c['value']}" for c in page.context.cookies())
+        headers = {"Cookie": cookies, "Content-Type": "application/x-www-form-urlencoded"}
+
+        def click(text: str) -> int:
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+            body = urlencode({"csrfmiddlewaretoken": token, "text": text})
+            connection.request("POST", f"{OBJECTS}object/?name=foo", body, headers)
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        with ThreadPoolExecutor(2) as both:
+            assert list(both.map(click, ["Hello", "Hello"])) == [302, 302]
+        assert click("Bye") == 302
+
+        assert [foo.text(), foo.text()] == ["Hello", "Bye"]
 
 
 def test_operator_who_was_logged_out_comes_back_to_the_question(

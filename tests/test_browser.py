@@ -254,6 +254,29 @@ def test_page_works_under_a_strict_content_security_policy(page: Page, server: S
     assert complaints == []
 
 
+def test_german_console_and_page_fit_a_telephone(
+    open_page: Open, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    database = str(tmp_path_factory.mktemp("site") / "db.sqlite3")
+    site = {"DJANGO_SETTINGS_MODULE": "tests.sites.german", "ECHO_TEST_DATABASE": database}
+    with Server("runserver", DJANGO_DEBUG="1", **site) as server:
+        page = open_page(server, locale="de-DE", viewport={"width": 360, "height": 800})
+        page.get_by_role("button", name="Verbinden").click()
+        page.get_by_label("Text").fill("Grüße")
+        page.get_by_role("button", name="Senden").click()
+        eventually(lambda: log(page, "received"), ["[Durable Object]: Grüße"])
+        page.get_by_role("button", name="Schließen").click()
+
+        eventually(lambda: log(page, "closed"), [f"Code 1000, „{REASON}“, sauber"])
+        labels = page.locator("[role=log] b")
+        assert labels.all_inner_texts() == ["geöffnet", "gesendet", "empfangen", "geschlossen"]
+        assert len({label.bounding_box()["height"] for label in labels.all()}) == 1  # no breaks
+        assert page.evaluate(WIDTHS) == [360, 360]
+
+    stale = "Die Tabelle ist nicht aktuell: Der Server antwortet nicht."
+    expect(page.get_by_text(stale)).to_be_visible()
+
+
 def test_keyboard_alone_connects_sends_and_closes(page: Page) -> None:
     page.get_by_label("Object").focus()
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Iterator
+from html import unescape
 
 import pytest
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -14,6 +16,9 @@ from echo.consumers import PREFIX
 from echo.names import MAX_NAME_BYTES
 from echo.routing import websocket_urlpatterns
 from echo.state import get_state
+from tests.servers import free_port
+from tests.test_admin import HOSTILE
+from tests.waiting import SECOND
 
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers send it
 Join = Callable[..., None]
@@ -34,9 +39,12 @@ def join() -> Iterator[Join]:
     joined = []
 
     def join(*names: str) -> None:
-        for name in names:
-            asyncio.run(get_state().join(name))
-            joined.append(name)
+        async def join_all() -> None:
+            for name in names:
+                await get_state().join(name)
+                joined.append(name)
+
+        asyncio.run(join_all())
 
     yield join
     for name in joined:
@@ -168,6 +176,62 @@ def test_page_escapes_the_default_object(client: Client, settings: Settings) -> 
 
     assert "<img" not in html
     assert 'value="&quot;&lt;img src=x onerror=alert(1)&gt;"' in html
+
+
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - {".", ".."}))
+def test_every_name_is_shown_as_text_with_a_link_to_its_count(
+    client: Client, join: Join, name: str
+) -> None:
+    join(name)
+
+    html = page(client)
+
+    [(link, shown)] = re.findall(r'<th scope="row"><a href="([^"]+)"><bdi>(.*)</bdi>', html)
+    assert unescape(shown) == name
+    assert not {"<", ">", '"', "'"} & set(shown)
+    count = client.get(unescape(link), headers={"Accept": "application/json"})
+    assert count.json() == {"name": name, "connections": 1}
+
+
+def test_ten_thousand_objects_are_answered_in_less_than_a_second(
+    client: Client, join: Join
+) -> None:
+    join(*(f"object {number:05}" for number in range(10_000)))
+
+    start = time.monotonic()
+    html = page(client)
+    took = time.monotonic() - start
+
+    assert "These are the first 500 of 10000 objects, by name." in html
+    assert took < SECOND
+
+
+def test_redis_away_is_told_and_no_error(client: Client, settings: Settings) -> None:
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+
+    html = page(client)
+
+    assert "The counts cannot be known at the moment: Redis does not answer." in html
+    assert 'id="echo-console"' in html
+
+
+@pytest.mark.parametrize("function", ["raises", "raises_async"])
+def test_function_of_the_site_that_raises_hides_the_names(
+    client: Client, settings: Settings, join: Join, function: str
+) -> None:
+    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    join("secret-plan")
+
+    html = page(client)
+
+    assert "secret-plan" not in html
+    assert "The names of the objects are shown to staff." in html
+
+
+def test_page_needs_no_application_that_works(client: Client, settings: Settings) -> None:
+    settings.ASGI_APPLICATION = "no.such.application"
+
+    assert 'id="echo-console"' in page(client)
 
 
 @pytest.mark.parametrize("name", [".", ".."])

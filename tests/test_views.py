@@ -7,13 +7,14 @@ from django.test import Client as DjangoClient
 
 from echo import views
 from echo.state import get_state
-from echo.views import USAGE, WSGI_HINT, count_sentence
+from echo.views import UNKNOWN_COUNT, USAGE, WSGI_HINT, count_sentence
 from tests.raw import Client
+from tests.servers import free_port
 
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
 NONE = "There are 0 WebSocket clients connected to this Durable Object instance."
 TEXT = "text/plain;charset=UTF-8"
-BAD_NAMES = ["x" * 129, "a%00b", "a%0Ab", "a%7Fb", "%C2%85"]
+BAD_NAMES = ["x" * 129, "%F0%9F%98%80" * 33, "a%00b", "a%0Ab", "a%1B%5B2J", "a%7Fb", "%C2%85"]
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]
 
 
@@ -127,6 +128,18 @@ def test_usage_is_the_text_of_the_original():
         "- A regular HTTP GET endpoint that returns the number of currently connected WebSocket "
         "clients.\n"
     )
+
+
+@pytest.mark.parametrize("path", ["/getCurrentConnections", "/foo/getCurrentConnections"])
+async def test_count_that_cannot_be_known_is_a_503(settings, path):
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+
+    for accept in ("*/*", "application/json"):
+        response = await of_asgi(path, headers={"accept": accept})
+
+        assert told(response) == (503, TEXT, UNKNOWN_COUNT)
+        assert response["Retry-After"] == "2"
+    assert told(await of_asgi("/websocket")) == (426, TEXT, UPGRADE_EXPECTED)
 
 
 @pytest.mark.parametrize("end", ["websocket", "getCurrentConnections"])
