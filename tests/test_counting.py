@@ -7,8 +7,9 @@ from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
-from echo import counting
-from echo.counting import PATIENCE, counted
+from echo import border
+from echo.border import PATIENCE
+from echo.counting import counted
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.waiting import DEADLINE, SECOND, eventually
@@ -338,7 +339,7 @@ async def test_busy_application_finds_all_events_in_their_order():
 
 
 async def test_busy_application_does_not_draw_a_flood_into_memory(monkeypatch):
-    monkeypatch.setattr(counting, "AHEAD", 10_000)
+    monkeypatch.setattr(border, "AHEAD", 10_000)
     app = Busy()
     wire = await Wire(counted(app)).accepted()
 

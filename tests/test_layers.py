@@ -38,6 +38,7 @@ FLOORS = [
     [
         "echo.counting",
         "echo.announcer",
+        "echo.border",
         "echo.groups",
         "echo.objects",
         "echo.access",

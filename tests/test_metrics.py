@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from echo import counting, metrics
+from echo import border, counting, metrics
 from echo.counting import counted
 from echo.metrics import LARGEST, EchoCollector
 from echo.state import get_state, redis
@@ -26,7 +26,7 @@ TOKEN = {"Authorization": "Bearer token"}
 @pytest.fixture
 def tally(monkeypatch):
     fresh = Tally()
-    for module in (counting, metrics, redis):
+    for module in (border, counting, metrics, redis):
         monkeypatch.setattr(module, "tally", fresh)
     return fresh
 
