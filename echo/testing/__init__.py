@@ -76,10 +76,10 @@ def assert_count() -> AssertCount:
         end = time.monotonic() + deadline
         while (found := _count(name)) != expected:
             if time.monotonic() > end:
-                told = "its count is not known" if found is None else f"it has {found}"
+                told = "not known" if found is None else found
                 pytest.fail(
-                    f"The object {name!r} should have {expected} connections; "
-                    f"{told} after {deadline:g} s."
+                    f"The count of the object {name!r} should be {expected}; "
+                    f"after {deadline:g} s it is {told}."
                 )
             time.sleep(0.01)
 
