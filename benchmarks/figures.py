@@ -10,9 +10,11 @@ DEFAULT = ",".join(
     (
         *(f"echo-{connections}x1" for connections in (1, 10, 50, 500, 1000, 10000)),
         *("echo-1x16", "echo-50x16", "echo-500x16", "echo-50x1x1024B", "echo-50x1x65536B"),
-        *("handshakes-50", "fanout-500", "count-50", "memory-1000", "idle-10000"),
+        *("handshakes-50", "handshakes-500", "fanout-50", "fanout-500", "fanout-5000"),
+        *("count-50", "count-500", "memory-1000", "idle-5000"),
     )
 )
+FEW = 500  # connections; what has more takes long
 UNITS = {
     "echo": "echoes per second",
     "handshakes": "handshakes per second",
@@ -23,7 +25,7 @@ UNITS = {
 }
 MODES = "echo|handshakes|fanout|count|memory|idle"
 NAME = re.compile(rf"({MODES})(?:-(\d+))?(?:x(\d+))?(?:x(\d+)B)?")
-CONNECTIONS = {"fanout": 500, "memory": 1000, "idle": 10000}
+CONNECTIONS = {"fanout": 500, "memory": 5000, "idle": 5000}
 SIZE = 32  # bytes of a text
 
 
@@ -43,6 +45,15 @@ class Figure:
         if self.mode == "idle":
             return [f"memory-{self.connections}", f"cpu-{self.connections}"]
         return [self.name]
+
+    @property
+    def takes_long(self) -> bool:
+        return self.connections > FEW
+
+    @property
+    def needs_fresh_server(self) -> bool:
+        """Return whether a server that has done something else would tell something else."""
+        return self.takes_long or self.mode in ("fanout", "memory", "idle")
 
     def can_measure(self, peer: Peer) -> bool:
         return self.mode in peer.modes

@@ -1,4 +1,4 @@
-"""How a sample of a figure is taken, of a server that is fresh."""
+"""How a sample of a figure is taken."""
 
 import time
 from typing import Any
@@ -11,7 +11,8 @@ from benchmarks.machine import cpu_seconds, resident_kib
 from benchmarks.peers.known import Peer
 from benchmarks.server import Server
 
-WARM_UP = 1.0  # seconds
+WARM_UP = 0.5  # seconds
+AT_ONCE = 2500  # connections; with more of them a measurement takes longer
 SETTLING = 1.0  # seconds until a server has done what its last connections gave it to do
 WATCHED = 21.0  # seconds of an idle server: our servers, and others, ping every 20
 COUNTED = 7  # connections that a count must tell
@@ -19,15 +20,15 @@ COUNT = "/bench/getCurrentConnections"
 KNOWN_TIMEOUT = 10.0  # seconds
 
 
-def measure(figure: Figure, peer: Peer, number: int, seconds: float) -> list[Sample]:
-    """Return a sample for each result of the figure. Raises StartFailed or LoadFailed."""
-    with Server(peer, figure.mode == "fanout") as server:
-        if figure.mode in ("memory", "idle"):
-            values = _idle(figure, peer, server)
-            return [
-                Sample(r, peer.name, number, values[r.partition("-")[0]]) for r in figure.results
-            ]
-        details = put_load(figure, peer, server.port, WARM_UP, seconds)
+def measure(
+    figure: Figure, peer: Peer, server: Server, number: int, seconds: float
+) -> list[Sample]:
+    """Return a sample for each result of the figure. Raises LoadFailed."""
+    if figure.mode in ("memory", "idle"):
+        values = _idle(figure, peer, server)
+        return [Sample(r, peer.name, number, values[r.partition("-")[0]]) for r in figure.results]
+    longer = max(1.0, figure.connections / AT_ONCE)
+    details = put_load(figure, peer, server.port, WARM_UP * longer, seconds * longer)
     return [Sample(figure.name, peer.name, number, details["per_second"], details)]
 
 

@@ -64,6 +64,9 @@ def notes(samples: list[Sample]) -> list[str]:
             first = "; ".join(sample.details.get("first_errors", []))
             where = f"{sample.figure}, {sample.peer}, round {sample.round}"
             found.append(f"{where}: left out for {sample.errors} errors ({first}).")
+        elif sample.details and not sample.value:
+            where = f"{sample.figure}, {sample.peer}, round {sample.round}"
+            found.append(f"{where}: nothing was answered while it was measured.")
         if sample.details.get("generator_busy", 0) > BUSY:
             key = (sample.figure, sample.peer)
             busy[key] = busy.get(key, 0) + 1

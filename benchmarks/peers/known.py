@@ -11,6 +11,7 @@ from benchmarks.peers import npm
 ALL = frozenset({"echo", "handshakes", "fanout", "memory", "idle", "count"})
 NO_FANOUT = ALL - {"fanout"}
 NO_COUNT = ALL - {"count"}  # closes the connection after each answer to HTTP
+NEITHER = NO_FANOUT - {"count"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ WORKERD = (
     *(str(npm.WORKERD), "serve", "benchmarks/peers/workerd.capnp", "{application}"),
     *("--socket-addr", "http=127.0.0.1:{port}"),
 )
+OF_PROJECT = {"DJANGO_SETTINGS_MODULE": "project.settings"}
 STARLETTE = "benchmarks.peers.on_starlette:application"
 
 
@@ -92,15 +94,19 @@ def _ours(name: str, command: tuple[str, ...], redis: bool = False) -> Peer:
         command,
         "project.asgi:application",
         "benchmarks.peers.fanout:application",
-        environment={"DJANGO_SETTINGS_MODULE": "project.settings"},
+        environment=OF_PROJECT,
         redis=redis,
     )
 
 
 def _count_first(name: str, command: tuple[str, ...]) -> Peer:
-    environment = {"DJANGO_SETTINGS_MODULE": "project.settings"}
     application = "benchmarks.peers.count_first:application"
-    return Peer(name, command, application, modes=frozenset({"count"}), environment=environment)
+    return Peer(name, command, application, modes=frozenset({"count"}), environment=OF_PROJECT)
+
+
+def _loop(name: str, command: tuple[str, ...]) -> Peer:
+    application = "benchmarks.peers.loop:application"
+    return Peer(name, command, application, modes=frozenset({"echo"}), environment=OF_PROJECT)
 
 
 _all = (
@@ -109,6 +115,7 @@ _all = (
     _workerd("workerd-hibernation", "hibernation", ALL),
     _node("ws", "ws"),
     _node("socket.io", "socket_io", "/socket.io/?EIO=4&transport=websocket"),
+    _module("uvloop", "on_uvloop", NEITHER),
     _module("picows", "on_picows", NO_COUNT),
     _module("websockets", "on_websockets", NO_COUNT),
     _module("aiohttp", "on_aiohttp"),
@@ -125,7 +132,16 @@ _all = (
     _ours("uvicorn", OUR_UVICORN),
     _ours("daphne-redis", OUR_DAPHNE, redis=True),
     _ours("uvicorn-redis", OUR_UVICORN, redis=True),
+    _loop("daphne-loop", OUR_DAPHNE),
+    _loop("uvicorn-loop", OUR_UVICORN),
     _count_first("daphne-count-first", OUR_DAPHNE),
     _count_first("uvicorn-count-first", OUR_UVICORN),
 )
 PEERS = {peer.name: peer for peer in _all}
+# The others vary one of these, and are left out of the figures that take long.
+MAIN = frozenset(
+    (
+        *("limit", "uvloop", "workerd", "workerd-hibernation", "ws", "socket.io"),
+        *("starlette-uvicorn", "stock", "daphne", "uvicorn", "daphne-redis"),
+    )
+)
