@@ -364,6 +364,25 @@ def test_page_tells_when_the_table_is_not_kept_fresh(open_page: Open) -> None:
     expect(page.get_by_text(note)).to_be_visible()
 
 
+def test_table_that_comes_late_does_not_hide_that_it_is_not_kept_fresh(open_page: Open) -> None:
+    held: list[Route] = []
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        page = open_page(server)
+        expect(page.locator("#echo-live[data-known=yes]")).to_be_attached()
+        page.route(page.url, lambda route: held.append(route))
+        with Client.opened(server.port, "late"):
+            eventually(lambda: page.evaluate("true") and bool(held), True)
+            answer = get_page(server)
+
+    note = page.get_by_text("The table is not kept fresh: the server does not answer.")
+    expect(note).to_be_visible()
+    for route in held:
+        route.fulfill(body=answer, content_type="text/html")
+
+    eventually(lambda: table(page), [["late", "1"]])
+    expect(note).to_be_visible()
+
+
 @pytest.fixture
 def live_page(browser: Browser) -> Iterator[Open]:
     """Return a function that opens the page of the site with the template tag."""

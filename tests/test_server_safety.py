@@ -36,7 +36,7 @@ MiB = 1 << 20
 ROOM = 16 * MiB  # what all that hostile clients do may cost together
 CUT_AFTER = 10  # seconds, of slow readers and of slow headers
 CLOSE_AFTER = 5  # seconds, where a Close is not taken
-SLACK = 6 * SECOND
+SLACK = 12 * SECOND  # on a busy machine; without the limit it would be 40 s, or never
 
 both = pytest.mark.parametrize("kind", KINDS)
 

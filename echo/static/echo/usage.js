@@ -8,6 +8,7 @@
   const panel = document.getElementById('echo-console');
   const words = panel.dataset;
   const log = panel.querySelector('[role=log]');
+  const live = document.getElementById('echo-live');
   const [connectForm, sendForm, closeForm] = panel.querySelectorAll('form');
   let socket = null;
   let latest = 0; // fetch of the table
@@ -76,7 +77,7 @@
     if (ticket === latest) { // else a newer one is on its way
       isFetching = false;
       const isFresh = answer !== null && replaceTable(answer);
-      if (quietly) showStale(!isFresh);
+      if (quietly) showStale(!isFresh || 'stale' in live.dataset); // it may have become so since
       else if (!isFresh) say('error', answer ? words.stale.replace('{status}', answer.status) : words.away);
       if (hasChanged) follow();
     }
@@ -161,7 +162,6 @@
   onSubmit(connectForm, connect);
   onSubmit(sendForm, send);
   onSubmit(closeForm, close);
-  const live = document.getElementById('echo-live');
   if (live) { // as above, and a site may show the list to staff only
     live.addEventListener('echo-count', follow);
     live.addEventListener('echo-stale', ({ detail }) => showStale(detail));
