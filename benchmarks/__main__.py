@@ -34,7 +34,7 @@ def _parsed_figures(names: str) -> list[Figure]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--minutes", type=float, default=210, help="no sample begins after them")
     parser.add_argument("--peers", type=_parsed_peers)
     parser.add_argument("--figures", type=_parsed_figures, default=figures.DEFAULT)

@@ -70,7 +70,7 @@ class Run:
             return
         try:
             with self._server(figure, peer) as server:
-                samples = measure(figure, peer, server, number, seconds)
+                samples = _measured(figure, peer, server, number, seconds)
         except StartFailed as error:
             self._leave_out(peer.name, str(error))
             return
@@ -88,9 +88,10 @@ class Run:
             with Server(peer, figure.mode == "fanout") as server:
                 yield server
             return
-        if peer.name not in self._running:
-            self._running[peer.name] = self._round.enter_context(Server(peer))
-        yield self._running[peer.name]
+        running = self._running.get(peer.name)
+        if running is None or running.has_ended:
+            running = self._running[peer.name] = self._round.enter_context(Server(peer))
+        yield running
 
     def _prepared(self, peers: list[Peer]) -> list[Peer]:
         for peer in peers:
@@ -104,6 +105,17 @@ class Run:
     def _leave_out(self, what: str, reason: str) -> None:
         self.left_out[what] = reason
         _say(f"{what} is left out: {reason}")
+
+
+def _measured(
+    figure: Figure, peer: Peer, server: Server, number: int, seconds: float
+) -> list[Sample]:
+    try:
+        return measure(figure, peer, server, number, seconds)
+    except LoadFailed as error:
+        if not server.has_ended:
+            raise
+        raise LoadFailed(f"the server ended: {server.last_words()}") from error
 
 
 def _say(line: str) -> None:

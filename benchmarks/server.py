@@ -52,6 +52,16 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """Return the last line that it printed."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it says nothing"
+
     def _start(self, beside: ExitStack) -> None:
         url = beside.enter_context(redis_server.running()) if self._peer.redis else "memory://"
         own = {"DJANGO_DEBUG": "0", "ECHO_STATE_URL": url, "PORT": str(self.port)}
@@ -84,11 +94,6 @@ class Server:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError as error:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    raise StartFailed(self._last_words()) from error
+                if self.has_ended or time.monotonic() > end:
+                    raise StartFailed(self.last_words()) from error
                 time.sleep(0.05)
-
-    def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it does not listen"
