@@ -7,6 +7,7 @@ from statistics import median
 from benchmarks import figures, machine, versions
 from benchmarks.measure import measure
 from benchmarks.peers.known import PEERS
+from benchmarks.server import Server
 from benchmarks.spread import number
 from benchmarks.state import counts, joins
 
@@ -54,7 +55,8 @@ def _servers(name: str, peers: list[str], rounds: int) -> list[Row]:
     values: dict[str, list[float]] = {peer: [] for peer in peers}
     for round_number in range(rounds):
         for peer in peers:
-            [sample] = measure(figure, PEERS[peer], round_number, SECONDS)
+            with Server(PEERS[peer], figure.mode == "fanout") as server:
+                [sample] = measure(figure, PEERS[peer], server, round_number, SECONDS)
             if sample.errors:
                 sys.exit(f"{name} of {peer}: {sample.details['first_errors']}")
             values[peer].append(sample.value)
