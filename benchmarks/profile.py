@@ -1,5 +1,6 @@
 """`python -m benchmarks.profile`: where our servers spend their time, into benchmarks/profiles/."""
 
+import re
 import subprocess
 import tempfile
 import threading
@@ -56,8 +57,10 @@ def _read(lines: list[str]) -> Stacks:
     stacks: Stacks = Counter()
     for line in lines:
         stack, _, number = line.rpartition(" ")
-        frames = (frame.rpartition(":")[0] for frame in stack.split(";"))
-        stacks[tuple(f"{frame})" for frame in frames if frame)] += int(number)
+        # other frames than Python's, such as the names of threads, have no line
+        frames = tuple(re.sub(r":\d+\)$", ")", f) for f in stack.split(";") if f.endswith(")"))
+        if frames:
+            stacks[frames] += int(number)
     return stacks
 
 

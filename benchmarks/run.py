@@ -113,7 +113,7 @@ def _measured(
     try:
         return measure(figure, peer, server, number, seconds)
     except LoadFailed as error:
-        if not server.has_ended:
+        if not server.ends():
             raise
         raise LoadFailed(f"the server ended: {server.last_words()}") from error
 

@@ -15,6 +15,7 @@ from benchmarks.machine import ROOT, cores, free_port, pinned
 from benchmarks.peers.known import Peer
 
 START_TIMEOUT = 20.0  # seconds
+ENDING = 1.0  # seconds, of a server that has closed its connections
 STOP_TIMEOUT = 2.0  # seconds; how well a server stops is not measured
 
 
@@ -55,6 +56,12 @@ class Server:
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
+
+    def ends(self) -> bool:
+        """Return whether it ends by itself, or has; it may take a moment to."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING)
+        return self.has_ended
 
     def last_words(self) -> str:
         """Return the last line that it printed."""
