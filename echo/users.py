@@ -1,20 +1,22 @@
 """The user of a handshake: from the session where there is one, else nobody, without a query."""
 
+from importlib import import_module
 from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from django.apps import apps
 from django.conf import settings
 from django.http.cookie import parse_cookie
+from django.utils.functional import SimpleLazyObject
 
 from echo.answers import Application
 
 
 def with_user(application: Application) -> Application:
-    """Return the application with `scope["user"]`, on a site that has sessions and users.
+    """Return the application with what AuthMiddlewareStack gives the scope: cookies, session, user.
 
-    Channels' own stack asks the database in a thread for each handshake; here only for those
-    that bring a session's cookie.
+    On a site without sessions or users it is the application itself. Channels' own stack asks the
+    database in a thread for each handshake; here only for those that bring a session's cookie.
     """
     if not (apps.is_installed("django.contrib.auth") and apps.is_installed(SESSIONS)):
         return application
@@ -39,15 +41,23 @@ class _WithUser:
     async def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        if any(map(_has_session, scope["headers"])):
+        cookies = _cookies(scope)
+        if settings.SESSION_COOKIE_NAME in cookies:
             await self._with_session(scope, receive, send)
-        else:
-            cast(dict[str, Any], scope)["user"] = self._nobody()
-            await self.application(scope, receive, send)
+            return
+        visitor = cast(dict[str, Any], scope)
+        visitor["cookies"] = cookies
+        visitor["session"] = SimpleLazyObject(_new_session)
+        visitor["user"] = self._nobody()
+        await self.application(scope, receive, send)
 
 
-def _has_session(header: tuple[bytes, bytes]) -> bool:
-    name, value = header
-    return name == b"cookie" and settings.SESSION_COOKIE_NAME in parse_cookie(
-        value.decode("latin-1")
-    )
+def _cookies(scope: WebSocketScope) -> dict[str, str]:
+    for name, value in scope["headers"]:
+        if name == b"cookie":  # Channels' own takes the first, too
+            return parse_cookie(value.decode("latin-1"))
+    return {}
+
+
+def _new_session() -> Any:
+    return import_module(settings.SESSION_ENGINE).SessionStore()
