@@ -15,6 +15,7 @@ from echo.state import get_state
 logger = logging.getLogger(__name__)
 
 PERIOD = 0.2  # seconds between two looks, and between two events of a stream
+REST = 9  # times as long as a look took: very many counts are read for a tenth of the time
 HEARTBEAT = 15.0  # seconds of silence at the most
 # A stream then ends, and its client comes again: who may see the count is asked anew, and what
 # a client has not read is forgotten.
@@ -22,6 +23,7 @@ MAX_AGE = 600.0  # seconds
 ONE_BY_ONE = 10  # names, above which all counts are read at once
 
 UNKNOWN = "event: unknown\ndata: {}\n\n"
+AGAIN = "event: again\ndata: {}\n\n"  # this stream ends, which is no outage
 # Scripts cannot see the comment, and so not whether the server is still there: hence the event.
 BEAT = ": still here\nevent: heartbeat\ndata: {}\n\n"
 
@@ -61,6 +63,7 @@ class Stream:
             self._changed.clear()
             yield self._latest
             await asyncio.sleep(PERIOD)
+        yield AGAIN
 
 
 class Watcher:
@@ -91,7 +94,7 @@ class Watcher:
             self._streams.pop(stream.name, None)
             self._values.pop(stream.name, None)
         if not self._streams and not self._new and self._task is not None:
-            self._task.cancel()
+            self._task.cancel()  # who comes before it has ended gets another one
             self._task = None
 
     async def _run(self) -> None:
@@ -99,9 +102,12 @@ class Watcher:
         next_look = loop.time()
         try:
             while not _server_stops():
-                if is_due := loop.time() >= next_look:
-                    next_look = loop.time() + PERIOD
-                await self._look(at_all=is_due)
+                began = loop.time()
+                is_due = began >= next_look
+                is_known = await self._look(at_all=is_due)
+                if is_due:
+                    now = loop.time()
+                    next_look = max(began + PERIOD, now + REST * (now - began) * is_known)
                 try:
                     async with asyncio.timeout_at(next_look):
                         await self._arrival.wait()
@@ -111,11 +117,11 @@ class Watcher:
             logger.exception(
                 "Watching the counts failed; the streams end, their clients come again."
             )
-        finally:
-            for stream in self._new.union(*self._streams.values()):
-                stream.end()
+        for stream in self._new.union(*self._streams.values()):
+            stream.end()
 
-    async def _look(self, at_all: bool) -> None:
+    async def _look(self, at_all: bool) -> bool:
+        """Read and tell the counts of the new streams, or of all; return whether they are known."""
         new, self._new = self._new, set()
         self._arrival.clear()
         for stream in new:
@@ -124,6 +130,7 @@ class Watcher:
         for name, value in values.items():
             if name in self._streams:  # else they have left meanwhile
                 self._tell(name, value, new)
+        return None not in values.values()
 
     def _tell(self, name: str | None, value: Value, new: set[Stream]) -> None:
         known = self._values.get(name)

@@ -432,3 +432,19 @@ def test_tags_stay_fresh_under_a_strict_policy_and_tell_when_they_are_not(
     with Server("daphne", site), Client.opened(port, "foo"):
         eventually(lambda: counts(page), ["1", "1", "0"])
         expect(page.locator(".echo-stale, output[title]")).to_have_count(0)
+
+
+def test_stream_that_ends_for_its_age_is_no_outage(live_page: Open) -> None:
+    opened: list[str] = []
+    with Server("daphne", "tests.sites.live:application", MAX_AGE="0.5") as server:
+        page = live_page(server)
+        page.evaluate(
+            "window.told = [];"
+            "addEventListener('echo-stale', (event) => told.push(event.detail), true)"
+        )
+        page.on("request", lambda request: opened.append(request.url))
+        eventually(lambda: page.evaluate("true") and len(opened) >= 6, True)
+        with Client.opened(server.port, "foo"):
+            eventually(lambda: counts(page), ["1", "1", "0"])
+
+        assert page.evaluate("told") == []

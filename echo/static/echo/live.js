@@ -46,11 +46,16 @@
       clearTimeout(timer);
       if (source) source.close();
       source = null;
-      elements.forEach((element) => setStale(element, true));
+    };
+
+    const restart = () => {
+      stop();
+      start();
     };
 
     const fail = () => {
       stop();
+      elements.forEach((element) => setStale(element, true));
       const delay = Math.min(LAST, FIRST * 2 ** failures++);
       later(start, delay * (0.5 + Math.random() / 2));
     };
@@ -66,14 +71,15 @@
       source.addEventListener('message', ({ data }) => tell(JSON.parse(data)));
       source.addEventListener('unknown', () => tell(null));
       source.addEventListener('heartbeat', () => later(fail, SILENCE));
+      source.addEventListener('again', restart); // the server ends each stream some time
       source.addEventListener('error', fail);
       later(fail, SILENCE);
     };
 
     // A page that nobody sees needs no stream; browsers have six connections for all of a site.
     document.addEventListener('visibilitychange', () => {
-      stop();
-      if (!document.hidden) start();
+      if (document.hidden) stop();
+      else restart();
     });
     if (!document.hidden) start();
   };
