@@ -8,11 +8,12 @@ is not the default one: `site.register([ConnectedObject], ConnectedObjectAdmin)`
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -211,7 +212,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "may_count": may(request, name, COUNT),
             "send_form": send_form if may(request, name, SEND) else None,
             "close_form": close_form if may(request, name, CLOSE) else None,
-            "reaches_all": get_channel_layer() is not None,
+            "reaches_all": not isinstance(get_channel_layer(), InMemoryChannelLayer | None),
         }
         return self._render(request, "object", context)
 
@@ -225,20 +226,28 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     ) -> None:
         """Do it once, logged first: nothing is done that the log does not tell."""
         user: Any = request.user
-        if _is_repeated(request, user.pk):
-            self.message_user(request, gettext("Nothing was done: it was done already."))
+        if user.pk is None:  # the log wants to know who it was
+            raise PermissionDenied
+        form = _form(request)
+        if _is_repeated(form):
+            self.message_user(request, gettext("Nothing was done: this form was sent already."))
             return
-        entry = LogEntry.objects.create(
-            user_id=user.pk,
-            object_id=name,
-            object_repr=name,
-            action_flag=CHANGE,
-            change_message=logged,
-        )
+        try:
+            entry = LogEntry.objects.create(
+                user_id=user.pk,
+                object_id=name,
+                object_repr=name,
+                action_flag=CHANGE,
+                change_message=logged,
+            )
+        except Exception:
+            _forget(form)
+            raise
         shown = format_html("<bdi>{}</bdi>", name)
         try:
             async_to_sync(_in_time)(action)
         except Exception as error:  # a channel layer raises what its own backend raises
+            _forget(form)
             logger.warning("The channel layer failed for %r: %r", name, error)
             entry.change_message = gettext("Failed: %s") % logged
             entry.save(update_fields=["change_message"])
@@ -276,20 +285,35 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
 
 
-def _is_repeated(request: HttpRequest, user_id: Any) -> bool:
-    """Return whether this form has come before, by a second click on its button.
+def _form(request: HttpRequest) -> str | None:
+    """Return a key for the cache, of this form as it was filled in.
 
-    Its CSRF token is another one each time that the page is made. Where the site's cache is one
-    for all processes, so is this; the page's script holds back most second clicks anyway.
+    Its page made again has another, by the CSRF token; None where there is none.
     """
     if "csrfmiddlewaretoken" not in request.POST:
-        return False
-    form = f"{user_id} {request.get_full_path()} {request.POST.urlencode()}"
+        return None
+    form = f"{request.user.pk} {request.get_full_path()} {request.POST.urlencode()}"
+    return f"echo:{sha256(form.encode()).hexdigest()}"
+
+
+def _is_repeated(form: str | None) -> bool:
+    """Return whether this form has come before, by a second click on its button.
+
+    Where the site's cache is one for all processes, so is this; the page's script holds back most
+    second clicks anyway.
+    """
     try:
-        return not cache.add(f"echo:{sha256(form.encode()).hexdigest()}", True, REMEMBERED)
+        return form is not None and not cache.add(form, True, REMEMBERED)
     except Exception:  # each cache raises what its own backend raises
         logger.warning("The cache failed: a second click is not noticed.", exc_info=True)
         return False
+
+
+def _forget(form: str | None) -> None:
+    """Let it be sent again: nothing was done."""
+    with suppress(Exception):  # whose failure _is_repeated has logged
+        if form is not None:
+            cache.delete(form)
 
 
 async def _in_time(action: Callable[[], Awaitable[None]]) -> None:

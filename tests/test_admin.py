@@ -351,7 +351,7 @@ def test_second_click_does_nothing(
     responses = [staff.post(url, page, follow=True) for page in (pages[0], pages[0])]
 
     assert [response.redirect_chain for response in responses] == 2 * [[(f"{OBJECT}foo", 302)]]
-    assert messages(responses[1]) == [("info", "Nothing was done: it was done already.")]
+    assert messages(responses[1]) == [("info", "Nothing was done: this form was sent already.")]
     assert (len(received("foo")), len(log())) == (1, 1)
     staff.post(url, pages[1])  # the page was made anew
     assert (len(received("foo")), len(log())) == (1, 2)
@@ -447,6 +447,32 @@ def test_channel_layer_that_fails_is_told_and_no_error(
         ("foo", "Failed: Sent “hello”."),
         ("foo", "Failed: Closed with code 1000, reason “”."),
     ]
+
+
+def test_form_that_failed_can_be_sent_again(
+    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    page = {"csrfmiddlewaretoken": secrets.token_hex(32), "text": "hello"}
+    layers = settings.CHANNEL_LAYERS
+    break_layer(settings, "BrokenLayer")
+    staff.post(f"{OBJECT}foo", page)
+    settings.CHANNEL_LAYERS = layers
+    received("foo")
+
+    again = staff.post(f"{OBJECT}foo", page, follow=True)
+
+    assert messages(again)[-1][0] == "success"
+    assert [event["text"] for event in received("foo")] == ["hello"]
+
+
+def test_page_tells_that_a_layer_in_memory_reaches_one_process(
+    staff: Client, settings: Settings
+) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+    page = staff.get(f"{OBJECT}foo").text
+
+    assert "CHANNEL_LAYERS has none that reaches others" in page
 
 
 def test_database_has_nothing_of_it(tmp_path: Path) -> None:
