@@ -14,6 +14,7 @@ from echo.conf import conf
 from echo.exceptions import StateUnavailable
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied, object_vacated
+from echo.state import get_state
 from echo.state.memory import MemoryState
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,19 @@ Told = tuple[Signal, dict[str, Any]]
 
 
 def ensure_announced(state: MemoryState) -> None:
-    """See to it that the changes of the counts are told, if somebody listens."""
+    """See to it that the changes of the counts are told, if somebody listens.
+
+    Called for each handshake and each request of Django's: whoever serves can tell of those that
+    have died.
+    """
     if any(signal.receivers for signal in ALL) and state.announced.begin():
         Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
+
+
+def ensure_announced_by(**kwargs: Any) -> None:
+    """As `ensure_announced`: a receiver of Django's request_started."""
+    if any(signal.receivers for signal in ALL):
+        ensure_announced(get_state())
 
 
 def _run(state: MemoryState) -> None:

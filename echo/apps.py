@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.signals import request_started
 from django.utils.translation import pgettext_lazy
 
 
@@ -8,3 +9,6 @@ class EchoConfig(AppConfig):
 
     def ready(self) -> None:
         from echo import checks  # noqa: F401  (registers them)
+        from echo.announcer import ensure_announced_by
+
+        request_started.connect(ensure_announced_by)

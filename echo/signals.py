@@ -1,8 +1,8 @@
 """Signals of the counts: an object is occupied, is vacated, or its count has changed.
 
-Receivers may be plain functions or `async def`. Each change is told once in the whole cluster,
-in one of the processes that have a receiver and have served a WebSocket: on a thread of its own,
-one after the other. Changes within a fifth of a second are told as one.
+Receivers may be plain functions or `async def`. Each change is told once in the whole cluster, in
+one of the processes that have a receiver and have served a WebSocket or a request of Django's: on a
+thread of its own, one after the other. Changes within a fifth of a second are told as one.
 """
 
 from django.dispatch import Signal

@@ -317,3 +317,19 @@ def test_servers_tell_each_change_once_also_when_one_is_killed(redis_url, tmp_pa
         "changed foo 0 1",
         "changed foo 1 0",
     ]
+
+
+@pytest.mark.slow
+def test_server_without_a_websocket_tells_of_one_that_was_killed(redis_url, tmp_path):
+    file = tmp_path / "signals"
+    file.touch()
+    env = {"SIGNALS_FILE": str(file), "application": "tests.sites.signals:application"}
+
+    with Site(redis_url, **env) as site:
+        here, there = site.servers
+        site.open(here, "foo")
+        eventually(lambda: "occupied foo 1" in file.read_text(), True)
+        there.count("foo")  # a request is all that it has served
+
+        site.kill(here)
+        eventually(lambda: "vacated foo" in file.read_text(), True, deadline=20 * SECOND)
