@@ -1,5 +1,6 @@
 """What the WebSocket routes of a site lead to, as far as one can look into them."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -72,3 +73,31 @@ def leads_nowhere(path: str) -> bool:
     if leaves is None:
         return False  # a system check tells
     return all(is_known(leaf) for leaf in leaves) and path not in {leaf.route for leaf in leaves}
+
+
+def counted_path(name: str) -> str | None:
+    """Return the path, without a slash before it, of a route that is counted by that argument.
+
+    The other arguments get what their converter takes. None if there is no such route: of
+    `re_path()`, or counted by a function, it cannot be made.
+    """
+    application = getattr(settings, "ASGI_APPLICATION", None)
+    for leaf in leaves_of(import_string(application)) if application else ():
+        by = getattr(leaf.application, "counted_by", None)
+        if isinstance(by, str) and by in leaf.arguments:
+            path = ARGUMENT.sub(lambda match, by=by: _filled(match, by, name), leaf.route)  # type: ignore[misc]
+            if path.isascii() and not set(path) & set("<>()^$\\?*+[] "):
+                return path
+    return None
+
+
+ARGUMENT = re.compile(r"<(?:(\w+):)?(\w+)>")  # of path(): the converter and the name
+EXAMPLES = {"int": "1", "uuid": "00000000-0000-4000-8000-000000000000"}
+
+
+def _filled(match: re.Match[str], by: str, name: str) -> str:
+    converter, argument = match.groups()
+    example = EXAMPLES.get(converter, "doctor")
+    if argument != by:
+        return example
+    return match[0] if converter in EXAMPLES else name  # its brackets then tell: not possible

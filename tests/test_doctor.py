@@ -79,7 +79,7 @@ def test_demo_is_in_order():
     address = re.search(r"http://127.0.0.1:(\d+)", output)
     assert output == (
         "ok       settings: the system checks have no complaint.\n"
-        "ok       static: echo/usage.css, echo/usage.js are found.\n"
+        "ok       static: the 5 files of its pages are found.\n"
         "ok       state: joined, counted and left in this process (ECHO_STATE_URL is memory://).\n"
         "skipped  layer: CHANNEL_LAYERS is not set: messages stay in their process.\n"
         f"ok       handshake: {address[0]} accepts a WebSocket.\n"
@@ -162,13 +162,59 @@ def test_url_that_is_none_is_refused(url):
     assert f"{url!r} is not http://host:port/prefix." in errors
 
 
-def test_site_without_an_echo_route_is_not_asked_for_one(site):
-    route = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
+    route = "path('chat/<int:year>/<str:room>/', counted(Own.as_asgi(), by='room'))"
+    own = "class Own(EchoConsumer):\n    def reply(self, text): raise ValueError"
 
-    code, found = findings(**site(routes=route))
+    code, found = findings(**site(routes=route, middle=own))
+
+    assert code == 0
+    assert re.search(r"/chat/1/echo-doctor-\w+/ accepts", found["handshake"]["message"])
+    assert found["echo"]["message"] == "a consumer of the site's own is sent no text"
+    assert {check: found[check]["ok"] for check in ALL_OK[6:] if check in found} == {
+        **{"count": True, "close": True, "count after close": True}
+    }
+
+
+def test_consumer_that_refuses_strangers_is_no_failure(site):
+    route = "path('chat/<str:room>/', counted(Own.as_asgi(), by='room'))"
+    own = """
+class Own(EchoConsumer):
+    async def __call__(self, scope, receive, send):
+        await send({"type": "websocket.close"})
+"""
+
+    code, found = findings(**site(routes=route, middle=own))
+
+    assert (code, found["handshake"]["ok"]) == (0, None)
+    assert found["handshake"]["message"].endswith("answers 403 to a stranger")
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "re_path(r'chat/(?P<room>\\w+)/', counted(EchoConsumer.as_asgi(), by='room'))",
+        "path('chat/', counted(EchoConsumer.as_asgi(), by=lambda scope: 'lobby'))",
+        "path('chat/<int:room>/', counted(EchoConsumer.as_asgi(), by='room'))",
+    ],
+)
+def test_route_whose_path_cannot_be_made_up_is_left_alone(site, route):
+    code, found = findings(**site(routes=route, middle="from django.urls import re_path"))
 
     assert code == 0
     assert (found["echo"]["ok"], found["echo"]["message"]) == (None, "the site has no echo route")
+
+
+def test_silent_consumer_is_no_failure(site):
+    route = "path('<str:name>/websocket', counted(Own.as_asgi()))"
+    own = "class Own(EchoConsumer):\n    def reply(self, text): return None"
+
+    code, found = findings(**site(routes=route, middle=own))
+
+    assert (code, found["echo"]["ok"], found["echo"]["message"]) == (
+        *(0, None, "the route answers no text"),
+    )
+    assert (found["close"]["ok"], found["count after close"]["ok"]) == (True, True)
 
 
 def test_site_without_a_counted_route_is_told(site):

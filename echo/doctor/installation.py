@@ -17,7 +17,9 @@ from echo.exceptions import StateUnavailable
 from echo.names import group_name
 from echo.state import get_state
 
-FILES = ("echo/usage.css", "echo/usage.js")
+FILES = tuple(
+    f"echo/{name}" for name in ("usage.css", "usage.js", "live.js", "admin.css", "admin.js")
+)
 
 
 def examine(url: str | None = None) -> Iterator[Finding]:
@@ -52,7 +54,7 @@ def check_static() -> Finding:
             "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
         )
         return Finding("static", False, _("%s is not found") % missing[0], remedy)
-    return Finding("static", True, _("%s are found") % ", ".join(FILES))
+    return Finding("static", True, _("the %d files of its pages are found") % len(FILES))
 
 
 def check_state(name: str) -> Finding:

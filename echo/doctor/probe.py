@@ -31,6 +31,10 @@ class ProbeFailed(Exception):
     """What was tried did not work; the message says what came instead."""
 
 
+class NoAnswer(ProbeFailed):
+    """Nothing came in time."""
+
+
 def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Return status and body of the answer. Raises ProbeFailed if there is none."""
     with _answer(url, headers) as (_, response):
@@ -47,7 +51,11 @@ class Socket:
         self._send(TEXT, text.encode())
 
     def receive_text(self) -> str:
-        return self._receive(TEXT).decode()
+        try:
+            return self._receive(TEXT).decode()
+        except NoAnswer:  # a stream that has waited in vain cannot be read any more
+            self._stream = self._connection.sock.makefile("rb")
+            raise
 
     def close(self) -> int:
         """Close with 1000, and return the code of the answer (1005 if it has none)."""
@@ -112,7 +120,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise ProbeFailed(_("no answer in %g s") % TIMEOUT) from error
+        raise NoAnswer(_("no answer in %g s") % TIMEOUT) from error
     except (OSError, http.client.HTTPException) as error:
         raise ProbeFailed(str(error) or type(error).__name__) from error
 

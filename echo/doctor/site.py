@@ -3,17 +3,21 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from urllib.parse import urljoin
 
 from django.conf import settings
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils.translation import gettext as _
 
 from echo.conf import conf
 from echo.doctor import probe
 from echo.doctor.finding import REDIS, Finding, soon
-from echo.doctor.probe import ProbeFailed
+from echo.doctor.probe import NoAnswer, ProbeFailed
 from echo.exceptions import StateUnavailable
+from echo.routes import counted_path, leads_nowhere
 from echo.state import get_state
+
+INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1
 
 
 def check_site(name: str, url: str | None) -> Iterator[Finding]:
@@ -42,24 +46,37 @@ class _Visit:
         self._name, self._own = name, own
         self._url = base + (_mount() if own else "")
         self._headers = _headers() if own else {}
+        self._socket_url = f"{self._url}/{name}/websocket"
+        # A site without an EchoConsumer has counted consumers of its own.
+        self._is_foreign = False
+        if leads_nowhere(_echo_route()) and (path := counted_path(name)) is not None:
+            self._is_foreign = True
+            self._socket_url = urljoin(base, get_script_prefix() + path)
 
     def findings(self) -> Iterator[Finding]:
-        with probe.opened(f"{self._url}/{self._name}/websocket", self._headers) as (status, socket):
+        with probe.opened(self._socket_url, self._headers) as (status, socket):
             if socket is None:
                 yield self._refused(status)
                 return
-            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._url)
+            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._accepting)
             yield self._echo(socket)
             counted = self._count("count", 1)
             yield counted
             if counted.ok and get_state().shared:
                 yield self._shared()
-            code = socket.close()
-            yield Finding("close", True, _("closed with %d") % code)
+            yield _closed(socket.close())
         if counted.ok:
             yield self._count("count after close", 0)
 
+    @property
+    def _accepting(self) -> str:
+        return self._socket_url if self._is_foreign else self._url
+
     def _refused(self, status: int) -> Finding:
+        if self._is_foreign:
+            message = _("%(url)s answers %(status)d to a stranger")
+            told = {"url": self._socket_url, "status": status}
+            return Finding("handshake", None, message % told)
         if self._own and status in (200, 404, 426):
             return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
@@ -73,8 +90,13 @@ class _Visit:
         return Finding("handshake", False, message, remedy)
 
     def _echo(self, socket: probe.Socket) -> Finding:
+        if self._is_foreign:
+            return Finding("echo", None, _("a consumer of the site's own is sent no text"))
         socket.send_text(self._name)
-        answer = socket.receive_text()
+        try:
+            answer = socket.receive_text()
+        except NoAnswer:
+            return Finding("echo", None, _("the route answers no text"))
         if self._name not in answer:
             return Finding("echo", None, _("the route answers with texts of its own"))
         return Finding("echo", True, _("a text came back"))
@@ -118,6 +140,13 @@ class _Visit:
         return soon(ask, wanted, lambda answer: answer[0] not in (200, 503))
 
 
+def _closed(code: int) -> Finding:
+    message = _("closed with %d") % code
+    if code == INTERNAL_ERROR:
+        return Finding("close", False, message, _("Read what the server logs: its code failed."))
+    return Finding("close", True, message)
+
+
 def _number(body: bytes) -> int | None:
     """Return the number of an answer; None if it is no answer of ours."""
     try:
@@ -132,6 +161,12 @@ def _mount() -> str:
         return reverse("echo:usage").rstrip("/")
     except NoReverseMatch:
         return ""
+
+
+def _echo_route() -> str:
+    """Return the route of the echo that belongs to `echo.urls`, as in `path()`."""
+    mount = f"{_mount()}/".removeprefix(get_script_prefix())
+    return f"{mount}<str:name>/websocket"
 
 
 def _headers() -> dict[str, str]:
