@@ -135,7 +135,10 @@ def _state_url_problem(value: object) -> str | None:
 
 
 def _is_origin(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"https?://[^/\s]+", value) is not None
+    """Return whether browsers send it so: in lower case, without the scheme's own port."""
+    if not isinstance(value, str) or re.fullmatch(r"https?://[^/\sA-Z*]+", value) is None:
+        return False
+    return not value.endswith(":443" if value.startswith("https:") else ":80")
 
 
 def _seconds(name: str, default: float, least: float = 0.001) -> float:

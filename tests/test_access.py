@@ -139,7 +139,13 @@ def test_wrong_function_is_told(settings: Any, value: object) -> None:
         _ = conf.ECHO_AUTHORIZE
 
 
-@pytest.mark.parametrize("value", ["https://a.example", ["a.example"], ["https://a.example/"]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("https://a.example", ["a.example"], ["https://a.example/"], ["https://*.example"]),
+        *(["https://A.example"], ["https://a.example:443"], ["http://a.example:80"]),
+    ],
+)
 def test_wrong_origins_are_told(settings: Any, value: object) -> None:
     settings.ECHO_ALLOWED_ORIGINS = value
 
