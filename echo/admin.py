@@ -24,7 +24,7 @@ from django.core.paginator import Paginator
 from django.db.models.options import Options
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.text import Truncator
@@ -154,6 +154,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "by_name": by_name,
             "known": known,
             "query": request.GET,
+            "live_url": _live_url("echo:live_total"),
         }
         return self._render(request, "objects", context)
 
@@ -210,6 +211,8 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "name": name,
             "count": self._count(request, name),
             "may_count": may(request, name, COUNT),
+            # Browsers take these names for steps in the path: it would be another object's count.
+            "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
             "send_form": send_form if may(request, name, SEND) else None,
             "close_form": close_form if may(request, name, CLOSE) else None,
             "reaches_all": not isinstance(get_channel_layer(), InMemoryChannelLayer | None),
@@ -283,6 +286,14 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request.current_app = self.admin_site.name
         frame = {**self.admin_site.each_context(request), "shared": get_state().shared}
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
+
+
+def _live_url(view: str, **arguments: str) -> str | None:
+    """Return the URL of a stream; None if the site does not have `echo.urls`."""
+    try:
+        return reverse(view, kwargs=arguments)
+    except NoReverseMatch:
+        return None
 
 
 def _form(request: HttpRequest) -> str | None:

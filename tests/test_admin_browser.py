@@ -15,7 +15,7 @@ from tests import test_browser
 from tests.raw import Client
 from tests.servers import ROOT, Server
 from tests.test_browser import IMAGE, LONG, LOW_CONTRASTS, WIDTHS
-from tests.waiting import DEADLINE, eventually
+from tests.waiting import DEADLINE, SECOND, eventually
 
 browser = test_browser.browser
 
@@ -131,6 +131,31 @@ def test_operator_sends_a_text_and_closes_the_connections(
         bar.send_text("still here")
         assert bar.text() == "[Durable Object]: still here"
     assert complaints == []
+
+
+def test_table_and_count_are_kept_fresh_and_tell_when_they_are_not(
+    enter: Enter, site: dict[str, str], complaints: list[str]
+) -> None:
+    note = "The table is not kept fresh: the server does not answer."
+    with Server("runserver", **site) as server:
+        page = enter(server)
+        eventually(lambda: rows(page), [["No object has a connection now."]])
+        with Client.opened(server.port), Client.opened(server.port, "bar"):
+            eventually(lambda: rows(page), [["bar", "1"], ["foo", "1"]], deadline=2 * SECOND)
+            page.get_by_role("link", name="foo").focus()
+            with Client.opened(server.port, "baz"):
+                eventually(lambda: len(rows(page)), 3, deadline=2 * SECOND)
+                expect(page.get_by_role("link", name="foo")).to_be_focused()
+            page.get_by_role("link", name="foo").click()
+            expect(page.locator("output")).to_have_text("1")
+            with Client.opened(server.port):
+                eventually(lambda: page.locator("output").inner_text(), "2", deadline=SECOND)
+        page.go_back()
+        eventually(lambda: rows(page), [["No object has a connection now."]])
+        expect(page.get_by_text(note)).to_be_hidden()
+        assert complaints == []
+
+    expect(page.get_by_text(note)).to_be_visible()
 
 
 def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:
