@@ -110,7 +110,7 @@ def _latency() -> "HistogramMetricFamily":
     from prometheus_client.core import HistogramMetricFamily
     from prometheus_client.utils import floatToGoString
 
-    text = "From a message read to its answer written; where that is quick, one in a second."
+    text = "From a message read to its answer written, of a sample of an EchoConsumer's."
     family = HistogramMetricFamily("echo_latency_seconds", text, labels=["process"])
     ends = map(floatToGoString, LATENCIES)
     buckets = list(zip(ends, accumulate(tally.answers), strict=True))

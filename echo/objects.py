@@ -30,6 +30,7 @@ class NamedObject:
         return get_state().count(self.name)
 
     async def acount(self) -> int:
+        """As `count`, for async code."""
         return await get_state().acount(self.name)
 
     def is_occupied(self) -> bool:
@@ -40,6 +41,7 @@ class NamedObject:
         return self.count() > 0
 
     async def ais_occupied(self) -> bool:
+        """As `is_occupied`, for async code."""
         return await self.acount() > 0
 
     def send(self, text: str) -> None:
@@ -51,6 +53,7 @@ class NamedObject:
         async_to_sync(self.asend)(text)
 
     async def asend(self, text: str) -> None:
+        """As `send`, for async code."""
         if not isinstance(text, str):
             raise TypeError(_("%r is not a text.") % (text,))
         await self._event({"type": "websocket.send", "text": text})
@@ -63,6 +66,7 @@ class NamedObject:
         async_to_sync(self.aclose)(code, reason)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """As `close`, for async code."""
         if code not in CLOSE_CODES:
             rule = _("%r may not be sent; use 1000, or 3000 to 4999 of your own.")
             raise ValueError(rule % (code,))
@@ -93,6 +97,7 @@ def connected_objects(
 async def aconnected_objects(
     prefix: str = "", offset: int = 0, limit: int | None = None
 ) -> dict[str, int]:
+    """As `connected_objects`, for async code."""
     return _page(await get_state().acounts(), prefix, offset, limit)
 
 

@@ -401,6 +401,19 @@ def test_body_of_the_greatest_size_is_taken(daphne: Server) -> None:
         assert client.answer().status_line == "HTTP/1.1 200 OK"
 
 
+def test_site_says_how_large_a_body_may_be(tmp_path: Path) -> None:
+    (tmp_path / "larger.py").write_text(
+        "from project.settings import *\nDATA_UPLOAD_MAX_MEMORY_SIZE = 3_000_000\n"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "larger", "PYTHONPATH": str(tmp_path)}
+    with Server("daphne", **env) as server:
+        taken = upload(server, b"Content-Length: %d\r\n" % LARGE, [b"x" * LARGE])
+        refused = upload(server, b"Content-Length: 3000001\r\n", [])
+        with taken, refused:
+            assert taken.answer().status_line != "HTTP/1.1 413 Content Too Large"
+            assert refused.answer().status_line == "HTTP/1.1 413 Content Too Large"
+
+
 def test_files_may_be_larger(daphne: Server) -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + b"x" * LARGE + b"\r\n--b--\r\n"

@@ -225,7 +225,7 @@ def test_function_of_the_site_that_raises_hides_the_names(
     html = page(client)
 
     assert "secret-plan" not in html
-    assert "The names of the objects are shown to staff." in html
+    assert "You may not see the names of the objects." in html
 
 
 def test_page_needs_no_application_that_works(client: Client, settings: Settings) -> None:
@@ -301,4 +301,4 @@ def test_page_shows_names_to_staff_only_where_debug_is_off(
     html = page(client)
 
     assert "secret-plan" not in html
-    assert "The names of the objects are shown to staff." in html
+    assert "You may not see the names of the objects." in html

@@ -48,9 +48,10 @@ class _Visit:
         self._headers = _headers() if own else {}
         self._socket_url = f"{self._url}/{name}/websocket"
         # A site without an EchoConsumer has counted consumers of its own.
-        self._is_foreign = False
-        if leads_nowhere(_echo_route()) and (path := counted_path(name)) is not None:
-            self._is_foreign = True
+        self._has_echo = not leads_nowhere(_echo_route())
+        path = None if self._has_echo else counted_path(name)
+        self._is_foreign = path is not None
+        if path is not None:
             self._socket_url = urljoin(base, get_script_prefix() + path)
 
     def findings(self) -> Iterator[Finding]:
@@ -77,7 +78,7 @@ class _Visit:
             message = _("%(url)s answers %(status)d to a stranger")
             told = {"url": self._socket_url, "status": status}
             return Finding("handshake", None, message % told)
-        if self._own and status in (200, 404, 426):
+        if not self._has_echo and status in (200, 404, 426):
             return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
             return Finding("echo", None, _("ECHO_AUTHORIZE lets in nobody without a login"))

@@ -21,6 +21,7 @@ from daphne.utils import (
     INVALID_HEADER_VALUE_BYTES,
     parse_x_forwarded_for,
 )
+from django.conf import settings
 from twisted.internet import defer, reactor
 from twisted.web import http
 
@@ -31,8 +32,7 @@ from echo.server.watch import get_watch
 logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
-# Django's DATA_UPLOAD_MAX_MEMORY_SIZE: it would refuse them later. As there, files are exempt.
-MAX_BODY = 2_621_440  # bytes
+MAX_BODY = 2_621_440  # bytes, where no Django setting tells
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
 
 
@@ -43,6 +43,7 @@ class Server(stock.Server):  # type: ignore[misc]
         # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
         super().__init__(*args, ping_timeout=ping_timeout, **options)
         self.stopping = False
+        self.max_body = _max_body()
         self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
         if self.has_tls:
             logger.warning(
@@ -104,6 +105,14 @@ class Server(stock.Server):  # type: ignore[misc]
             _, tasks = await asyncio.wait(tasks, timeout=APPLICATIONS_TIMEOUT)
         for task in tasks:
             task.cancel()
+
+
+def _max_body() -> int | None:
+    """Return the bytes that a body may have, or None: Django would refuse more, but later.
+
+    As there, files are exempt: they are multipart/form-data.
+    """
+    return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if settings.configured else MAX_BODY
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
@@ -176,7 +185,8 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if self._refused:
             return False
         kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0]
-        if size <= MAX_BODY or kind.lower().startswith(b"multipart/form-data"):
+        limit = self.channel.factory.server.max_body
+        if limit is None or size <= limit or kind.lower().startswith(b"multipart/form-data"):
             return True
         self._refused = True
         self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
