@@ -211,7 +211,7 @@ def test_operators_page_is_on_an_admin_site_of_ones_own(site: Site) -> None:
         objects = page(server, "/operations/echo/object/")
         assert '<a href="/operations/echo/object/object/?name=lobby">' in objects
         assert "Operations of mine" in objects
-        assert "1 connection now" in page(server, "/operations/echo/object/object/?name=lobby")
+        assert "Connections now:" in page(server, "/operations/echo/object/object/?name=lobby")
         assert 'href="/operations/echo/object/"' in page(server, "/operations/echo/")
         # the usage page has the frame of that site
         assert "Operations of mine" in page(server, "/connections/")

@@ -23,6 +23,7 @@ from echo.state.memory import MemoryState
 from tests.raw import Client
 from tests.redis_server import RedisServer
 from tests.servers import Server
+from tests.test_admin import HOSTILE
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SERVERS = ["daphne", "uvicorn", "stock-uvicorn"]
@@ -89,6 +90,18 @@ async def test_stream_of_all_objects_tells_their_changes_even_when_the_sums_are_
 
     assert first == 'data: {"objects": 1, "connections": 1}\n\n'
     assert second == third == 'data: {"objects": 2, "connections": 2}\n\n'
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_every_name_is_one_event_of_one_line(join, name: str) -> None:
+    await join(name)
+
+    async with Watched(name) as stream:
+        event = await stream.next()
+
+    assert event.isascii() and event.count("\n") == 2
+    told_name = json.loads(event.removeprefix("data: "))["name"]
+    assert told_name == name
 
 
 async def test_later_stream_begins_with_the_count_of_now(join) -> None:
