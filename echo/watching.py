@@ -6,6 +6,7 @@ import logging
 import random
 import signal
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from contextvars import Context
 from weakref import WeakKeyDictionary
 
@@ -69,10 +70,14 @@ class Stream:
 class Watcher:
     """Reads the counts that are watched on one event loop, and tells those who watch.
 
-    All reads are made here, one after the other: an older number never follows a newer one.
+    All reads are made here, one after the other: an older number never follows a newer one. What
+    changes in this process is told at once if it was quiet before, what changes elsewhere within
+    PERIOD.
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._has_changed = False  # in this process, since the last look
         self._streams: dict[str | None, set[Stream]] = {}
         self._values: dict[str | None, tuple[Value, str]] = {}  # and the event that tells it
         self._new: set[Stream] = set()  # a read that is under way may be too old for them
@@ -83,8 +88,7 @@ class Watcher:
         self._new.add(stream)
         self._arrival.set()
         if self._task is None or self._task.done():
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(self._run(), context=Context())  # nobody's request
+            self._task = self._loop.create_task(self._run(), context=Context())  # nobody's request
 
     def discard(self, stream: Stream) -> None:
         self._new.discard(stream)
@@ -98,16 +102,20 @@ class Watcher:
             self._task = None
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        next_look = loop.time()
+        time = self._loop.time
+        next_look = next_change = time()  # the latter for what has changed in this process
+        end_listening = get_state().listen(self._on_change)
         try:
             while not _server_stops():
-                began = loop.time()
-                is_due = began >= next_look
+                began, has_changed = time(), self._has_changed
+                is_due = began >= (next_change if has_changed else next_look)
+                if is_due:
+                    self._has_changed = False
                 is_known = await self._look(at_all=is_due)
                 if is_due:
-                    now = loop.time()
-                    next_look = max(began + PERIOD, now + REST * (now - began) * is_known)
+                    rested = time() + REST * (time() - began) * is_known
+                    next_look = max(began + PERIOD, rested)
+                    next_change = next_look if has_changed else rested
                 try:
                     async with asyncio.timeout_at(next_look):
                         await self._arrival.wait()
@@ -117,8 +125,17 @@ class Watcher:
             logger.exception(
                 "Watching the counts failed; the streams end, their clients come again."
             )
+        finally:
+            end_listening()
         for stream in self._new.union(*self._streams.values()):
             stream.end()
+
+    def _on_change(self) -> None:
+        """Wake the task; on the thread of the change."""
+        if not self._has_changed:
+            self._has_changed = True
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._arrival.set)
 
     async def _look(self, at_all: bool) -> bool:
         """Read and tell the counts of the new streams, or of all; return whether they are known."""

@@ -104,6 +104,28 @@ async def test_every_name_is_one_event_of_one_line(join, name: str) -> None:
     assert told_name == name
 
 
+async def test_change_in_this_process_is_told_at_once_when_it_was_quiet(
+    join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PERIOD", 1000.0)  # the next look is far away
+    events: list[str] = []
+    stream = watching.Stream("foo")
+    stream.tell = events.append
+    watcher = watching.get_watcher()
+    watcher.add(stream)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while told("foo", 0) not in events:
+                await asyncio.sleep(0.001)
+            await join("foo")
+            while told("foo", 1) not in events:
+                await asyncio.sleep(0.001)
+    finally:
+        watcher.discard(stream)
+
+    assert events == [told("foo", 0), told("foo", 1)]
+
+
 async def test_later_stream_begins_with_the_count_of_now(join) -> None:
     async with Watched("foo") as earlier:
         assert await earlier.next() == told("foo", 0)

@@ -1,6 +1,6 @@
 """The counts of this process, in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Event, Lock
 
 
@@ -18,6 +18,21 @@ class MemoryState:
         self._lock = Lock()
         self.closed = Event()
         self.announced = Announced()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+
+    def listen(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Let `tell` be called after each change in this process, and return what ends that.
+
+        It is called on the thread of the change, and must neither wait nor raise.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, tell)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not tell)
+
+        return end
 
     async def join(self, name: str, limit: int | None = None) -> bool:
         """Count one more connection of the object, and return True: every reader sees it.
@@ -38,6 +53,8 @@ class MemoryState:
                 self._counts[name] = left
             else:
                 del self._counts[name]
+        for tell in self._listeners:
+            tell()
 
     def count(self, name: str) -> int:
         """Return how many connections the object has now (0 or more)."""
@@ -67,7 +84,9 @@ class MemoryState:
             if limit is not None and count >= limit:
                 return False
             self._counts[name] = count + 1
-            return True
+        for tell in self._listeners:
+            tell()
+        return True
 
 
 class Announced:
