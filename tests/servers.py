@@ -79,8 +79,9 @@ class Server:
                 time.sleep(0.02)
 
     def log(self) -> str:
-        self.log_file.seek(0)
-        return self.log_file.read().decode(errors="replace")
+        # Without a seek: the position in the file is the server's, too, and it would write there.
+        file = self.log_file.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def stop(self) -> int:
         """End it as an operator would, and return its exit code."""
