@@ -85,6 +85,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
     expect.set_options(timeout=DEADLINE * 1000)
     yield open_page
     for context in contexts:
+        for page in context.pages:  # it may be fetching, for a table that is kept fresh
+            page.unroute_all(behavior="ignoreErrors")
         context.close()
 
 

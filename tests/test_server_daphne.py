@@ -52,12 +52,11 @@ def test_command_line_has_daphnes_options() -> None:
 
 def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    with (
-        Server("daphne", options=("-u", path)) as server,
-        connected(socket.AF_UNIX, path) as client,
-    ):
-        assert greeted(client) == "[Durable Object]: hello"
-        assert server.count() == 1
+    with Server("daphne", options=("-u", path)) as server:
+        eventually(lambda: listens(socket.AF_UNIX, path), True)  # it comes after the port
+        with connected(socket.AF_UNIX, path) as client:
+            assert greeted(client) == "[Durable Object]: hello"
+            assert server.count() == 1
         assert closed(client) == (4000, REASON)
 
 
@@ -146,7 +145,7 @@ def test_runserver_begins_anew_when_a_file_changes(tmp_path: Path) -> None:
             client.socket.settimeout(0.5)
             eventually(lambda: changed(tmp_path / "project" / "urls.py", client), True)
         eventually(lambda: server.log().count("Starting ASGI/Daphne"), 2)
-        eventually(lambda: listens(server), True)
+        eventually(lambda: listens(socket.AF_INET, ("127.0.0.1", server.port)), True)
 
         assert server.count() == 0
         with Client.opened(server.port) as client:
@@ -164,9 +163,9 @@ def changed(file: Path, client: Client) -> bool:
         return False
 
 
-def listens(server: Server) -> bool:
+def listens(family: int, address: object) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", server.port)).close()
-    except ConnectionRefusedError:
+        connected(family, address).socket.close()
+    except (ConnectionRefusedError, FileNotFoundError):
         return False
     return True
