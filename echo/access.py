@@ -16,6 +16,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from echo.answers import Application, refuse
 from echo.conf import conf
@@ -121,12 +122,12 @@ class HostAndOriginCheck:
             host = allowed_host(scope, headers)
         except DisallowedHost:
             tally.refusals["host"] += 1
-            await refuse(scope, receive, send, 400, "The Host header is not allowed here.")
+            await refuse(scope, receive, send, 400, _("The Host header is not allowed here."))
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
             tally.refusals["origin"] += 1
-            await refuse(scope, receive, send, 403, "WebSockets from other origins are refused.")
+            await refuse(scope, receive, send, 403, _("WebSockets from other origins are refused."))
             return
         await self.application(scope, receive, send)
 

@@ -18,6 +18,7 @@ from asgiref.typing import (
     ASGISendEvent,
     WebSocketScope,
 )
+from django.utils.translation import gettext as _
 
 from echo.answers import answer
 from echo.conf import conf
@@ -94,7 +95,7 @@ class Connection:
                 self._left = True
                 tally.refusals["full"] += 1
                 self._send = _ignore  # the application is told that it has been closed
-                text = f"This object has {limit} connections, which is its limit."
+                text = _("This object has %s connections, which is its limit.") % limit
                 again = [(b"retry-after", b"5")]
                 await answer(self._scope, send, 503, text, again, code=1013)
                 return

@@ -59,7 +59,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
         if not await amay(scope, name, CONNECT):
             tally.refusals["permission"] += 1
             await receive()  # websocket.connect
-            await answer(scope, send, 403, "You may not connect to this object.", code=4403)
+            await answer(scope, send, 403, _("You may not connect to this object."), code=4403)
             return
         state = get_state()
         ensure_announced(state)

@@ -20,7 +20,7 @@ from pytest_django import Settings
 
 from echo.consumers import PREFIX, REASON
 from echo.views import UPGRADE_EXPECTED, USAGE
-from tests.raw import CLOSE, Client, close_payload, frame
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import ROOT, Server, free_port
 
 GERMAN = "locale/de/LC_MESSAGES/django"
@@ -169,6 +169,14 @@ def test_operators_pages_are_all_german(client: HTTPClient, settings: Settings) 
     settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
     pages += html()
     assert [text for text in SENTENCES if text in pages] == []
+
+
+def test_refused_handshakes_are_german(site: Server) -> None:
+    with Client(site.port) as client:
+        answer = client.ask("/foo/websocket", {**UPGRADE, "Origin": "https://elsewhere.example"})
+
+    assert answer.status_line == "HTTP/1.1 403 Forbidden"
+    assert answer.body.decode() == "WebSockets von anderen Ursprüngen werden abgelehnt."
 
 
 @pytest.mark.usefixtures("german")
