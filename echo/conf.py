@@ -8,7 +8,7 @@ import re
 from difflib import get_close_matches
 from importlib.util import find_spec
 from math import inf
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -125,6 +125,8 @@ def _state_url_problem(value: object) -> str | None:
         return None
     if parts.scheme not in REDIS_SCHEMES:
         return _("has no scheme that is known")
+    if "decode_responses" in parse_qs(parts.query):
+        return _("has the option decode_responses, which must not be there")
     if parts.scheme == "unix":
         return None if parts.path else _("has no path")
     if not parts.hostname:

@@ -30,6 +30,12 @@ WRONG = [
         -1,
         "ECHO_VACATED_DELAY -1 is not a number of seconds from 0.",
     ),
+    (
+        "ECHO_STATE_URL",
+        "redis://host/0?decode_responses=true",
+        "ECHO_STATE_URL 'redis://host/0?decode_responses=true' has the option decode_responses, "
+        "which must not be there; expected memory://",
+    ),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),
 ]
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -14,7 +15,9 @@ import redis
 import echo.state.redis
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
+from echo.state.connection import Servers
 from echo.state.redis import JOIN_TIMEOUT, SLOW_READ, RedisState
+from echo.tally import tally
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.redis_server import require_version
 from tests.states import HEARTBEAT, LEASE, YOUTH, known, redis_state, told
@@ -116,7 +119,7 @@ async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url
         await asyncio.gather(
             *(state.join(f"n{n}") for state in (here, ending) for n in range(1000))
         )
-        run = there._redis.run
+        run = there._reads.run
 
         def run_and_end(script, keys, args):
             answer = run(script, keys, args)
@@ -124,7 +127,7 @@ async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url
                 ending.close()
             return answer
 
-        monkeypatch.setattr(there._redis, "run", run_and_end)
+        monkeypatch.setattr(there._reads, "run", run_and_end)
         assert there.counts() == {f"n{n}": 1 for n in range(1000)}
 
 
@@ -176,7 +179,7 @@ def test_reservation_never_makes_a_share_that_was_lost(two, client):
     here, _ = two
     keys = [scripts.PROCESSES, scripts.BORN, scripts.SHARE + "lost"]
 
-    answer = client.eval(scripts.RESERVE, 3, *keys, *here._times(), "foo", 0, 1, 10)
+    answer = client.eval(scripts.RESERVE, 3, *keys, *here._times(), "foo", 0, 1, 10, 0)
 
     assert (answer, client.exists(keys[2])) == (scripts.MISSING, 0)
 
@@ -284,6 +287,91 @@ async def test_scripts_that_are_flushed_are_loaded_anew(two, client):
     assert there.counts() == {"foo": 1}
     await here.join("foo")
     assert there.counts() == {"foo": 2}
+
+
+# What comes late: the process has given a step up, and Redis takes it all the same
+
+
+class GivenUp:
+    """Gives up the writing steps that are `wanted`; Redis gets them from `arrive`, or at once."""
+
+    def __init__(self, state, wanted, at_once=False):
+        self.steps = []
+        self._state, self._wanted, self._at_once = state, wanted, at_once
+        self._run, state._redis.run = state._redis.run, self._run_or_give_up
+
+    def _run_or_give_up(self, *step):
+        if not self._wanted(*step):
+            return self._run(*step)
+        self.steps.append(step)
+        if self._at_once:
+            self._run(*step)
+        raise redis.TimeoutError("given up")
+
+    def end(self):
+        self._wanted = lambda *step: False
+        eventually(lambda: self._state._outage, False)
+
+    def arrive(self):
+        return [self._run(*step) for step in self.steps]
+
+
+def is_write(script, keys, args):
+    return script == scripts.WRITE
+
+
+def is_whole_write(script, keys, args):
+    return script == scripts.WRITE and args[4] == 1
+
+
+def is_reservation(script, keys, args):
+    return script == scripts.RESERVE
+
+
+@pytest.mark.parametrize("wanted", [is_write, is_whole_write])
+async def test_write_that_comes_after_its_retry_changes_nothing(two, client, wanted):
+    here, there = two
+    given_up = GivenUp(here, wanted)
+    client.delete(share(here))  # the next write is of the whole share
+    await here.join("foo")
+    eventually(lambda: here._outage, True)
+    here.leave("foo")
+    given_up.end()
+    assert known(there) == {}
+
+    answers = given_up.arrive()
+
+    assert set(answers) == {0}
+    assert there.counts() == {}
+
+
+async def test_reservation_that_comes_after_the_next_write_changes_nothing(two):
+    here, there = two
+    given_up = GivenUp(here, is_reservation)
+    assert await here.join("foo", limit=9)
+    given_up.end()
+    here.leave("foo")
+    await here.settled()
+    assert known(there) == {}
+
+    answers = given_up.arrive()
+
+    assert set(answers) == {scripts.MISSING}
+    assert there.counts() == {}
+
+
+async def test_reservation_without_an_answer_for_one_who_has_left_is_taken_back(two):
+    here, there = two
+    given_up = GivenUp(here, is_reservation, at_once=True)
+    join = asyncio.ensure_future(here.join("foo", limit=9))
+    await asyncio.sleep(0)  # it has begun
+    eventually(lambda: len(given_up.steps), 1)
+    join.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await join
+    given_up.end()
+
+    assert known(there) == known(here) == {}
 
 
 # Leases
@@ -479,6 +567,45 @@ async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
 
             assert await read in ({"foo": number + 1}, "unknown")
             assert known(there) == known(here) == {"foo": number + 1}
+
+
+async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await there.join("foo")
+        outages = tally.outages
+        own_redis.hang()
+        try:
+            with ThreadPoolExecutor(200) as executor:
+                answers = [executor.submit(here.count, "foo") for _ in range(200)]
+                here._heartbeat_now()
+                await asyncio.sleep(0.3)
+                own_redis.resume()
+        finally:
+            own_redis.resume()
+
+        assert {answer.result() for answer in answers} == {1}
+        assert tally.outages == outages
+
+
+async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):
+    here, there = two
+    run = here._redis.run
+
+    def fail(*step):
+        raise ZeroDivisionError("not foreseen")
+
+    here._redis.run = fail
+    await here.join("foo")
+    eventually(lambda: here._outage, True)
+    here._redis.run = run
+
+    assert known(here) == known(there) == {"foo": 1}
+    assert "ZeroDivisionError: not foreseen" in caplog.text
+
+
+def test_redis_that_does_not_tell_when_it_was_started_is_refused():
+    with pytest.raises(redis.RedisError, match="has no run_id and uptime_in_seconds"):
+        Servers(print).see("host:6379", "# Server\r\nredis_version:7.0.0\r\n")
 
 
 async def seconds(awaitable):

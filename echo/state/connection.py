@@ -1,12 +1,14 @@
 """The way to Redis, which it may be a single server or a cluster: the only importer of `redis`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.connection import BlockingConnectionPool
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
@@ -19,12 +21,11 @@ _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 class Connection:
     """A client that is made on first use. May be used from any thread.
 
-    `met` is called with the age in seconds of each server that is met for the first time,
-    or again after a start: its data may be an old snapshot. Nothing is ever tried again here,
-    since that would hide it.
+    Nothing is ever tried again here, since that would hide that a server has been started anew.
+    Who finds all of the client's sockets in use waits for one, TIMEOUT at the most.
     """
 
-    def __init__(self, url: str, met: Callable[[float], None]) -> None:
+    def __init__(self, url: str, servers: "Servers") -> None:
         base, _, query = url.partition("?")
         scheme, _, place = base.partition("://")
         options = query.split("&") if query else []
@@ -32,10 +33,9 @@ class Connection:
         options = [option for option in options if not option.startswith("cluster=")]
         base = f"{_SCHEMES.get(scheme, scheme)}://{place}"
         self._url = "?".join([base, "&".join(options)] if options else [base])
-        self._met = met
+        self._servers = servers
         self._client: Any = None
         self._scripts: dict[str, Any] = {}
-        self._servers: dict[str, str] = {}  # address -> run id
         self._lock = Lock()
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -60,8 +60,10 @@ class Connection:
         }
         try:
             if self._cluster:
-                return RedisCluster.from_url(self._url, **options)
-            return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
+                pool = partial(BlockingConnectionPool, timeout=TIMEOUT)
+                return RedisCluster.from_url(self._url, connection_pool_class=pool, **options)
+            options |= {"timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
+            return redis.Redis.from_pool(BlockingConnectionPool.from_url(self._url, **options))
         except (TypeError, ValueError) as error:
             raise RedisError(f"ECHO_STATE_URL has an option that is not known: {error}") from error
 
@@ -70,13 +72,32 @@ class Connection:
         if not self._cluster:  # RedisCluster has done it
             connection.on_connect()
         connection.send_command("INFO", "server")
-        lines = connection.read_response().decode().splitlines()
-        found = dict(line.split(":", 1) for line in lines if ":" in line)
-        address = str(connection.repr_pieces())
-        known = self._servers.get(address)
-        if known != found["run_id"]:
-            self._servers[address] = found["run_id"]
+        self._servers.see(str(connection.repr_pieces()), connection.read_response().decode())
+
+
+class Servers:
+    """What has been met at each address. May be used from any thread.
+
+    `met` is called with the age in seconds of each server that is met for the first time,
+    or again after a start: its data may be an old snapshot.
+    """
+
+    def __init__(self, met: Callable[[float], None]) -> None:
+        self._met = met
+        self._run_ids: dict[str, str] = {}  # by address
+
+    def see(self, address: str, info: str) -> None:
+        """Take in what the server at the address answers to INFO."""
+        found = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        try:
+            run_id, uptime = found["run_id"], float(found["uptime_in_seconds"])
+        except (KeyError, ValueError) as error:
+            raise RedisError(
+                "The answer to INFO has no run_id and uptime_in_seconds, which tell of a restart."
+            ) from error
+        known = self._run_ids.get(address)
+        if known != run_id:
             # The uptime is a difference of whole seconds: up to one too much. One that stands
             # in for another that we knew is young, as far as its data goes, whatever its own age.
-            age = float(found["uptime_in_seconds"]) - 1 if known is None else 0.0
-            self._met(max(age, 0.0))
+            self._met(max(uptime - 1, 0.0) if known is None else 0.0)
+            self._run_ids[address] = run_id  # last: who meets it meanwhile is told as well

@@ -21,7 +21,7 @@ from django.utils.translation import gettext
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.announced import SharedAnnounced
-from echo.state.connection import ERRORS, Connection
+from echo.state.connection import ERRORS, Connection, Servers
 from echo.state.memory import MemoryState
 from echo.tally import tally
 
@@ -52,7 +52,9 @@ class RedisState(MemoryState):
 
     def __init__(self, url: str, lease: float, heartbeat: float) -> None:
         super().__init__()
-        self._redis = Connection(url, self._redis_met)
+        # Whoever reads waits for others who do, but they never keep the writing from its sockets.
+        servers = Servers(self._redis_met)
+        self._redis, self._reads = Connection(url, servers), Connection(url, servers)
         self._lease, self._heartbeat = lease, heartbeat  # seconds
         self._youth = heartbeat + CATCH_UP  # seconds in which every live process has written
         self._id = secrets.token_hex(8)
@@ -66,7 +68,8 @@ class RedisState(MemoryState):
         self._closed = False
         self._thread: Thread | None = None
         # What the writing thread has learnt.
-        self._sequence = 0
+        self._attempts = 0  # each has a number of its own: a late one is told from its retry
+        self._sequence = 0  # the number of the last that was acknowledged
         self._answers = 0
         self._acknowledged: float | None = None  # time.monotonic() of the last write
         self._outage = False
@@ -204,10 +207,10 @@ class RedisState(MemoryState):
     def _ask(self, script: str, keys: list[Any], args: list[Any]) -> Any:
         began = time.monotonic()
         try:
-            answer = self._redis.run(script, keys, args)
+            answer = self._reads.run(script, keys, args)
             if time.monotonic() - began > SLOW_READ:
                 time.sleep(AGAIN)
-                answer = self._redis.run(script, keys, args)
+                answer = self._reads.run(script, keys, args)
         except ERRORS as error:
             raise StateUnavailable(gettext("Redis does not answer: %s") % error) from error
         return answer
@@ -256,7 +259,7 @@ class RedisState(MemoryState):
             try:
                 self._write(names)
                 self._reserve(waiting)
-            except ERRORS as error:
+            except Exception as error:  # this thread never ends: nobody would write any more
                 self._failed(error, names)
             else:
                 self._succeeded()
@@ -266,9 +269,10 @@ class RedisState(MemoryState):
         try:
             keys = [scripts.PROCESSES, self._share, scripts.ANNOUNCER]
             self._redis.run(scripts.REMOVE, keys, [self._id])
-        except ERRORS as error:
+        except Exception as error:
             logger.debug("The share could not be taken away, it will lapse: %s", error)
         self._redis.close()
+        self._reads.close()
 
     def _take_work(self) -> tuple[set[str], "list[_Waiting]"]:
         """Return what is to be written, as soon as there is something, or a heartbeat is due."""
@@ -302,7 +306,8 @@ class RedisState(MemoryState):
         """Write, and renew the lease; return False if Redis has lost what it had."""
         began = time.monotonic()
         pairs = [part for pair in counts.items() for part in pair]
-        sequence = self._sequence + 1
+        self._attempts += 1
+        sequence = self._attempts
         lease = int(self._lease * 1000)
         args = [self._id, lease, self._sequence, sequence, int(whole), *pairs]
         written = self._redis.run(scripts.WRITE, [*_KEYS, self._share], args)
@@ -319,8 +324,10 @@ class RedisState(MemoryState):
             if one.limit is not None and one.name is not None:
                 wanted[one.name, one.limit].append(one)
         for (name, limit), group in wanted.items():
+            with self._work:
+                self._dirty.add(name)  # whatever comes of it, the count is written once more
             own = super().count(name)
-            args = [*self._times(), name, own, len(group), limit]
+            args = [*self._times(), name, own, len(group), limit, self._sequence]
             granted = self._redis.run(scripts.RESERVE, [*_KEYS, self._share], args)
             self._answers += 1
             if granted < 0:  # unknown: they decide for themselves
@@ -330,7 +337,6 @@ class RedisState(MemoryState):
                     if not one.abandoned:
                         one.granted = granted > 0 and self._add(name)
                         granted -= one.granted
-                self._dirty.add(name)
 
     @property
     def _share(self) -> str:
@@ -346,7 +352,9 @@ class RedisState(MemoryState):
             self._dirty |= names
         if not self._outage:
             tally.outages += 1
-            logger.warning("Redis is away; connections are not affected, counts are: %s", error)
+            unexpected = not isinstance(error, ERRORS)
+            message = "Redis is away; connections are not affected, counts are: %s"
+            logger.warning(message, error, exc_info=unexpected)
         self._outage = True
 
     def _succeeded(self) -> None:

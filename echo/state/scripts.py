@@ -32,17 +32,19 @@ local function text(number) return string.format('%.0f', number) end
 # Write counts of a process, and renew its lease. The numbers are absolute: a step may be
 # repeated, merged or lost. Where the share is gone or older than the process knows it to be
 # (expiry, FLUSHALL, an old snapshot, a failover), nothing is written and 0 returned: all of it
-# is to be written anew.
+# is to be written anew. Nor is it where the share is newer than the step: that one comes late,
+# from a connection that was given up.
 # KEYS: processes, born, share. ARGV: id, lease in ms, sequence number that Redis has
-# acknowledged, new one, "1" for a whole share, then names and counts.
+# acknowledged, that of this step, "1" for a whole share, then names and counts.
 WRITE = (
     _NOW
     + """
 local processes, born, share = KEYS[1], KEYS[2], KEYS[3]
-local sequence = redis.call('HGET', share, '')
+local sequence = tonumber(redis.call('HGET', share, '') or -1)
+if sequence >= tonumber(ARGV[4]) then return 0 end
 if ARGV[5] == '1' then
   redis.call('DEL', share)
-elseif not sequence or tonumber(sequence) < tonumber(ARGV[3])
+elseif sequence < 0 or sequence < tonumber(ARGV[3])
     or not redis.call('ZSCORE', processes, ARGV[1]) then
   return 0
 end
@@ -124,11 +126,13 @@ return {part[1], table.concat(part[2], '\\n')}
 """
 
 # How many of the wanted connections an object may take: decided and written in one step.
-# KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit.
+# A step that comes late, after the share has been written again, decides nothing.
+# KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit, the sequence
+# number that Redis has acknowledged.
 RESERVE = (
     _OTHERS
     + """
-if redis.call('EXISTS', KEYS[3]) == 0 then return -2 end
+if redis.call('HGET', KEYS[3], '') ~= ARGV[9] then return -2 end
 local granted = math.max(0, math.min(ARGV[7], ARGV[8] - ARGV[6] - total))
 if granted > 0 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6] + granted) end
 return granted
