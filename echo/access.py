@@ -8,8 +8,9 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope, WWWScope
+from channels.db import database_sync_to_async
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.core.signals import setting_changed
@@ -65,12 +66,18 @@ async def amay(asking: Asking, name: str | None, action: str) -> bool:
     if authorize is default_authorize and isinstance(asking, dict):  # it never waits for a scope
         return default_authorize(asking, name, action)
     try:
-        if iscoroutinefunction(authorize):
+        if _is_async(authorize):
             return bool(await authorize(asking, name, action))
-        answer = await sync_to_async(authorize)(asking, name, action)
+        # It may ask the database: connections of its thread that have died are given up.
+        answer = await database_sync_to_async(authorize)(asking, name, action)
         return bool(await answer if isawaitable(answer) else answer)
     except Exception as error:
         return _refuse(error)
+
+
+def _is_async(function: Any) -> bool:
+    """Return whether it is an async function, or an object that is called like one."""
+    return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
 
 
 async def _awaited(answer: Awaitable[Any]) -> Any:

@@ -314,7 +314,9 @@ def _is_repeated(form: str | None) -> bool:
     second clicks anyway.
     """
     try:
-        return form is not None and not cache.add(form, True, REMEMBERED)
+        if form is None or cache.add(form, True, REMEMBERED):
+            return False
+        return cache.get(form) is not None  # None: a cache that keeps its errors to itself
     except Exception:  # each cache raises what its own backend raises
         logger.warning("The cache failed: a second click is not noticed.", exc_info=True)
         return False

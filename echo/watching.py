@@ -8,7 +8,6 @@ import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from contextvars import Context
-from weakref import WeakKeyDictionary
 
 from echo.exceptions import StateUnavailable
 from echo.state import get_state
@@ -98,8 +97,9 @@ class Watcher:
             self._streams.pop(stream.name, None)
             self._values.pop(stream.name, None)
         if not self._streams and not self._new and self._task is not None:
-            self._task.cancel()  # who comes before it has ended gets another one
+            self._task.cancel()  # who comes now gets another watcher, and a task of its own
             self._task = None
+            _watchers.pop(self._loop, None)
 
     async def _run(self) -> None:
         time = self._loop.time
@@ -192,7 +192,7 @@ def _server_stops() -> bool:
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 
-_watchers: "WeakKeyDictionary[asyncio.AbstractEventLoop, Watcher]" = WeakKeyDictionary()
+_watchers: dict[asyncio.AbstractEventLoop, Watcher] = {}  # as long as somebody watches
 
 
 def get_watcher() -> Watcher:

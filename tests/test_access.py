@@ -92,6 +92,14 @@ def hands_on(asking: Any, name: str | None, action: str) -> Any:
     return no_secrets_async(asking, name, action)
 
 
+class NoSecrets:
+    async def __call__(self, asking: Any, name: str | None, action: str) -> bool:
+        return name != "secret"
+
+
+no_secrets_object = NoSecrets()
+
+
 @pytest.mark.parametrize("function", ["raises", "raises_async", "denies", "forgets"])
 async def test_function_that_gives_no_answer_refuses(settings: Any, function: str) -> None:
     settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
@@ -104,8 +112,9 @@ async def test_function_that_gives_no_answer_refuses(settings: Any, function: st
     assert [await amay(scope, "foo", action) for action in ACTIONS] == [False] * 5
 
 
-async def test_function_may_return_what_is_to_be_awaited(settings: Any) -> None:
-    settings.ECHO_AUTHORIZE = "tests.test_access.hands_on"
+@pytest.mark.parametrize("function", ["hands_on", "no_secrets_object"])
+async def test_function_may_return_what_is_to_be_awaited(settings: Any, function: str) -> None:
+    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
     scope: Any = {"type": "websocket"}
 
     assert [await amay(scope, name, "count") for name in ("foo", "secret")] == [True, False]
@@ -180,6 +189,17 @@ def test_connecting_is_refused_with_4403_where_the_server_knows_no_answer(server
 
     assert code == 4403
     assert servers["stock-daphne"].count("secret") == 0
+
+
+def test_database_connection_that_dies_refuses_once_at_the_most() -> None:
+    with Server("daphne", DJANGO_SETTINGS_MODULE="tests.sites.asking_database") as server:
+        statuses = []
+        for name in ("foo", "cut", "foo", "foo", "foo"):
+            with Client(server.port) as client:
+                statuses.append(client.ask(f"/{name}/websocket", UPGRADE).status_line.split()[1])
+
+    assert statuses[:2] == ["101", "101"]
+    assert statuses[3:] == ["101", "101"]
 
 
 @pytest.mark.parametrize(

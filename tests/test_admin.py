@@ -63,6 +63,19 @@ class BrokenCache(BaseCache):
         raise ConnectionError("no backend")
 
 
+class SilentCache(BaseCache):
+    """A cache whose backend is away, and that keeps it to itself, as some can be told to."""
+
+    def __init__(self, location: str, options: dict[str, Any]) -> None:
+        super().__init__(options)
+
+    def add(self, *args: Any, **options: Any) -> bool:
+        return False
+
+    def get(self, key: str, default: Any = None, **options: Any) -> Any:
+        return default
+
+
 class HangingLayer(InMemoryChannelLayer):
     """A channel layer whose backend does not answer."""
 
@@ -370,10 +383,11 @@ def test_other_text_from_the_same_page_is_sent(
     assert [event["text"] for event in received("foo")] == ["one", "two"]
 
 
+@pytest.mark.parametrize("kind", ["BrokenCache", "SilentCache"])
 def test_cache_that_fails_stops_nobody(
-    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]]
+    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]], kind: str
 ) -> None:
-    settings.CACHES = {"default": {"BACKEND": "tests.test_admin.BrokenCache"}}
+    settings.CACHES = {"default": {"BACKEND": f"tests.test_admin.{kind}"}}
     received("foo")
 
     staff.post(f"{OBJECT}foo", {"csrfmiddlewaretoken": "x" * 64, "text": "hello"})

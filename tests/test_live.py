@@ -1,6 +1,7 @@
 """Counts pushed as they change: the streams in this process, and those of real servers."""
 
 import asyncio
+import gc
 import json
 import re
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing
 from itertools import pairwise
+from weakref import ref
 
 import psutil
 import pytest
@@ -178,6 +180,7 @@ async def test_stream_that_comes_while_the_last_one_leaves_is_not_ended() -> Non
     watcher.add(leaving)
     await asyncio.sleep(0)
     watcher.discard(leaving)
+    watcher = watching.get_watcher()
     watcher.add(coming)
     try:
         async with asyncio.timeout(DEADLINE), aclosing(coming.events()) as events:
@@ -213,7 +216,19 @@ async def test_watching_ends_with_the_last_stream() -> None:
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert live.get_watcher()._streams == live.get_watcher()._values == {}
+    assert watching._watchers == {}
+
+
+def test_loop_that_has_ended_is_kept_by_nothing() -> None:
+    async def watch() -> "ref[asyncio.AbstractEventLoop]":
+        async with Watched("foo") as stream:
+            await stream.next()
+        return ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(watch())
+    gc.collect()
+
+    assert loop() is None
 
 
 async def test_stream_that_ends_before_its_first_count_leaves_nothing_behind() -> None:
