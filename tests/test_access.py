@@ -100,6 +100,7 @@ class NoSecrets:
 no_secrets_object = NoSecrets()
 
 
+@pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections
 @pytest.mark.parametrize("function", ["raises", "raises_async", "denies", "forgets"])
 async def test_function_that_gives_no_answer_refuses(settings: Any, function: str) -> None:
     settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
@@ -112,6 +113,7 @@ async def test_function_that_gives_no_answer_refuses(settings: Any, function: st
     assert [await amay(scope, "foo", action) for action in ACTIONS] == [False] * 5
 
 
+@pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections
 @pytest.mark.parametrize("function", ["hands_on", "no_secrets_object"])
 async def test_function_may_return_what_is_to_be_awaited(settings: Any, function: str) -> None:
     settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
