@@ -1,3 +1,6 @@
+from contextlib import closing
+from http.client import HTTPConnection
+
 import pytest
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
@@ -11,6 +14,8 @@ from echo.state import get_state
 from echo.views import USAGE
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
+from tests.sites.streamed import PIECES
+from tests.waiting import DEADLINE, eventually
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,29 @@ def test_unknown_path_is_answered_as_without_upgrade(uvicorn, path):
     assert (answer.status_line.split()[1], answer.body.decode()) == ("200", USAGE)
     assert answer.header("Content-Type") == "text/plain;charset=UTF-8"
     assert answer.header("Cache-Control") == "no-store"
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def streamed_site(request):
+    with Server(request.param, DJANGO_SETTINGS_MODULE="tests.sites.streamed") as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/stream", "/file"])
+def test_answer_of_many_pieces_is_whole(streamed_site, path):
+    with closing(HTTPConnection("127.0.0.1", streamed_site.port, timeout=DEADLINE)) as client:
+        client.request("GET", path, headers=UPGRADE)
+        answer = client.getresponse()
+
+        assert (answer.status, answer.read().decode()) == (200, "".join(PIECES))
+
+
+def test_answer_without_an_end_ends_with_its_client(streamed_site):
+    with closing(HTTPConnection("127.0.0.1", streamed_site.port, timeout=DEADLINE)) as client:
+        client.request("GET", "/endless", headers=UPGRADE)
+        assert client.getresponse().readline() == b"still here\n"
+
+    eventually(lambda: "The stream has ended." in streamed_site.log(), True)
 
 
 def test_upgrade_of_a_count_is_answered_with_the_count(uvicorn):

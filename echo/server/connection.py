@@ -377,9 +377,8 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind == "websocket.http.response.start" and self.state is State.HANDSHAKE:
             self.answer_start(event["status"], list(event.get("headers", ())))
             self.state = State.ANSWERING
-            self._end(ABNORMAL, "")
         elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:
-            self.answer_body(event.get("body", b""), event.get("more_body", False))
+            await self._send_body(event.get("body", b""), event.get("more_body", False))
         elif self.state is State.OVER:
             raise ClientDisconnected
         else:
@@ -405,6 +404,15 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def take_over(self) -> None:
         """Make sure that `transport` is there: the handshake is accepted. For subclasses."""
+
+    async def _send_body(self, body: bytes, more: bool) -> None:
+        """Send a piece of the answer; the application is told of an end after the last one."""
+        self._since = self._loop.time()
+        if not more:
+            self._end(ABNORMAL, "")
+        self.answer_body(body, more)
+        if self._writable is not None:
+            await self._until_writable()
 
     def _send_message(self, event: dict[str, Any]) -> None:
         if self.state is not State.OPEN and (self.state is not State.CLIENT_CLOSED or self._told):
@@ -511,6 +519,8 @@ class WebSocketConnection(asyncio.Protocol):
         """The server stops: 1012 for the client, and the application is told."""
         if self.state is State.HANDSHAKE:
             self._answer(503, "Service Restart")
+        elif self.state is State.ANSWERING:
+            self._end(ABNORMAL, "")
         elif self.state is State.OPEN:
             self._close(RESTART, "Service Restart")
 

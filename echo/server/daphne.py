@@ -334,6 +334,13 @@ class Connection(WebSocketConnection):
             self._finish()
             self._see_whether_over()
 
+    def _finish(self) -> None:
+        if self._request is not None:  # its answer has no end, and will not have one
+            self._request.connection = None
+            self._request.channel.loseConnection()
+            self._request = None
+        super()._finish()
+
     def shutdown(self) -> None:
         if self._request is not None or self.transport is not None:  # else on its way to asyncio
             super().shutdown()
