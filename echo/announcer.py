@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from math import inf
 from threading import Thread
 from typing import Any
@@ -89,8 +90,13 @@ class Announcer:
             told += events
         if changes and not self._state.announced.note(changes):
             return False
+        kept = time.monotonic()
         for signal, arguments in told:
             _send(signal, arguments)
+            if time.monotonic() - kept >= self._state.announced.renewal:
+                with suppress(StateUnavailable):  # what is noted is told all the same
+                    self._state.announced.leads()
+                kept = time.monotonic()
         return True
 
     def _changes(

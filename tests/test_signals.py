@@ -1,4 +1,5 @@
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -251,6 +252,30 @@ async def test_next_process_takes_over_when_the_first_has_vanished(redis_url, to
         lead(Announcer(there))  # `here` looks no more: its post lapses
 
         assert told == [occupied("foo", 1), changed("foo", 0, 1)]
+
+
+async def test_slow_receivers_do_not_cost_the_process_its_post(redis_url):
+    with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
+        first, second = Announcer(here), Announcer(there)
+        lead(first)
+        for number in range(6):
+            await there.join(f"room {number}")
+        known(here)
+        heard, taken = [], []
+
+        def receive(name, **kwargs):
+            time.sleep(0.4 * SECOND)  # all six take longer than the lease, none does alone
+            taken.append(second.look(0))
+            heard.append(name)
+
+        object_occupied.connect(receive)
+        try:
+            first.look(0)
+        finally:
+            object_occupied.disconnect(receive)
+
+    assert len(heard) == 6
+    assert not any(taken)
 
 
 async def test_flush_of_redis_makes_nothing_told_twice(two, told, redis_server):
