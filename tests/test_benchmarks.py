@@ -1,11 +1,16 @@
 """What the benchmarks make of their samples."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.figures import Sample, parse
 from benchmarks.quick import is_slower
 from benchmarks.report import notes, tables
 from benchmarks.spread import number, ratios, spread, values
+from tests.servers import ROOT
 
 
 def samples(figure: str, peer: str, *by_round: float) -> list[Sample]:
@@ -90,3 +95,13 @@ def test_numbers_have_three_digits_or_so():
     assert [number(n) for n in (1234.5, 12.34, 1.234, 0.1234, 0)] == [
         *("1,234", "12.3", "1.23", "0.123", "0.00")
     ]
+
+
+def test_costs_of_the_state_are_measured_without_a_site():
+    command = [sys.executable, "-m", "benchmarks.state", "--short", "--rounds", "1"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert "count(), ms: 4 processes, 1,000 objects" in done.stdout

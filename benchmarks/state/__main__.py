@@ -4,6 +4,8 @@ import argparse
 import sys
 from statistics import median
 
+from django.conf import settings
+
 from benchmarks import figures, machine, versions
 from benchmarks.measure import measure
 from benchmarks.peers.known import PEERS
@@ -25,7 +27,10 @@ Row = tuple[str, str, str]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.state", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--short", action="store_true", help="no servers, no million of objects")
+    options = parser.parse_args()
+    rounds = options.rounds
+    settings.configure(USE_I18N=False)  # the state's errors are texts of Django's
     machine.raise_open_files()
     print("| What | Median | Min - max |\n|---|---:|---|", flush=True)
     # Our core is that of the servers: Redis has the other.
@@ -33,9 +38,9 @@ def main() -> None:
         _print(_spread("join + leave in memory, µs (wanted: 10 or less)", joins.in_memory(rounds)))
         what = f"join + leave on Redis, {joins.CONCURRENT} at once, per second"
         _print(_spread(f"{what} (wanted: 9,000 or more)", joins.on_redis(rounds)))
-        for processes, objects in SIZES:
+        for processes, objects in SIZES[:2] if options.short else SIZES:
             _print(*_cost(counts.cost(processes, objects, rounds)))
-    for figure, peers in SERVERS.items():
+    for figure, peers in () if options.short else SERVERS.items():
         _print(*_servers(figure, peers, rounds))
     print("\n" + ", ".join(f"{name} {version}" for name, version in versions.describe().items()))
 
