@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from math import inf
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ from echo.tally import tally
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.redis_server import require_version
 from tests.states import HEARTBEAT, LEASE, YOUTH, known, redis_state, told
-from tests.waiting import SECOND, eventually
+from tests.waiting import DEADLINE, SECOND, eventually
 
 PASSWORD = "s3cr3t-of-ours"
 SLACK = 0.5 * SECOND  # for a machine that is busy
@@ -165,13 +166,55 @@ async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
         assert granted == [True, True, False] * 2
 
 
-async def test_limit_that_redis_cannot_judge_is_of_own_connections(two, client):
+async def test_limit_is_exact_also_while_redis_is_young(redis_url):
+    with ExitStack() as stack:
+        states = [RedisState(redis_url, LEASE, HEARTBEAT) for _ in range(4)]
+        for state in states:
+            stack.callback(state.close)
+
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 250))
+
+        assert sum(granted) == 100
+        assert [known(state) for state in states] == [{"foo": 100}] * 4
+
+
+@pytest.mark.parametrize("occupied", [0, 40])
+async def test_limit_is_exact_also_when_redis_has_lost_all(redis_url, client, occupied):
+    with ExitStack() as stack:
+        states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
+        for number in range(occupied):
+            await states[number % 4].join("foo", limit=100)
+        client.flushall()
+
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 250))
+
+        assert sum(granted) == 100 - occupied
+        assert [known(state) for state in states] == [{"foo": 100}] * 4
+
+
+async def test_limit_that_redis_cannot_judge_for_long_is_of_own_connections(two):
     here, _ = two
-    client.flushall()  # YOUNG, until every process can have written
+    here._unsure_until = inf
+    began = time.monotonic()
 
-    granted = [await here.join("foo", limit=2) for _ in range(3)]
+    granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
 
-    assert granted == [True, True, False]
+    assert sorted(granted) == [False, True, True]
+    assert LEASE < time.monotonic() - began < LEASE + DEADLINE
+
+
+async def test_who_gives_up_waiting_for_a_young_redis_is_not_counted(two, client):
+    here, there = two
+    client.flushall()
+    joining = asyncio.ensure_future(here.join("foo", limit=2))
+    await asyncio.sleep(0)
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+
+    assert await there.join("foo", limit=2)
+
+    assert known(here) == known(there) == {"foo": 1}
 
 
 def test_reservation_never_makes_a_share_that_was_lost(two, client):

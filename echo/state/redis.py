@@ -38,6 +38,7 @@ SLOW_READ, AGAIN = 0.05, 0.1  # seconds
 AT_ONCE = 5000  # names in one step: some milliseconds, in which Redis does nothing else
 PART = 1000  # names in one step of those that are many
 ATTEMPTS = 5  # to read many while processes end
+UNDECIDED = 0.05  # seconds between tries to reserve while Redis cannot know the sum
 
 
 class RedisState(MemoryState):
@@ -82,7 +83,8 @@ class RedisState(MemoryState):
 
         Waits as long as Redis answers to this process. Where it stands still, that is JOIN_TIMEOUT,
         and while it is known to be away no time at all; a limit then holds for the connections of
-        this process alone.
+        this process alone. With a limit it also waits until the sum can be known, which after a
+        start or a loss of Redis takes about a second.
         """
         if limit is not None:
             return await self._join_within(name, limit)
@@ -95,7 +97,7 @@ class RedisState(MemoryState):
         return True
 
     async def _join_within(self, name: str, limit: int) -> bool:
-        waiting = _Waiting(name, limit)
+        waiting = _Waiting(name, limit, until=time.monotonic() + self._lease + self._youth)
         try:
             await self._publish(waiting)
         except BaseException:
@@ -256,16 +258,20 @@ class RedisState(MemoryState):
     def _run(self) -> None:
         while not self._closed:
             names, waiting = self._take_work()
+            undecided: set[_Waiting] = set()
             try:
                 self._write(names)
-                self._reserve(waiting)
+                self._succeeded()
+                undecided = self._reserve(waiting)
             except Exception as error:  # this thread never ends: nobody would write any more
                 self._failed(error, names)
-            else:
-                self._succeeded()
-            _tell(waiting)
+            _tell([one for one in waiting if one not in undecided])
             if self._outage:
                 self._pause(RETRY)
+            elif undecided:
+                self._pause(UNDECIDED)
+                with self._work:
+                    self._waiting += undecided
         try:
             keys = [scripts.PROCESSES, self._share, scripts.ANNOUNCER]
             self._redis.run(scripts.REMOVE, keys, [self._id])
@@ -317,26 +323,36 @@ class RedisState(MemoryState):
         self._sequence, self._acknowledged = sequence, began
         return True
 
-    def _reserve(self, waiting: "list[_Waiting]") -> None:
-        """Decide, for those who want to join within a limit, who may."""
+    def _reserve(self, waiting: "list[_Waiting]") -> "set[_Waiting]":
+        """Decide, for those who want to join within a limit, who may; return who is to wait on."""
         wanted: defaultdict[tuple[str, int], list[_Waiting]] = defaultdict(list)
         for one in waiting:
-            if one.limit is not None and one.name is not None:
+            if one.limit is not None and one.name is not None and not one.abandoned:
                 wanted[one.name, one.limit].append(one)
+        undecided: set[_Waiting] = set()
         for (name, limit), group in wanted.items():
-            with self._work:
-                self._dirty.add(name)  # whatever comes of it, the count is written once more
-            own = super().count(name)
-            args = [*self._times(), name, own, len(group), limit, self._sequence]
-            granted = self._redis.run(scripts.RESERVE, [*_KEYS, self._share], args)
-            self._answers += 1
-            if granted < 0:  # unknown: they decide for themselves
+            granted = self._granted(name, limit, len(group))
+            if granted < 0:  # the sum cannot be known
+                undecided.update(one for one in group if time.monotonic() < one.until)
                 continue
             with self._work:
                 for one in group:
                     if not one.abandoned:
                         one.granted = granted > 0 and self._add(name)
                         granted -= one.granted
+        return undecided
+
+    def _granted(self, name: str, limit: int, wanted: int) -> int:
+        """Reserve so many connections at the most; below 0 if Redis cannot know the sum."""
+        if time.monotonic() < self._unsure_until:
+            return scripts.YOUNG
+        with self._work:
+            self._dirty.add(name)  # whatever comes of it, the count is written once more
+        own = super().count(name)
+        args = [*self._times(), name, own, wanted, limit, self._sequence]
+        granted = int(self._redis.run(scripts.RESERVE, [*_KEYS, self._share], args))
+        self._answers += 1
+        return granted
 
     @property
     def _share(self) -> str:
@@ -383,12 +399,15 @@ def _parsed(share: bytes) -> dict[str, int]:
 class _Waiting:
     """Somebody on an event loop who waits for the writing thread."""
 
-    __slots__ = ("abandoned", "done", "granted", "limit", "loop", "name")
+    __slots__ = ("abandoned", "done", "granted", "limit", "loop", "name", "until")
 
-    def __init__(self, name: str | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, limit: int | None = None, until: float = 0.0
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.name, self.limit = name, limit  # what to decide, if anything
+        self.name, self.limit = name, limit  # what to decide, if anything,
+        self.until = until  # and until when Redis is asked (time.monotonic())
         self.granted: bool | None = None
         self.abandoned = False
 

@@ -15,6 +15,9 @@ from tests.raw import Client
 from tests.servers import Server
 
 WAIT = 0.25  # seconds: what a handshake may wait for Redis, or for the channel layer
+# seconds: how much later it may be on a machine whose cores the servers share with all else; and
+# of echoes that take less, twice as long is nothing that could be told from chance
+NOISE = 0.03
 OTHER_CLOCK = {"DJANGO_SETTINGS_MODULE": "tests.faults.other_clock"}
 OWN_LAYER = {"DJANGO_SETTINGS_MODULE": "tests.faults.own_layer"}
 
@@ -112,11 +115,11 @@ def restart(down: float, snapshot: bool) -> str:
 @row(
     "Redis hangs (SIGSTOP) for 10 s",
     "echo p99 <= 2 x normal; handshakes <= 250 ms later, and none once the outage is known",
-    small={"seconds": 2.5},
+    small={"seconds": 2.5, "noise": 0.1},
 )
-def hang(seconds: float = 10) -> str:
+def hang(seconds: float = 10, noise: float = NOISE) -> str:
     with OwnRedis() as redis, Site(redis.url) as site:
-        return outage(site, redis.hang, redis.resume, seconds)
+        return outage(site, redis.hang, redis.resume, seconds, noise)
 
 
 @row(
@@ -135,18 +138,24 @@ def hang_layer(seconds: float = 12) -> str:
 @row(
     "The channel layer is down (its own Redis, kill -9) for 10 s",
     "echo p99 <= 2 x normal; handshakes <= 250 ms later, and none once the outage is known",
-    small={"seconds": 2.5},
+    small={"seconds": 2.5, "noise": 0.1},
 )
-def kill_layer(seconds: float = 10) -> str:
+def kill_layer(seconds: float = 10, noise: float = NOISE) -> str:
     with (
         OwnRedis() as redis,
         OwnRedis() as layer,
         Site(redis.url, LAYER_URL=layer.url, **OWN_LAYER) as site,
     ):
-        return outage(site, layer.stop, layer.start, seconds)
+        return outage(site, layer.stop, layer.start, seconds, noise)
 
 
-def outage(site: Site, begin: Callable[[], None], end: Callable[[], None], seconds: float) -> str:
+def outage(
+    site: Site,
+    begin: Callable[[], None],
+    end: Callable[[], None],
+    seconds: float,
+    noise: float = NOISE,
+) -> str:
     steady(site)
     clients = [clients[0][0] for clients in site.clients.values()]
     normal_echoes, normal = watch(site, clients, min(2, seconds / 2))
@@ -168,9 +177,9 @@ def outage(site: Site, begin: Callable[[], None], end: Callable[[], None], secon
         f"{later * 1000:.0f} ms later at most, {max(known, 0) * 1000:.0f} ms in the last second "
         f"({len(slow)} of {len(handshakes)} waited, the last at {max(slow, default=0):.1f} s)"
     )
-    assert ratio <= 2 or p99(echoes) < 0.01, text
-    assert later <= WAIT + 0.1, text
-    assert known < 0.05, text
+    assert ratio <= 2 or p99(echoes) < noise / 3, text
+    assert later <= WAIT + noise, text
+    assert known < noise, text
     return text
 
 

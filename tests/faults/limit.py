@@ -1,0 +1,59 @@
+"""A limit for all processes together, when many want to connect at once."""
+
+from collections import Counter
+
+from tests.faults.processes import FOUR
+from tests.faults.redis_server import OwnRedis
+from tests.faults.site import Site
+from tests.faults.table import row
+from tests.raw import UPGRADE, Client, request
+from tests.servers import Server
+
+LIMIT = 100
+SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.faults.limited"}
+
+
+@row(
+    "1,000 handshakes at once at the limit of 100, at 4 processes: the first ever, later, "
+    "after FLUSHALL",
+    "exactly 100 each time, the others 503",
+    small={"attempts": 200},
+)
+def limit(attempts: int = 1000) -> str:
+    told = []
+    with OwnRedis() as redis, Site(redis.url, FOUR, is_warm=False, **SETTINGS) as site:
+        for begin in (lambda: None, lambda: None, redis.flush):
+            begin()
+            told.append(open_at_once(site, attempts))
+            site.seconds_until_exact(names=["foo"])
+            for server in site.servers:
+                for client, _ in site.clients[server]:
+                    client.socket.close()
+                site.clients[server].clear()
+            site.seconds_until_exact(names=["foo"])
+    expected = Counter({101: LIMIT, 503: attempts - LIMIT})
+    assert told == [expected] * 3, told
+    return "; ".join(f"{one[101]} x 101, {one[503]} x 503" for one in told)
+
+
+def open_at_once(site: Site, attempts: int) -> Counter[int]:
+    """Return how many were answered with which status; who got a 101 stays."""
+    servers: list[Server] = site.servers
+    clients = [
+        (server, Client(server.port))
+        for number in range(attempts)
+        for server in [servers[number % len(servers)]]
+    ]
+    for server, client in clients:
+        client.send(request("/foo/websocket", UPGRADE, port=server.port))
+    told: Counter[int] = Counter()
+    for server, client in clients:
+        answer = client.answer()
+        status = int(answer.status_line.split()[1])
+        told[status] += 1
+        if status == 101:
+            site.clients[server].append((client, "foo"))
+        else:
+            assert answer.header("Retry-After") is not None, answer
+            client.socket.close()
+    return told
