@@ -1,3 +1,4 @@
+import time
 from contextlib import closing
 from http.client import HTTPConnection
 
@@ -14,7 +15,7 @@ from echo.state import get_state
 from echo.views import USAGE
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
-from tests.sites.streamed import PIECES
+from tests.sites.streamed import LARGE, PAUSE, PIECES
 from tests.waiting import DEADLINE, eventually
 
 
@@ -57,7 +58,9 @@ def test_unknown_path_is_answered_as_without_upgrade(uvicorn, path):
 
 @pytest.fixture(scope="module", params=["daphne", "uvicorn"])
 def streamed_site(request):
-    with Server(request.param, DJANGO_SETTINGS_MODULE="tests.sites.streamed") as server:
+    options = ("--http-timeout", "1") if request.param == "daphne" else ()
+    env = {"DJANGO_SETTINGS_MODULE": "tests.sites.streamed"}
+    with Server(request.param, options=options, **env) as server:
         yield server
 
 
@@ -68,6 +71,37 @@ def test_answer_of_many_pieces_is_whole(streamed_site, path):
         answer = client.getresponse()
 
         assert (answer.status, answer.read().decode()) == (200, "".join(PIECES))
+
+
+def test_answer_may_take_its_time(streamed_site):
+    with closing(HTTPConnection("127.0.0.1", streamed_site.port, timeout=DEADLINE)) as client:
+        client.request("GET", "/slow", headers=UPGRADE)
+
+        assert client.getresponse().read().decode() == "".join(PIECES[:2])
+
+
+def test_client_may_read_slowly(streamed_site):
+    with closing(HTTPConnection("127.0.0.1", streamed_site.port, timeout=DEADLINE)) as client:
+        client.request("GET", "/large", headers=UPGRADE)
+        answer, read = client.getresponse(), 0
+        for _ in range(20):
+            time.sleep(PAUSE / 20)
+            read += len(answer.read(200_000))
+
+        assert read + len(answer.read()) == LARGE
+
+
+@pytest.mark.slow
+def test_quiet_answer_ends_with_its_client(streamed_site):
+    with closing(HTTPConnection("127.0.0.1", streamed_site.port, timeout=DEADLINE)) as client:
+        client.request("GET", "/quiet", headers=UPGRADE)
+        answer = client.getresponse()
+        assert answer.readline() == b"still here\n"
+        time.sleep(PAUSE)
+        assert "The quiet stream has ended." not in streamed_site.log()
+        answer.close()
+
+    eventually(lambda: "The quiet stream has ended." in streamed_site.log(), True)
 
 
 def test_answer_without_an_end_ends_with_its_client(streamed_site):

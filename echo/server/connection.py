@@ -406,13 +406,14 @@ class WebSocketConnection(asyncio.Protocol):
         """Make sure that `transport` is there: the handshake is accepted. For subclasses."""
 
     async def _send_body(self, body: bytes, more: bool) -> None:
-        """Send a piece of the answer; the application is told of an end after the last one."""
-        self._since = self._loop.time()
-        if not more:
-            self._end(ABNORMAL, "")
-        self.answer_body(body, more)
+        """Send a piece of the answer; after the last one the application is told of the end."""
+        if body:
+            self.answer_body(body, more=True)
         if self._writable is not None:
             await self._until_writable()
+        if not more and self.state is State.ANSWERING:
+            self._end(ABNORMAL, "")
+            self.answer_body(b"", more=False)
 
     def _send_message(self, event: dict[str, Any]) -> None:
         if self.state is not State.OPEN and (self.state is not State.CLIENT_CLOSED or self._told):
@@ -554,7 +555,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._write(handshake.answer_head(status, headers))
 
     def answer_body(self, body: bytes, more: bool) -> None:
-        if not self._head:
+        if body and not self._head:
             self._write(body)
         if not more:
             self._finish()
@@ -575,6 +576,8 @@ class WebSocketConnection(asyncio.Protocol):
                 self._abort()
             elif waited > (REPLY_TIMEOUT if self._told else CLOSE_TIMEOUT):
                 self._answer_close(framing.NO_CODE, "")
+        elif self.state is State.ANSWERING and self._ending is None:
+            self._watch_reader(now, waited)  # as with HTTP, the application may take its time
         elif self.transport is not None:
             if waited > CLOSE_TIMEOUT:
                 self._abort()
@@ -585,14 +588,9 @@ class WebSocketConnection(asyncio.Protocol):
     def _watch_open(self, now: float, waited: float) -> None:
         limits = self._limits
         self._observing = self._observe is not None
-        if self.transport is not None and self._writable is not None:
-            backlog = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
-            if backlog < self._backlog or not self._backlog:
-                self._since = now
-            elif waited > SLOW_READER_TIMEOUT:
-                self._abort()
-            self._backlog = backlog
-        elif limits.max_age is not None and now - self._started > limits.max_age:
+        if self._watch_reader(now, waited):
+            return
+        if limits.max_age is not None and now - self._started > limits.max_age:
             self._close(1000, "")
         elif self._heard or self._reading_paused:
             self._heard, self._pinged, self._quiet_since = False, None, now
@@ -603,3 +601,15 @@ class WebSocketConnection(asyncio.Protocol):
         elif limits.ping_interval is not None and now - self._quiet_since >= limits.ping_interval:
             self._pinged = now
             self._write(framing.frame(framing.PING, b""))
+
+    def _watch_reader(self, now: float, waited: float) -> bool:
+        """Return whether something waits for a slow reader; one that takes nothing is ended."""
+        if self.transport is None or self._writable is None:
+            return False
+        backlog = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+        if backlog < self._backlog or not self._backlog:
+            self._since = now
+        elif waited > SLOW_READER_TIMEOUT:
+            self._abort()
+        self._backlog = backlog
+        return True

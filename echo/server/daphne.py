@@ -279,6 +279,10 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             "subprotocols": handshake.subprotocols(headers),
         }
 
+    def check_timeouts(self) -> None:
+        if self.application_queue is not None:  # a WebSocket's handshake has limits of its own
+            super().check_timeouts()
+
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)
         if self.connection is not None:
@@ -337,7 +341,7 @@ class Connection(WebSocketConnection):
     def _finish(self) -> None:
         if self._request is not None:  # its answer has no end, and will not have one
             self._request.connection = None
-            self._request.channel.loseConnection()
+            self._request.channel.timeoutConnection()  # a client that reads nothing is cut off
             self._request = None
         super()._finish()
 

@@ -4,14 +4,20 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 
-from django.http import FileResponse, HttpRequest, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
+from echo.server import connection
 from project.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sites.streamed"
 
+# Tests would have to wait for ten seconds.
+connection.APPLICATION_TIMEOUT = connection.SLOW_READER_TIMEOUT = connection.CLOSE_TIMEOUT = 1.0
+PAUSE = 3.0  # seconds: longer than those
+
 PIECES = [f"{number}\n" * 10_000 for number in range(30)]
+LARGE = 20_000_000  # bytes: more than the kernel takes of it
 
 
 async def _pieces() -> AsyncIterator[str]:
@@ -22,6 +28,20 @@ async def _pieces() -> AsyncIterator[str]:
 
 async def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(_pieces())
+
+
+async def _slow() -> AsyncIterator[str]:
+    for piece in PIECES[:2]:
+        await asyncio.sleep(PAUSE)
+        yield piece
+
+
+async def slow(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(_slow())
+
+
+def large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(b"x" * LARGE)
 
 
 def file(request: HttpRequest) -> FileResponse:
@@ -41,4 +61,17 @@ async def endless(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(_endless())
 
 
-urlpatterns = [path("stream", stream), path("file", file), path("endless", endless)]
+async def quiet(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(_quiet())
+
+
+async def _quiet() -> AsyncIterator[str]:
+    try:
+        yield "still here\n"
+        await asyncio.sleep(3600)
+    finally:
+        print("The quiet stream has ended.", flush=True)
+
+
+views = [stream, slow, large, file, endless, quiet]
+urlpatterns = [path(view.__name__, view) for view in views]
