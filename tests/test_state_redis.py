@@ -359,6 +359,18 @@ class GivenUp:
         return [self._run(*step) for step in self.steps]
 
 
+class Repeated:
+    """Makes each step twice, as the client of a cluster does if the first answer is lost."""
+
+    def __init__(self, state):
+        self.answers = []
+        self._run, state._redis.run = state._redis.run, self._run_twice
+
+    def _run_twice(self, *step):
+        self.answers.append([self._run(*step), self._run(*step)])
+        return self.answers[-1][-1]
+
+
 def is_write(script, keys, args):
     return script == scripts.WRITE
 
@@ -415,6 +427,19 @@ async def test_reservation_without_an_answer_for_one_who_has_left_is_taken_back(
     given_up.end()
 
     assert known(there) == known(here) == {}
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+async def test_step_that_is_repeated_has_the_answer_of_the_first(two, client, limit):
+    here, there = two
+    repeated = Repeated(here)
+    client.delete(share(here))
+
+    assert await here.join("foo", limit)
+
+    eventually(lambda: told(there), {"foo": 1})
+    assert repeated.answers
+    assert all(first == second for first, second in repeated.answers)
 
 
 # Leases

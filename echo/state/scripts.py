@@ -33,7 +33,8 @@ local function text(number) return string.format('%.0f', number) end
 # repeated, merged or lost. Where the share is gone or older than the process knows it to be
 # (expiry, FLUSHALL, an old snapshot, a failover), nothing is written and 0 returned: all of it
 # is to be written anew. Nor is it where the share is newer than the step: that one comes late,
-# from a connection that was given up.
+# from a connection that was given up. Where it is as new, it is this step that has been made: the
+# client of a cluster repeats one whose answer was lost.
 # KEYS: processes, born, share. ARGV: id, lease in ms, sequence number that Redis has
 # acknowledged, that of this step, "1" for a whole share, then names and counts.
 WRITE = (
@@ -41,7 +42,8 @@ WRITE = (
     + """
 local processes, born, share = KEYS[1], KEYS[2], KEYS[3]
 local sequence = tonumber(redis.call('HGET', share, '') or -1)
-if sequence >= tonumber(ARGV[4]) then return 0 end
+if sequence == tonumber(ARGV[4]) then return 1 end
+if sequence > tonumber(ARGV[4]) then return 0 end
 if ARGV[5] == '1' then
   redis.call('DEL', share)
 elseif sequence < 0 or sequence < tonumber(ARGV[3])
