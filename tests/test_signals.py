@@ -266,7 +266,7 @@ async def test_slow_receivers_do_not_cost_the_process_its_post(redis_url):
 
         def receive(name, **kwargs):
             time.sleep(next(pauses) * SECOND)  # two take longer than the lease, none does alone
-            taken.append(second.look(0))
+            taken.append(second.look(0) or second.look(0))  # a vacant post is taken at the second
             heard.append(name)
 
         object_occupied.connect(receive)
