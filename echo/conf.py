@@ -67,7 +67,7 @@ class Conf:
     def ECHO_MAX_CONNECTIONS(self) -> int | None:
         """How many connections an object may have, in all processes; None for no limit."""
         value = getattr(settings, "ECHO_MAX_CONNECTIONS", None)
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (type(value) is not int or value < 1):
             sentence = _("ECHO_MAX_CONNECTIONS %r is no limit; expected a number from 1, or None.")
             raise ImproperlyConfigured(sentence % (value,))
         return value
@@ -94,8 +94,7 @@ class Conf:
     def ECHO_ALLOWED_ORIGINS(self) -> frozenset[str]:
         """Origins other than the site's own that may open WebSockets: `["https://example.com"]`."""
         value = getattr(settings, "ECHO_ALLOWED_ORIGINS", [])
-        wrong = isinstance(value, str) or [v for v in value if not _is_origin(v)]
-        if wrong:
+        if not isinstance(value, list | tuple | set | frozenset) or not all(map(_is_origin, value)):
             sentence = _(
                 "ECHO_ALLOWED_ORIGINS %r is not a list of origins like "
                 "'https://example.com': scheme and host, with a port if it is unusual."
@@ -116,11 +115,10 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 def _state_url_problem(value: object) -> str | None:
     if not isinstance(value, str):
         return _("is not a string")
-    try:
-        parts = urlsplit(value)
-        database, _port = parts.path.removeprefix("/"), parts.port  # a bad port raises
-    except ValueError as error:
-        return _("is malformed (%s)") % error
+    if _is_malformed(value):
+        return _("is malformed (in a password, / ? # @ are to be %2F %3F %23 %40)")
+    parts = urlsplit(value)
+    database = parts.path.removeprefix("/")
     if parts.scheme == "memory":
         return None
     if parts.scheme not in REDIS_SCHEMES:
@@ -132,7 +130,7 @@ def _state_url_problem(value: object) -> str | None:
     if not parts.hostname:
         return _("has no host")
     if database and not database.isdigit():
-        return _("has the database %r, which is no number") % database
+        return _("has a database that is no number (in a password, / is to be %2F)")
     return None if find_spec("redis") else _("needs the package redis (the extra [redis])")
 
 
@@ -190,7 +188,17 @@ def _bad_values() -> list[str]:
     return found
 
 
+def _is_malformed(url: str) -> bool:
+    try:
+        _port = urlsplit(url).port  # a bad one raises
+    except ValueError:
+        return True
+    return False
+
+
 def _without_password(url: object) -> str:
     """Return the value as it may be shown: a password in a URL is no one else's business."""
+    if isinstance(url, str) and _is_malformed(url):  # it may be anywhere
+        return re.sub(r"://.*", "://***'", repr(url))
     shown = re.sub(r"^(\W*\w+://)?.*@", r"\1***@", repr(url))
     return re.sub(r"(password=)[^&]*", r"\1***", shown)

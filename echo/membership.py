@@ -142,7 +142,9 @@ class Membership:
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
-            logger.warning("The channel layer fails; it is tried again until it works: %r", error)
+            # The text of a ValueError may have a part of a URL, and so of a password.
+            told = type(error).__name__ if isinstance(error, ValueError) else repr(error)
+            logger.warning("The channel layer fails; it is tried again until it works: %s", told)
         self._failures += 1
         for waiting in self._changed.values():
             waiting.set_result(None)

@@ -3,7 +3,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from echo.conf import NAMES, conf, problems, require_no_problem
+from echo.exceptions import StateUnavailable
 from echo.state import get_state
+from tests.raw import Client
+from tests.servers import Server
 
 WRONG = [
     ("ECHO_DEFAULT_OBJECT", 7, "ECHO_DEFAULT_OBJECT 7 is not a string."),
@@ -36,11 +39,36 @@ WRONG = [
         "ECHO_STATE_URL 'redis://host/0?decode_responses=true' has the option decode_responses, "
         "which must not be there; expected memory://",
     ),
+    (
+        "ECHO_STATE_URL",
+        "redis://host:63x79/0",
+        "ECHO_STATE_URL 'redis://***' is malformed (in a password, / ? # @ are to be",
+    ),
+    (
+        "ECHO_STATE_URL",
+        "redis://host:6379/first",
+        "ECHO_STATE_URL 'redis://host:6379/first' has a database that is no number (in a",
+    ),
+    ("ECHO_HEARTBEAT_SECONDS", "1", "ECHO_HEARTBEAT_SECONDS '1' is not a number of seconds above"),
+    ("ECHO_MAX_CONNECTIONS", "5", "ECHO_MAX_CONNECTIONS '5' is no limit; expected a number"),
+    ("ECHO_MAX_CONNECTIONS", True, "ECHO_MAX_CONNECTIONS True is no limit; expected a number"),
+    ("ECHO_ALLOWED_ORIGINS", None, "ECHO_ALLOWED_ORIGINS None is not a list of origins like"),
+    ("ECHO_ALLOWED_ORIGINS", [7], "ECHO_ALLOWED_ORIGINS [7] is not a list of origins like"),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),
 ]
 
+STATE = ("ECHO_STATE_URL", "ECHO_LEASE_SECONDS", "ECHO_HEARTBEAT_SECONDS")
 SECRET = "s3cret"
 WITH_PASSWORD = [
+    f"redis://:{SECRET}",
+    f"redis://me:{SECRET}#x@host/0",
+    f"redis://me:{SECRET}?x@host/0",
+    f"redis://:{SECRET}/x@host",
+    f"redis://me:123/{SECRET}@host/0",
+    f"redis://me:123{SECRET}",
+    f"redis://[{SECRET}",
+    f"redis://me:x@host:{SECRET}/0",
+    f"redis://host/0?decode_responses=1&password={SECRET}",
     f"mysql://me:{SECRET}@host/0",
     f"mysql://:{SECRET}@host",
     f"mysql://me:{SECRET}@@/x@host",
@@ -67,7 +95,26 @@ def test_wrong_setting_is_told_in_one_sentence(settings, name, value, message):
     assert problem.startswith(message)
 
 
-@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+@pytest.mark.parametrize(("name", "value", "message"), [w for w in WRONG if w[0] in STATE])
+async def test_wrong_setting_of_the_state_leaves_counts_unknown(
+    settings, caplog, name, value, message
+):
+    setattr(settings, name, value)
+
+    assert await get_state().join("foo")
+    get_state().leave("foo")
+
+    for read in (get_state().counts, lambda: get_state().count("foo")):
+        with pytest.raises(StateUnavailable) as raised:
+            read()
+        assert str(raised.value) == problems()[0]
+    (record,) = caplog.records
+    assert (
+        record.getMessage() == f"Connections are not affected, counts are unknown: {problems()[0]}"
+    )
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [w for w in WRONG if w[0] not in STATE])
 def test_wrong_setting_stops_the_use_of_the_state_in_the_same_words(settings, name, value, message):
     setattr(settings, name, value)
 
@@ -128,3 +175,17 @@ def test_setting_that_changes_is_seen_at_once(settings):
     settings.ECHO_DEFAULT_OBJECT = "bar"
 
     assert conf.ECHO_DEFAULT_OBJECT == "bar"
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:63x79/0", "mysql://db", "redis://127.0.0.1:1/0?nonsense=1"]
+)
+def test_site_runs_on_with_a_state_that_cannot_be_used(url):
+    with Server("daphne", ECHO_STATE_URL=url) as server:
+        statuses = [server.get("/foo/getCurrentConnections")[0] for _ in range(3)]
+        with Client.opened(server.port) as client:
+            client.send_text("hello")
+            assert client.text() == "[Durable Object]: hello"
+        page = server.get("/", Accept="text/html")[0]
+
+    assert (statuses, page) == ([503] * 3, 200)

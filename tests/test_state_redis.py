@@ -14,13 +14,16 @@ import pytest
 import redis
 
 import echo.state.redis
+from echo.announcer import Announcer
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.connection import Servers
-from echo.state.redis import JOIN_TIMEOUT, SLOW_READ, RedisState
+from echo.state.redis import AT_ONCE, JOIN_TIMEOUT, SLOW_READ, RedisState
 from echo.tally import tally
 from tests.faults.redis_server import Cluster, OwnRedis
+from tests.faults.site import Site
 from tests.redis_server import require_version
+from tests.servers import ROOT
 from tests.states import HEARTBEAT, LEASE, YOUTH, known, redis_state, told
 from tests.waiting import DEADLINE, SECOND, eventually
 
@@ -809,20 +812,44 @@ async def test_no_message_has_a_credential(user, caplog):
     assert [text for text in texts if "s3cr3t" in text] == []
 
 
-async def test_user_with_few_rights_is_enough():
-    """Its own keys, and no more commands than are told in the README."""
-    rights = "~{{echo}}:* +eval +evalsha +script|load +info +time"
-    rights += " +get +set +del +exists +hget +hset +hdel +hmget +hgetall +pexpire"
-    rights += " +zadd +zrem +zscore +zrangebyscore +zremrangebyscore"
-    options = f"--user app on >{PASSWORD} {rights}"
-    with (
-        OwnRedis(*options.split()) as server,
-        redis_state(f"redis://app:{PASSWORD}@127.0.0.1:{server.port}/0") as state,
-    ):
-        await state.join("foo")
-        await state.join("foo", limit=9)
+@pytest.fixture
+def url_of_user_with_few_rights():
+    """The URL of a Redis, with a user who has the rights that the docs tell."""
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    steps = [line.split() for line in lines if line.startswith("ACL SETUSER echo ")]
+    assert len(steps) == 4
+    with OwnRedis() as server:
+        with server.client() as client:
+            for step in steps:
+                client.execute_command(*step)
+        yield f"redis://echo:secret@127.0.0.1:{server.port}/0"
 
-        assert state.counts() == {"foo": 2}
+
+@pytest.mark.parametrize("at_once", [AT_ONCE, 1])
+async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monkeypatch, at_once):
+    monkeypatch.setattr(echo.state.redis, "AT_ONCE", at_once)
+    url = url_of_user_with_few_rights
+    with redis_state(url) as here, redis_state(url) as there:
+        announced = Announcer(here)
+        await here.join("foo")
+        await there.join("foo", limit=9)
+        await here.join("bar")
+
+        assert there.counts() == here.counts() == {"foo": 2, "bar": 1}
+        assert there.count("foo") == 2
+        eventually(lambda: announced.look(0), True)
+        announced.look(1)
+
+
+def test_user_with_few_rights_is_enough_for_the_channel_layer(url_of_user_with_few_rights):
+    with Site(url_of_user_with_few_rights) as site:
+        clients = [site.open(server) for server in site.servers]
+        command = [sys.executable, "manage.py", "echo_send", "foo", "to all"]
+        env = {**os.environ, "ECHO_STATE_URL": url_of_user_with_few_rights}
+        sent = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+
+        assert (sent.returncode, sent.stderr) == (0, "")
+        assert [client.text() for client in clients] == ["to all"] * 2
 
 
 async def test_read_only_replica_is_an_outage(own_redis, caplog):

@@ -1,15 +1,20 @@
 """This process's one state object, which knows how many connections each object has."""
 
 import atexit
+import logging
 import os
 from threading import Lock
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from echo.conf import conf, require_no_problem
 from echo.state.memory import MemoryState
+from echo.state.unknown import UnknownState
+
+logger = logging.getLogger(__name__)
 
 _state: MemoryState | None = None
 _lock = Lock()
@@ -18,11 +23,11 @@ _lock = Lock()
 def get_state() -> MemoryState:
     """Return the state object of this process, made on first use from ECHO_STATE_URL.
 
-    May be called from any thread. Raises ImproperlyConfigured if a setting is wrong.
+    May be called from any thread. Where the settings of the state cannot be used, that is logged,
+    and all counts are unknown. Raises ImproperlyConfigured if another setting is wrong.
     """
     global _state
     if _state is None:
-        require_no_problem()
         with _lock:
             if _state is None:
                 _state = _make_state()
@@ -30,12 +35,22 @@ def get_state() -> MemoryState:
 
 
 def _make_state() -> MemoryState:
-    if conf.ECHO_STATE_URL.startswith("memory:"):
+    try:
+        url, lease, heartbeat = (
+            conf.ECHO_STATE_URL,
+            conf.ECHO_LEASE_SECONDS,
+            conf.ECHO_HEARTBEAT_SECONDS,
+        )
+    except ImproperlyConfigured as error:  # the site runs on
+        logger.error("Connections are not affected, counts are unknown: %s", error)
+        return UnknownState(str(error))
+    require_no_problem()
+    if url.startswith("memory:"):
         return MemoryState()
     # The package redis is an extra: who counts in memory needs none.
     from echo.state.redis import RedisState
 
-    return RedisState(conf.ECHO_STATE_URL, conf.ECHO_LEASE_SECONDS, conf.ECHO_HEARTBEAT_SECONDS)
+    return RedisState(url, lease, heartbeat)
 
 
 @receiver(setting_changed)

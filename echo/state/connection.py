@@ -60,10 +60,12 @@ class Connection:
         }
         try:
             if self._cluster:
-                pool = partial(BlockingConnectionPool, timeout=TIMEOUT)
-                return RedisCluster.from_url(self._url, connection_pool_class=pool, **options)
+                pools = partial(BlockingConnectionPool, timeout=TIMEOUT)
+                return RedisCluster.from_url(self._url, connection_pool_class=pools, **options)
             options |= {"timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
-            return redis.Redis.from_pool(BlockingConnectionPool.from_url(self._url, **options))
+            pool = BlockingConnectionPool.from_url(self._url, **options)
+            pool.connection_class(**pool.connection_kwargs)  # else each use would find it wrong
+            return redis.Redis.from_pool(pool)
         except (TypeError, ValueError) as error:
             raise RedisError(f"ECHO_STATE_URL has an option that is not known: {error}") from error
 
