@@ -18,7 +18,7 @@ from asgiref.typing import (
     ASGISendEvent,
     WebSocketScope,
 )
-from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from echo.answers import answer
 from echo.conf import conf
@@ -95,9 +95,14 @@ class Connection:
                 self._left = True
                 tally.refusals["full"] += 1
                 self._send = _ignore  # the application is told that it has been closed
-                text = _("This object has %s connections, which is its limit.") % limit
+                text = ngettext(
+                    "This object has %s connection, which is its limit.",
+                    "This object has %s connections, which is its limit.",
+                    limit or 0,
+                )
                 again = [(b"retry-after", b"5")]
-                await answer(self._scope, send, 503, text, again, code=1013)
+                # 1013 would say the same, but stock Daphne, the server without answers, sends none
+                await answer(self._scope, send, 503, text % limit, again, code=4503)
                 return
             self._joined = True
             self._since = monotonic()

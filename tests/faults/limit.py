@@ -10,7 +10,7 @@ from tests.raw import UPGRADE, Client, request
 from tests.servers import Server
 
 LIMIT = 100
-SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.faults.limited"}
+SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.sites.limited", "LIMIT": str(LIMIT)}
 
 
 @row(
