@@ -8,7 +8,6 @@ is not the default one: `site.register([ConnectedObject], ConnectedObjectAdmin)`
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +17,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models.options import Options
@@ -297,36 +295,25 @@ def _live_url(view: str, **arguments: str) -> str | None:
 
 
 def _form(request: HttpRequest) -> str | None:
-    """Return a key for the cache, of this form as it was filled in.
+    """Return a key of this form as it was filled in.
 
     Its page made again has another, by the CSRF token; None where there is none.
     """
     if "csrfmiddlewaretoken" not in request.POST:
         return None
     form = f"{request.user.pk} {request.get_full_path()} {request.POST.urlencode()}"
-    return f"echo:{sha256(form.encode()).hexdigest()}"
+    return sha256(form.encode()).hexdigest()
 
 
 def _is_repeated(form: str | None) -> bool:
-    """Return whether this form has come before, by a second click on its button.
-
-    Where the site's cache is one for all processes, so is this; the page's script holds back most
-    second clicks anyway.
-    """
-    try:
-        if form is None or cache.add(form, True, REMEMBERED):
-            return False
-        return cache.get(form) is not None  # None: a cache that keeps its errors to itself
-    except Exception:  # each cache raises what its own backend raises
-        logger.warning("The cache failed: a second click is not noticed.", exc_info=True)
-        return False
+    """Return whether this form has come before, by a second click on its button."""
+    return form is not None and not get_state().claim(form, REMEMBERED)
 
 
 def _forget(form: str | None) -> None:
     """Let it be sent again: nothing was done."""
-    with suppress(Exception):  # whose failure _is_repeated has logged
-        if form is not None:
-            cache.delete(form)
+    if form is not None:
+        get_state().release(form)
 
 
 async def _in_time(action: Callable[[], Awaitable[None]]) -> None:

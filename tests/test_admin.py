@@ -18,7 +18,6 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.core.cache.backends.base import BaseCache
 from django.test import Client
 from django.urls import path
 from pytest_django import Settings
@@ -51,29 +50,6 @@ class BrokenLayer(InMemoryChannelLayer):
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         raise ConnectionError("no backend")
-
-
-class BrokenCache(BaseCache):
-    """A cache whose backend is away."""
-
-    def __init__(self, location: str, options: dict[str, Any]) -> None:
-        super().__init__(options)
-
-    def add(self, *args: Any, **options: Any) -> bool:
-        raise ConnectionError("no backend")
-
-
-class SilentCache(BaseCache):
-    """A cache whose backend is away, and that keeps it to itself, as some can be told to."""
-
-    def __init__(self, location: str, options: dict[str, Any]) -> None:
-        super().__init__(options)
-
-    def add(self, *args: Any, **options: Any) -> bool:
-        return False
-
-    def get(self, key: str, default: Any = None, **options: Any) -> Any:
-        return default
 
 
 class HangingLayer(InMemoryChannelLayer):
@@ -381,18 +357,6 @@ def test_other_text_from_the_same_page_is_sent(
         staff.post(f"{OBJECT}foo", {**page, "text": text})
 
     assert [event["text"] for event in received("foo")] == ["one", "two"]
-
-
-@pytest.mark.parametrize("kind", ["BrokenCache", "SilentCache"])
-def test_cache_that_fails_stops_nobody(
-    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]], kind: str
-) -> None:
-    settings.CACHES = {"default": {"BACKEND": f"tests.test_admin.{kind}"}}
-    received("foo")
-
-    staff.post(f"{OBJECT}foo", {"csrfmiddlewaretoken": "x" * 64, "text": "hello"})
-
-    assert [event["text"] for event in received("foo")] == ["hello"]
 
 
 @pytest.mark.parametrize("function", ["raises", "raises_async"])

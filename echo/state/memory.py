@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from threading import Event, Lock
+from time import monotonic
 
 
 class MemoryState:
@@ -19,6 +20,7 @@ class MemoryState:
         self.closed = Event()
         self.announced = Announced()
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._claimed: dict[str, float] = {}  # key -> time.monotonic() until when
 
     def listen(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Let `tell` be called after each change in this process, and return what ends that.
@@ -64,6 +66,24 @@ class MemoryState:
         """Return the count of every object that has connections: `{"foo": 2}`."""
         with self._lock:
             return dict(self._counts)
+
+    def claim(self, key: str, seconds: float) -> bool:
+        """Return True to the first who asks for the key within so many seconds.
+
+        That something is done once: by the processes that share a state, too, as long as it can
+        be reached.
+        """
+        now = monotonic()
+        with self._lock:
+            self._claimed = {key: until for key, until in self._claimed.items() if until > now}
+            is_first = key not in self._claimed
+            self._claimed.setdefault(key, now + seconds)
+        return is_first
+
+    def release(self, key: str) -> None:
+        """Let the key be claimed again: it was not done."""
+        with self._lock:
+            self._claimed.pop(key, None)
 
     async def settled(self) -> None:
         """Return when every reader, wherever, sees all that happened before."""

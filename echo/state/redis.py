@@ -187,6 +187,28 @@ class RedisState(MemoryState):
             if cursor == b"0":
                 return counts
 
+    # Doing something once
+
+    def claim(self, key: str, seconds: float) -> bool:
+        """As MemoryState's, in all processes. Never raises: while Redis is away, in this one."""
+        if not super().claim(key, seconds):
+            return False
+        try:
+            args = [int(seconds * 1000), secrets.token_hex(8)]
+            is_first = bool(self._reads.run(scripts.CLAIM, [scripts.CLAIMED + key], args))
+        except ERRORS as error:
+            logger.warning("Whether it was done elsewhere is not known: %s", error)
+            return True
+        if not is_first:
+            super().release(key)  # that is for the other process
+        return is_first
+
+    def release(self, key: str) -> None:
+        """As MemoryState's. Never raises."""
+        super().release(key)
+        with suppress(*ERRORS):
+            self._reads.run(scripts.RELEASE, [scripts.CLAIMED + key], [])
+
     async def acount(self, name: str) -> int:
         return await asyncio.to_thread(self.count, name)
 
