@@ -118,6 +118,7 @@ def usage(request: HttpRequest) -> HttpResponse:
         "may_list": may_list,
         "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,
+        "may_count": not may_list and may(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
         "has_websockets": not leads_nowhere(f"{_prefix()}<str:name>/websocket"),
         **page_frame(request),
     }

@@ -344,6 +344,21 @@ def test_table_follows_another_browser_in_less_than_a_second(
     assert log(other, "error") == []
 
 
+def test_visitor_who_may_not_list_sees_a_count_that_keeps_itself_fresh(open_page: Open) -> None:
+    env = {"DJANGO_SETTINGS_MODULE": "tests.sites.visitors", "DJANGO_DEBUG": "1"}
+    with Server("runserver", **env) as server:
+        page = open_page(server)
+        expect(page.get_by_text("Connections of foo: 0")).to_be_visible()
+        expect(page.get_by_text("You may not see the names of the objects.")).to_be_visible()
+
+        page.get_by_role("button", name="Connect").click()
+        expect(page.get_by_text("Connections of foo: 1")).to_be_visible()
+        with Client.opened(server.port):
+            expect(page.get_by_text("Connections of foo: 2")).to_be_visible()
+
+        expect(page.get_by_text("Connections of foo: 1")).to_be_visible()
+
+
 def test_focus_stays_on_a_link_while_the_table_changes(
     open_page: Open, page: Page, server: Server
 ) -> None:

@@ -122,7 +122,7 @@ def test_wrong_setting_is_told_and_ends_it():
 
 
 def test_running_site_is_tried_below_its_url():
-    with Server("daphne") as server:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
         code, found = findings("--url", f"http://127.0.0.1:{server.port}/")
 
         assert (code, server.process.poll()) == (0, None)
@@ -130,8 +130,18 @@ def test_running_site_is_tried_below_its_url():
     assert found["count after close"]["ok"] is True
 
 
+def test_static_files_that_nobody_serves_are_told():
+    with Server("daphne", DJANGO_DEBUG="0") as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}")
+
+    assert code == 1
+    assert [check for check, each in found.items() if each["ok"] is False] == ["static files"]
+    assert found["static files"]["message"].startswith(f"http://127.0.0.1:{server.port}/static/")
+    assert "collectstatic" in found["static files"]["remedy"]
+
+
 def test_site_with_other_counts_is_told(redis_url):
-    with Server("daphne") as server:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
         code, found = findings("--url", f"http://127.0.0.1:{server.port}", url=redis_url)
 
     assert code == 1

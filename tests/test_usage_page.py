@@ -228,6 +228,14 @@ def test_function_of_the_site_that_raises_hides_the_names(
     assert "You may not see the names of the objects." in html
 
 
+def test_who_may_not_count_sees_no_count(client: Client, settings: Settings) -> None:
+    settings.ECHO_AUTHORIZE = "tests.sites.visitors.authorize"
+    assert "Connections of <bdi>foo</bdi>:" in page(client)
+
+    settings.ECHO_AUTHORIZE = "tests.test_admin.nobody"
+    assert "Connections of" not in page(client)
+
+
 def test_page_needs_no_application_that_works(client: Client, settings: Settings) -> None:
     settings.ASGI_APPLICATION = "no.such.application"
 

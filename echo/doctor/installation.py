@@ -4,14 +4,16 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib.staticfiles import finders
 from django.core.checks import WARNING, run_checks
+from django.templatetags.static import static
 from django.utils.translation import gettext as _
 
 from echo.doctor.finding import REDIS, Finding, soon
-from echo.doctor.probe import TIMEOUT
+from echo.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.doctor.site import check_site
 from echo.exceptions import StateUnavailable
 from echo.names import group_name
@@ -20,6 +22,8 @@ from echo.state import get_state
 FILES = tuple(
     f"echo/{name}" for name in ("usage.css", "usage.js", "live.js", "admin.css", "admin.js")
 )
+
+SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of them, and what it has however it is packed
 
 
 def examine(url: str | None = None) -> Iterator[Finding]:
@@ -36,6 +40,8 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     yield check_state(name)
     yield check_layer(name)
     yield from check_site(name, url)
+    if url is not None:  # a server of our own would have no proxy in front
+        yield check_served(url)
 
 
 def check_system() -> Iterator[Finding]:
@@ -55,6 +61,24 @@ def check_static() -> Finding:
         )
         return Finding("static", False, _("%s is not found") % missing[0], remedy)
     return Finding("static", True, _("the %d files of its pages are found") % len(FILES))
+
+
+def check_served(url: str) -> Finding:
+    """Whether the site at the URL, or whoever does it for the site, serves the static files."""
+    try:
+        address = urljoin(url, static(SCRIPT))
+        status, body = get(address, {})
+    except (ProbeFailed, ValueError) as error:  # a storage with a manifest may not have it
+        return Finding("static files", False, str(error), _served())
+    if status != 200 or MARK not in body:
+        message = _("%(url)s is not the script that it should be (status %(status)d)")
+        told = {"url": address, "status": status}
+        return Finding("static files", False, message % told, _served())
+    return Finding("static files", True, _("%s is served") % address)
+
+
+def _served() -> str:
+    return _("Run collectstatic, and have STATIC_ROOT served at STATIC_URL.")
 
 
 def check_state(name: str) -> Finding:
