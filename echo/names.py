@@ -16,6 +16,8 @@ def check_name(name: str) -> str:
     1 to 128 bytes of UTF-8, no control characters, no slash. Raises
     InvalidName, with the rule that is broken.
     """
+    if not isinstance(name, str):
+        raise InvalidName(_("The name %r is not a string.") % (name,))
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

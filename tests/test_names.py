@@ -38,6 +38,10 @@ REFUSED = [
     ("\x7f", r"The name '\x7f' has a control character."),
     ("é\x85", r"The name 'é\x85' has a control character."),
     ("\ud800", r"The name '\ud800' is not UTF-8."),
+    (7, "The name 7 is not a string."),
+    (None, "The name None is not a string."),
+    (("a", "b"), "The name ('a', 'b') is not a string."),
+    (b"foo", "The name b'foo' is not a string."),
 ]
 
 
