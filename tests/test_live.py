@@ -247,7 +247,7 @@ async def test_failure_of_the_watcher_is_logged_and_ends_the_streams(
 ) -> None:
     async with Watched("foo") as stream:
         await stream.next()
-        settings.ECHO_STATE_URL = "nonsense"
+        settings.ECHO_MAX_CONNECTIONS = "many"
 
         with pytest.raises(StopAsyncIteration):
             await stream.next()
