@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from math import inf
+from threading import Barrier
 
 import pytest
 import redis
@@ -673,15 +674,21 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await there.join("foo")
         outages = tally.outages
-        own_redis.hang()
-        try:
-            with ThreadPoolExecutor(200) as executor:
-                answers = [executor.submit(here.count, "foo") for _ in range(200)]
+        barrier = Barrier(200 + 1)
+
+        def read():
+            barrier.wait()
+            return here.count("foo")
+
+        with ThreadPoolExecutor(200) as executor:
+            answers = [executor.submit(read) for _ in range(200)]
+            own_redis.hang()
+            try:
+                barrier.wait()
                 here._heartbeat_now()
                 await asyncio.sleep(0.3)
+            finally:
                 own_redis.resume()
-        finally:
-            own_redis.resume()
 
         assert {answer.result() for answer in answers} == {1}
         assert tally.outages == outages

@@ -24,6 +24,7 @@ CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what
 REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
+EARLY = 0.1  # seconds: a ping that is nearly due does not wait for the next look
 ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
 
 
@@ -595,10 +596,13 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._heard or self._reading_paused:
             self._heard, self._pinged, self._quiet_since = False, None, now
         elif self._pinged is not None:
-            if limits.ping_timeout is not None and now - self._pinged > limits.ping_timeout:
+            if limits.ping_timeout is not None and now - self._pinged >= limits.ping_timeout:
                 logger.debug("%r does not answer pings", self.scope["path"])
                 self._abort()
-        elif limits.ping_interval is not None and now - self._quiet_since >= limits.ping_interval:
+        elif (
+            limits.ping_interval is not None
+            and now - self._quiet_since >= limits.ping_interval - EARLY
+        ):
             self._pinged = now
             self._write(framing.frame(framing.PING, b""))
 
