@@ -715,6 +715,34 @@ def test_redis_that_does_not_tell_when_it_was_started_is_refused():
         Servers(print).see("host:6379", "# Server\r\nredis_version:7.0.0\r\n")
 
 
+SERVED = "# Server\r\nrun_id:{}\r\nuptime_in_seconds:100\r\n"
+REPLICATED = "# Replication\r\nmaster_replid:{}\r\nmaster_replid2:{}\r\n"
+
+
+@pytest.mark.parametrize("is_met_before", [False, True])
+def test_server_that_stands_in_for_another_is_young_whatever_its_uptime(is_met_before):
+    ages = []
+    servers = Servers(ages.append)
+    replica = SERVED.format("replica")
+    if is_met_before:
+        servers.see("there", replica + REPLICATED.format("old", "none"))
+    servers.see("here", SERVED.format("primary") + REPLICATED.format("old", "none"))
+    servers.see("elsewhere", SERVED.format("other") + REPLICATED.format("other", "none"))
+    servers.see("there", replica + REPLICATED.format("new", "old"))
+    servers.see("there", replica + REPLICATED.format("new", "old"))
+
+    assert ages == [99] * (2 + is_met_before) + [0]
+
+
+def test_server_that_was_started_again_is_young_whatever_its_uptime():
+    ages = []
+    servers = Servers(ages.append)
+    for run in ("first", "first", "second"):
+        servers.see("here", SERVED.format(run))
+
+    assert ages == [99, 0]
+
+
 async def seconds(awaitable):
     began = time.monotonic()
     await awaitable

@@ -73,23 +73,27 @@ class Connection:
         """Log in, and see whether it is the server that it was."""
         if not self._cluster:  # RedisCluster has done it
             connection.on_connect()
-        connection.send_command("INFO", "server")
-        self._servers.see(str(connection.repr_pieces()), connection.read_response().decode())
+        sections = "server", "replication"
+        for section in sections:
+            connection.send_command("INFO", section)
+        info = "".join(connection.read_response().decode() for _ in sections)
+        self._servers.see(str(connection.repr_pieces()), info)
 
 
 class Servers:
     """What has been met at each address. May be used from any thread.
 
-    `met` is called with the age in seconds of each server that is met for the first time,
-    or again after a start: its data may be an old snapshot.
+    `met` is called with the age in seconds of each server that is met for the first time, or again
+    after a start: its data may be an old snapshot. One that stands in for another that was known is
+    young, whatever its own age: a replica may not have been told the last writes.
     """
 
     def __init__(self, met: Callable[[float], None]) -> None:
         self._met = met
-        self._run_ids: dict[str, str] = {}  # by address
+        self._known: dict[str, tuple[str, str | None]] = {}  # by address: run and replication id
 
     def see(self, address: str, info: str) -> None:
-        """Take in what the server at the address answers to INFO."""
+        """Take in what the server at the address answers to INFO, of itself and its replication."""
         found = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         try:
             run_id, uptime = found["run_id"], float(found["uptime_in_seconds"])
@@ -97,9 +101,12 @@ class Servers:
             raise RedisError(
                 "The answer to INFO has no run_id and uptime_in_seconds, which tell of a restart."
             ) from error
-        known = self._run_ids.get(address)
-        if known != run_id:
-            # The uptime is a difference of whole seconds: up to one too much. One that stands
-            # in for another that we knew is young, as far as its data goes, whatever its own age.
-            self._met(max(uptime - 1, 0.0) if known is None else 0.0)
-            self._run_ids[address] = run_id  # last: who meets it meanwhile is told as well
+        history = found.get("master_replid")  # a replica's is its primary's; once promoted, its own
+        known = self._known.get(address)
+        if known != (run_id, history):
+            # master_replid2 is what it had as a replica, of a primary that was known
+            histories = {each for _, each in list(self._known.values())} - {None}
+            is_deputy = found.get("master_replid2") in histories
+            # The uptime is a difference of whole seconds: up to one too much.
+            self._met(max(uptime - 1, 0.0) if known is None and not is_deputy else 0.0)
+            self._known[address] = run_id, history  # last: who meets it meanwhile is told as well
