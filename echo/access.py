@@ -55,7 +55,10 @@ def may(asking: Asking, name: str | None, action: str) -> bool:
     authorize = _authorize()
     try:
         answer = authorize(asking, name, action)
-        return bool(async_to_sync(_awaited)(answer) if isawaitable(answer) else answer)
+        if isawaitable(answer):
+            bool(_user(asking))  # Django's is lazy, and asks the database, as only sync code may
+            answer = async_to_sync(_awaited)(answer)
+        return bool(answer)
     except Exception as error:
         return _refuse(error)
 

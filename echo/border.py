@@ -1,4 +1,4 @@
-"""The border: one connection, seen from outside its application.
+"""The border: one connection, seen from outside its application. Here it joins its object.
 
 A consumer's own `connect()` and `disconnect()` are the wrong place: servers call
 `disconnect()` for handshakes that were refused, and do not call it after an
@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from asgiref.typing import (
     ASGIReceiveCallable,
@@ -22,8 +22,12 @@ from django.utils.translation import ngettext
 
 from echo.answers import answer
 from echo.conf import conf
+from echo.groups import SEND_NOW, Groups, Member, get_groups
 from echo.state.memory import MemoryState
 from echo.tally import tally
+
+# In the scope of a counted application: the name of its object.
+NAME = "echo.name"
 
 # On servers not our own: how long an application may be busy before somebody listens for it,
 PATIENCE = 0.4  # seconds; it may take twice that
@@ -32,16 +36,21 @@ AHEAD = 1 << 20  # bytes or characters
 
 
 class Connection:
-    """One connection at the border: joins at its accept, and leaves exactly once."""
+    """One connection at the border: joins at its accept, and leaves exactly once.
+
+    It joins the count of its object and the object's group, by which `send` and `close` reach it.
+    """
 
     __slots__ = (
         "_accepted",
         "_ahead",
         "_code",
         "_ended",
+        "_groups",
         "_handed",
         "_joined",
         "_left",
+        "_member",
         "_name",
         "_receive",
         "_receiving",
@@ -67,6 +76,8 @@ class Connection:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._groups: Groups | None = None  # when it has joined
+        self._member: Member | None = None
         self._accepted = False
         self._joined = False
         self._left = False
@@ -88,34 +99,60 @@ class Connection:
     async def _pass_on(self, event: ASGISendEvent) -> None:
         kind = event["type"]
         if kind == "websocket.accept" and not self._accepted and not self._left:
-            self._accepted = True
-            send, limit = self._send, conf.ECHO_MAX_CONNECTIONS
-            # before the client can know that it is connected
-            if not await self._state.join(self._name, limit):
-                self._left = True
-                tally.refusals["full"] += 1
-                self._send = _ignore  # the application is told that it has been closed
-                text = ngettext(
-                    "This object has %s connection, which is its limit.",
-                    "This object has %s connections, which is its limit.",
-                    limit or 0,
-                )
-                again = [(b"retry-after", b"5")]
-                # 1013 would say the same, but stock Daphne, the server without answers, sends none
-                await answer(self._scope, send, 503, text % limit, again, code=4503)
-                return
-            self._joined = True
-            self._since = monotonic()
-            tally.joins += 1
-            if self._left:  # while it waited
-                self._state.leave(self._name)
-        elif kind in ("websocket.close", "websocket.http.response.start"):
+            await self._accept(event)
+            return
+        if kind in ("websocket.close", "websocket.http.response.start"):
             if not (self._accepted or self._left):
                 tally.refusals["application"] += 1
             # before the client can know that it is closed
             self.leave(_code(event))
             await self._state.settled()
         await self._send(event)
+
+    async def _accept(self, event: ASGISendEvent) -> None:
+        """Join, and pass the accept on; or refuse where the object has no room."""
+        self._accepted = True
+        limit = conf.ECHO_MAX_CONNECTIONS
+        # before the client can know that it is connected
+        if not await self._state.join(self._name, limit):
+            await self._refuse(limit or 0)
+            return
+        self._joined = True
+        self._since = monotonic()
+        tally.joins += 1
+        if self._left:  # while it waited
+            self._state.leave(self._name)
+        else:
+            extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
+            self._groups = get_groups()
+            self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
+            await self._groups.join(self._name, self._member)
+        await self._send(event)
+        if self._member is not None and not self._left:
+            self._member.start()
+
+    async def _send_for_group(self, event: ASGISendEvent) -> None:
+        """Send what the object was told. After a Close what the application sends goes nowhere."""
+        if event["type"] != "websocket.close":
+            await self._send(event)
+            return
+        self.leave(_code(event))
+        await self._state.settled()
+        send, self._send = self._send, _ignore  # servers may raise on what follows a Close
+        await send(event)
+
+    async def _refuse(self, limit: int) -> None:
+        self._left = True
+        tally.refusals["full"] += 1
+        send, self._send = self._send, _ignore  # the application is told that it has been closed
+        text = ngettext(
+            "This object has %s connection, which is its limit.",
+            "This object has %s connections, which is its limit.",
+            limit,
+        )
+        again = [(b"retry-after", b"5")]
+        # 1013 would say the same, but stock Daphne, the server without answers, sends none
+        await answer(self._scope, send, 503, text % limit, again, code=4503)
 
     async def receive(self) -> ASGIReceiveEvent:
         self._receiving = True
@@ -161,6 +198,8 @@ class Connection:
         self._until = monotonic()
         if self._joined:
             self._state.leave(self._name)
+        if self._groups is not None and self._member is not None:
+            self._groups.leave(self._name, self._member)
 
     def end(self, code: int | None) -> None:
         """Count it no more, and listen no more: the application has ended.

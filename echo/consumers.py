@@ -10,8 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from channels.consumer import AsyncConsumer
 
-from echo.conf import conf
-from echo.groups import SEND_NOW, Member, get_groups
+from echo.border import NAME
 from echo.tally import tally
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
@@ -24,10 +23,11 @@ REPLY = "echo.reply"
 
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
-    """One connection of an object: in the object's group, each text answered by `reply`.
+    """One connection of an object: each text is answered by `reply`, which may be overridden.
 
-    Its receive loop is its own: Channels' dispatch costs a thread hop, two tasks and a
-    channel for each message or connection. Override `reply`; wrap it in `counted` to count.
+    Wrap it in `counted`, by which it joins the count and the group of its object. Its receive loop
+    is its own: Channels' dispatch costs a thread hop, two tasks and a channel for each message or
+    connection.
     """
 
     def reply(self, text: str) -> str | Awaitable[str | None] | None:
@@ -39,9 +39,8 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
 
     @property
     def name(self) -> str:
-        """The object of this connection: the route's argument `name`, or the default object."""
-        arguments = self.scope.get("url_route", {}).get("kwargs", {})
-        return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
+        """The name of the object of this connection, as `counted` has it."""
+        return str(self.scope[NAME])
 
     async def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -49,19 +48,11 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         self.scope: Any = scope
         await receive()  # websocket.connect
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
-        member = Member(send, extensions.get(SEND_NOW))
-        groups = get_groups()
-        name = self.name
         reply_with = extensions.get(REPLY)
         if reply_with is not None and not iscoroutinefunction(self.reply):
             reply_with(self.reply, self._reply_to_binary, tally.answered)
-        try:
-            await groups.join(name, member)
-            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-            member.start()
-            code = await self._answer(receive, send)
-        finally:
-            groups.leave(name, member)
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        code = await self._answer(receive, send)
         # A server that has closed already refuses: OSError in the ASGI spec 2.4, RuntimeError
         # in uvicorn.
         with suppress(OSError, RuntimeError):

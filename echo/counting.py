@@ -17,7 +17,7 @@ from django.utils.translation import pgettext
 from echo.access import CONNECT, amay
 from echo.announcer import ensure_announced
 from echo.answers import answer, refuse
-from echo.border import Connection
+from echo.border import NAME, Connection
 from echo.exceptions import InvalidName
 from echo.names import check_name
 from echo.state import get_state
@@ -71,7 +71,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             on_end(connection.leave)
         code = None
         try:
-            await app(scope, receive, connection.send)
+            await app({**scope, NAME: name}, receive, connection.send)
             code = 1000  # what servers then send
         except Exception:
             code = 1011

@@ -70,9 +70,12 @@ class Member:
         self._wake()
 
     def stop(self) -> None:
-        """Send nothing more."""
-        if self._sender is not None:
-            self._sender.cancel()
+        """Send nothing more, but a Close that is on its way."""
+        if self._waiting:
+            self._waiting.clear()
+        sender = self._sender
+        if sender is not None and sender is not asyncio.current_task(sender.get_loop()):
+            sender.cancel()
 
     def deliver(self, event: dict[str, Any]) -> None:
         """Take the event; it is sent as soon as the connection takes it.

@@ -47,8 +47,8 @@ class NamedObject:
     def send(self, text: str) -> None:
         """Send the text to all its connections, in every process that the channel layer reaches.
 
-        Without CHANNEL_LAYERS: to those in this process. Reaches connections of EchoConsumer and
-        its subclasses. Raises what the channel layer raises.
+        Without CHANNEL_LAYERS: to those in this process. The consumers are not asked. Raises what
+        the channel layer raises.
         """
         async_to_sync(self.asend)(text)
 
@@ -61,7 +61,8 @@ class NamedObject:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close all its connections with that code and reason; reaches whom `send` reaches.
 
-        Raises ValueError for a code that may not be sent, or a reason over 123 bytes.
+        The consumers are told as of any other end. Raises ValueError for a code that may not be
+        sent, or a reason over 123 bytes.
         """
         async_to_sync(self.aclose)(code, reason)
 

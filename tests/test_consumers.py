@@ -108,11 +108,11 @@ async def test_none_is_no_answer(connection):
     assert await answer(communicator, "hello") == sent("HELLO")
 
 
-async def test_connection_is_of_the_default_object_where_the_route_names_none(connection, settings):
-    settings.ECHO_DEFAULT_OBJECT = "bar"
+async def test_name_is_that_of_the_object_in_which_it_is_counted(connection):
     communicator = await connection(Asynchronous, "/websocket")
 
-    assert await answer(communicator, "hello") == sent("bar: hello")
+    assert await answer(communicator, "hello") == sent("default: hello")
+    assert get_state().counts() == {"default": 1}
 
 
 @pytest.mark.parametrize("consumer", [Broken, BrokenAsynchronous])

@@ -15,6 +15,8 @@ from weakref import ref
 import psutil
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.http import HttpRequest
 from django.test import AsyncClient
 from django.test import Client as DjangoClient
 from pytest_django import Settings
@@ -372,6 +374,38 @@ async def test_who_may_not_count_gets_no_stream(settings: Settings, path: str, w
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("is_staff", "status"), [(False, 403), (True, 200)])
 async def test_list_is_for_staff(django_user_model, is_staff: bool, status: int) -> None:
+    user = await django_user_model.objects.acreate(username="someone", is_staff=is_staff)
+    client = AsyncClient()
+    await client.aforce_login(user)
+
+    assert (await client.get("/live")).status_code == status
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/foo/connections/live", "/live"])
+async def test_streams_work_where_requests_are_transactions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    settings.DEBUG = True  # the list is for all then
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+    response = await AsyncClient().get(path)
+
+    assert response.status_code == 200
+    async with aclosing(response.streaming_content) as content:
+        assert [await anext(content) for _ in range(2)][1].startswith(b"data: ")
+
+
+async def staff_only(request: HttpRequest, name: str | None, action: str) -> bool:
+    return request.user.is_staff
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("is_staff", "status"), [(False, 403), (True, 200)])
+async def test_async_function_of_the_site_may_ask_who_the_user_is(
+    django_user_model, settings: Settings, is_staff: bool, status: int
+) -> None:
+    settings.ECHO_AUTHORIZE = f"{__name__}.staff_only"
     user = await django_user_model.objects.acreate(username="someone", is_staff=is_staff)
     client = AsyncClient()
     await client.aforce_login(user)

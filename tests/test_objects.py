@@ -1,9 +1,15 @@
 import asyncio
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as open_websocket
 
 from echo.exceptions import InvalidName
 from echo.objects import connected_objects, get_object
+from echo.state import get_state
+from tests.servers import Server
+from tests.states import known
+from tests.waiting import DEADLINE, eventually
 
 
 @pytest.fixture
@@ -91,6 +97,43 @@ def test_connections_of_an_object_are_closed_with_code_and_reason(connections):
         assert (foo.close_code, foo.close_reason) == (4000, "Tea is over")
     assert connected_objects() == {"bar": 1}
     assert bar.close_code is None
+
+
+@pytest.fixture
+def shared(settings, redis_url):
+    """This process and those that are given the URL are of one site."""
+    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    settings.ECHO_STATE_URL = redis_url
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer, "CONFIG": {"hosts": [redis_url]}}}
+    known(get_state())
+    return redis_url
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn", "stock-daphne", "stock-uvicorn"])
+def test_consumers_of_a_site_are_reached_from_another_process(kind, shared):
+    lobby = get_object("lobby")
+    with Server(kind, "tests.sites.chat:application", ECHO_STATE_URL=shared) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        with (
+            open_websocket(f"{url}/chat/lobby/") as chatting,
+            open_websocket(f"{url}/talk/lobby/") as talking,
+        ):
+            lobby.send("Tea is ready")
+            assert [one.recv(DEADLINE) for one in (chatting, talking)] == ["Tea is ready"] * 2
+
+            talking.send("go on")
+            assert talking.recv(DEADLINE) == "on and on"
+            lobby.close(4000, "Tea is over")
+            for one in (chatting, talking):
+                with pytest.raises(ConnectionClosed) as closed:
+                    while one.recv(DEADLINE) == "on and on":
+                        pass
+                assert closed.value.rcvd.code == 4000
+                # stock Daphne gives no reason
+                assert closed.value.rcvd.reason in ("Tea is over", *[""] * ("daphne" in kind))
+            eventually(lambda: known(get_state()), {})
+        eventually(lambda: "The talk is over" in server.log(), True)
+        assert "Traceback" not in server.log()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 129, "a\nb"])
