@@ -4,8 +4,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from inspect import isawaitable
-from math import inf
-from time import monotonic
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -21,11 +19,11 @@ from django.utils.translation import gettext as _
 
 from echo.answers import Application, refuse
 from echo.conf import conf
+from echo.seldom import is_due
 from echo.tally import tally
 
 logger = logging.getLogger(__name__)
 
-QUIET = 60.0  # seconds between two lines of one kind
 CONNECT, COUNT, LIST, SEND, CLOSE = ACTIONS = ("connect", "count", "list", "send", "close")
 
 # A request of Django's, or the scope of a handshake: what is asked on whose behalf.
@@ -87,15 +85,9 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
     return await answer
 
 
-_logged: dict[type[Exception], float] = {}  # when, by time.monotonic()
-
-
 def _refuse(error: Exception) -> bool:
     """Return False, and log the error unless one of its kind has just been."""
-    now = monotonic()
-    is_new = now - _logged.get(type(error), -inf) > QUIET
-    if is_new and not isinstance(error, PermissionDenied):
-        _logged[type(error)] = now
+    if not isinstance(error, PermissionDenied) and is_due(type(error)):
         logger.error("ECHO_AUTHORIZE raised; who asked is refused.", exc_info=error)
     return False
 

@@ -190,15 +190,17 @@ def _bad_values() -> list[str]:
 
 def _is_malformed(url: str) -> bool:
     try:
-        _port = urlsplit(url).port  # a bad one raises
+        parts = urlsplit(url)
+        _port = parts.port  # a bad one raises
     except ValueError:
         return True
-    return False
+    return "@" in f"{parts.path}{parts.query}{parts.fragment}"  # else it ends a user's password
 
 
 def _without_password(url: object) -> str:
     """Return the value as it may be shown: a password in a URL is no one else's business."""
+    shown = repr(url)
     if isinstance(url, str) and _is_malformed(url):  # it may be anywhere
-        return re.sub(r"://.*", "://***'", repr(url))
-    shown = re.sub(r"^(\W*\w+://)?.*@", r"\1***@", repr(url))
+        shown = re.sub(r":(//)?.*", r":\1***'", shown)
+    shown = re.sub(r"^(\W*\w+://)?.*@", r"\1***@", shown)
     return re.sub(r"(password=)[^&]*", r"\1***", shown)

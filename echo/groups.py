@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from asgiref.typing import ASGISendCallable
 from channels.layers import get_channel_layer
 
+from echo.layer import layer_or_none
 from echo.membership import Membership
 from echo.names import group_name
 
@@ -122,7 +123,7 @@ class Groups:
         at all: then messages of other processes reach it when the layer is back.
         """
         self._members.setdefault(name, {})[member] = None
-        if get_channel_layer() is not None:
+        if layer_or_none() is not None:
             await self._membership.update(name)
 
     def leave(self, name: str, member: Member) -> None:

@@ -142,8 +142,9 @@ class Membership:
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
-            # The text of a ValueError may have a part of a URL, and so of a password.
-            told = type(error).__name__ if isinstance(error, ValueError) else repr(error)
+            # These may have a part of a URL, and so of a password.
+            is_told = not isinstance(error, ValueError | TypeError)
+            told = repr(error) if is_told else type(error).__name__
             logger.warning("The channel layer fails; it is tried again until it works: %s", told)
         self._failures += 1
         for waiting in self._changed.values():

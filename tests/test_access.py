@@ -9,7 +9,8 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.test import Client as HTTPClient
 from django.test import RequestFactory
 
-from echo.access import ACTIONS, _logged, amay, may
+from echo import seldom
+from echo.access import ACTIONS, amay, may
 from echo.conf import conf
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
@@ -128,7 +129,7 @@ def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
     settings: Any, client: HTTPClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.ECHO_AUTHORIZE = "tests.test_access.raises"
-    _logged.clear()
+    seldom._last.clear()
 
     answers = [client.get("/foo/getCurrentConnections") for _ in range(3)]
     page = client.get("/", headers={"accept": "text/html"})

@@ -46,6 +46,11 @@ WRONG = [
     ),
     (
         "ECHO_STATE_URL",
+        "redis://user:12?rest-of-the-password@host",
+        "ECHO_STATE_URL 'redis://***' is malformed (in a password, / ? # @ are to be",
+    ),
+    (
+        "ECHO_STATE_URL",
         "redis://host:6379/first",
         "ECHO_STATE_URL 'redis://host:6379/first' has a database that is no number (in a",
     ),

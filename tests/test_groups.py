@@ -9,7 +9,7 @@ import pytest
 import redis
 from channels.layers import get_channel_layer
 
-from echo import groups, membership
+from echo import groups, membership, seldom
 from echo.groups import Member, get_groups, send_to_group
 from echo.membership import JOIN_TIMEOUT
 from echo.names import group_name
@@ -170,6 +170,22 @@ async def test_message_reaches_a_member_that_has_just_joined(layer):
 
     await until(lambda: peer.got, [text("hello")])
     left(peer)
+
+
+async def test_layer_that_cannot_be_made_is_logged_and_keeps_nobody_out(settings, caplog):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "missing.package.Layer"}}
+    seldom._last.clear()
+
+    peers = [await joined() for _ in range(3)]
+
+    (record,) = [record for record in caplog.records if record.name == "echo.layer"]
+    assert record.getMessage() == (
+        "CHANNEL_LAYERS cannot be used; texts reach no connection: "
+        "Cannot import BACKEND 'missing.package.Layer' specified for default"
+    )
+    for peer in peers:
+        left(peer)
+    settings.CHANNEL_LAYERS = {}
 
 
 async def test_group_is_left_with_its_last_member(layer):

@@ -46,8 +46,8 @@ FLOORS = [
         "echo.watching",
         "echo.metrics",
     ],
-    ["echo.membership", "echo.state", "echo.answers"],
-    ["echo.conf", "echo.names", "echo.exceptions", "echo.signals", "echo.tally"],
+    ["echo.membership", "echo.layer", "echo.state", "echo.answers"],
+    ["echo.conf", "echo.names", "echo.exceptions", "echo.seldom", "echo.signals", "echo.tally"],
 ]
 BESIDE = "echo.server"  # the transport, which knows ASGI only
 

@@ -7,19 +7,22 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from math import inf
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 import redis
 
 import echo.state.redis
+import echo.state.writer
+from echo import seldom
 from echo.announcer import Announcer
 from echo.exceptions import StateUnavailable
 from echo.state import scripts
 from echo.state.connection import Servers
-from echo.state.redis import AT_ONCE, JOIN_TIMEOUT, SLOW_READ, RedisState
+from echo.state.redis import AT_ONCE, SLOW_READ, RedisState
+from echo.state.writer import JOIN_TIMEOUT
 from echo.tally import tally
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.faults.site import Site
@@ -30,6 +33,7 @@ from tests.waiting import DEADLINE, SECOND, eventually
 
 PASSWORD = "s3cr3t-of-ours"
 SLACK = 0.5 * SECOND  # for a machine that is busy
+AWAY = "Redis is away: counts are unknown until it is back, connections go on ("
 
 
 @pytest.fixture
@@ -83,6 +87,36 @@ async def test_join_is_seen_elsewhere_when_it_returns_and_leave_when_it_is_settl
         assert there.count("foo") == 0
 
 
+async def test_connection_that_moves_between_processes_is_never_seen_in_none(two):
+    """It is at the next one before it leaves the last: no sum of two moments is the answer."""
+    here, _ = two
+    await here.join("foo")
+    end = time.monotonic() + SECOND
+    answers = set()
+
+    def read():
+        while time.monotonic() < end:
+            answers.update((here.count("foo"), here.counts()["foo"]))
+
+    reader = asyncio.ensure_future(asyncio.to_thread(read))
+    while time.monotonic() < end:
+        for first, second in (two, two[::-1]):
+            await second.join("foo")
+            first.leave("foo")
+            await first.settled()
+    await reader
+
+    assert answers == {1, 2}
+
+
+async def test_read_sees_what_happened_here_before(two):
+    here, _ = two
+    for number in range(200):
+        await here.join(f"foo-{number}")
+        here.leave(f"foo-{number}")
+        assert (here.count(f"foo-{number}"), here.counts()) == (0, {})
+
+
 async def test_leave_is_seen_elsewhere_soon_even_if_nobody_waits(two):
     here, there = two
     await here.join("foo")
@@ -128,7 +162,7 @@ async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url
 
         def run_and_end(script, keys, args):
             answer = run(script, keys, args)
-            if script == scripts.PART and ending._share.encode() in keys:
+            if script == scripts.PART and ending._writer.share.encode() in keys:
                 ending.close()
             return answer
 
@@ -163,11 +197,37 @@ async def test_limit_lets_one_in_for_each_that_leaves(two):
 async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         own_redis.stop()
-        eventually(lambda: (here._outage, there._outage), (True, True))
+        eventually(lambda: (here._writer._outage, there._writer._outage), (True, True))
 
         granted = [await state.join("foo", limit=2) for state in (here, there) for _ in range(3)]
 
         assert granted == [True, True, False] * 2
+
+
+async def test_limit_that_redis_may_not_judge_is_logged_once_and_no_outage(own_redis, caplog):
+    seldom._last.clear()
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "some", "on", ">secret", "~*", "+@all", "-hmget")
+    url = own_redis.url.replace("//", "//some:secret@")
+    with closing(RedisState(url, LEASE, HEARTBEAT)) as state:
+        granted = [await state.join("foo", limit=2) for _ in range(3)]
+
+    assert granted == [True, True, False]
+    (warning,) = messages(caplog)
+    assert warning.startswith("Redis does not judge limits; each process does: ")
+
+
+async def test_redis_that_refuses_to_be_read_is_logged_once(own_redis, caplog):
+    seldom._last.clear()
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "some", "on", ">secret", "~*", "+@all", "-hlen")
+    url = own_redis.url.replace("//", "//some:secret@")
+    with closing(RedisState(url, LEASE, HEARTBEAT)) as state:
+        eventually(lambda: (told(state), len(messages(caplog))), ("unknown", 1))
+        assert [told(state) for _ in range(3)] == ["unknown"] * 3
+
+    (warning,) = messages(caplog)
+    assert warning.startswith("Redis refuses to be read: ")
 
 
 async def test_limit_is_exact_also_while_redis_is_young(redis_url):
@@ -198,7 +258,7 @@ async def test_limit_is_exact_also_when_redis_has_lost_all(redis_url, client, oc
 
 async def test_limit_that_redis_cannot_judge_for_long_is_of_own_connections(two):
     here, _ = two
-    here._unsure_until = inf
+    here._writer._unsure_until = inf
     began = time.monotonic()
 
     granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
@@ -226,7 +286,9 @@ def test_reservation_never_makes_a_share_that_was_lost(two, client):
     here, _ = two
     keys = [scripts.PROCESSES, scripts.BORN, scripts.SHARE + "lost"]
 
-    answer = client.eval(scripts.RESERVE, 3, *keys, *here._times(), "foo", 0, 1, 10, 0)
+    known = [here._id, int(YOUTH * 1000), scripts.SHARE]
+
+    answer = client.eval(scripts.RESERVE, 3, *keys, *known, "foo", 0, 1, 10, 0)
 
     assert (answer, client.exists(keys[2])) == (scripts.MISSING, 0)
 
@@ -277,14 +339,14 @@ async def test_share_that_is_lost_is_written_anew(two, client):
 async def test_missing_share_of_a_live_process_is_no_0(redis_url, client):
     with redis_state(redis_url) as here, redis_state(redis_url) as dead:
         await dead.join("foo")
-        dead._redis.run = lambda *args: (_ for _ in ()).throw(redis.ConnectionError("cut off"))
+        dead._writer._redis.run = stands_still
         client.delete(share(dead))
 
         with pytest.raises(StateUnavailable, match="lost data"):
             here.count("foo")
         with pytest.raises(StateUnavailable, match="lost data"):
             here.counts()
-        del dead._redis.run
+        del dead._writer._redis.run
         eventually(lambda: told(here), {"foo": 1})
 
 
@@ -324,6 +386,34 @@ async def test_registry_that_is_lost_is_no_answer_of_0(two, client, key):
 
     assert [answer for answer in answers if answer not in ("unknown", {"foo": 1})] == []
     assert known(there) == {"foo": 1}
+
+
+async def test_leases_that_end_all_at_once_are_no_answer_of_0(two, client):
+    """As when the clock of Redis jumps, or Redis stands still for longer than the lease."""
+    here, there = two
+    await here.join("foo")
+    for _ in range(5):
+        client.zadd(scripts.PROCESSES, {here._id: 1, there._id: 1})
+        end = time.monotonic() + 2 * YOUTH
+        answers = set()
+        while time.monotonic() < end:
+            answers.update((str(told(here)), str(told(there))))
+
+        assert answers - {"unknown", "{'foo': 1}"} == set()
+        assert known(there) == known(here) == {"foo": 1}
+
+
+async def test_lease_is_that_of_the_process_that_holds_it(redis_url):
+    """As in a deploy that changes ECHO_LEASE_SECONDS: old and new processes run side by side."""
+    with (
+        redis_state(redis_url, 100 * LEASE, 10 * HEARTBEAT) as here,
+        redis_state(redis_url, LEASE / 10, HEARTBEAT / 2) as there,
+    ):
+        await asyncio.gather(here.join("foo"), there.join("foo"))
+        end = time.monotonic() + LEASE
+        while time.monotonic() < end:
+            assert here.counts() == there.counts() == {"foo": 2}
+            await asyncio.sleep(0.01)
 
 
 async def test_flush_is_no_answer_of_0(two, client):
@@ -374,7 +464,7 @@ class GivenUp:
     def __init__(self, state, wanted, at_once=False):
         self.steps = []
         self._state, self._wanted, self._at_once = state, wanted, at_once
-        self._run, state._redis.run = state._redis.run, self._run_or_give_up
+        self._run, state._writer._redis.run = state._writer._redis.run, self._run_or_give_up
 
     def _run_or_give_up(self, *step):
         if not self._wanted(*step):
@@ -386,7 +476,7 @@ class GivenUp:
 
     def end(self):
         self._wanted = lambda *step: False
-        eventually(lambda: self._state._outage, False)
+        eventually(lambda: self._state._writer._outage, False)
 
     def arrive(self):
         return [self._run(*step) for step in self.steps]
@@ -397,7 +487,7 @@ class Repeated:
 
     def __init__(self, state):
         self.answers = []
-        self._run, state._redis.run = state._redis.run, self._run_twice
+        self._run, state._writer._redis.run = state._writer._redis.run, self._run_twice
 
     def _run_twice(self, *step):
         self.answers.append([self._run(*step), self._run(*step)])
@@ -422,7 +512,7 @@ async def test_write_that_comes_after_its_retry_changes_nothing(two, client, wan
     given_up = GivenUp(here, wanted)
     client.delete(share(here))  # the next write is of the whole share
     await here.join("foo")
-    eventually(lambda: here._outage, True)
+    eventually(lambda: here._writer._outage, True)
     here.leave("foo")
     given_up.end()
     assert known(there) == {}
@@ -531,13 +621,13 @@ async def test_process_that_stood_still_is_out_and_comes_back_with_what_is_true(
     with redis_state(redis_url) as there, redis_state(redis_url) as here:
         await here.join("foo")
         await here.join("foo")
-        run, here._redis.run = here._redis.run, stands_still
+        run, here._writer._redis.run = here._writer._redis.run, stands_still
         eventually(lambda: told(there), {}, deadline=LEASE + SLACK)
 
         with pytest.raises(StateUnavailable):
             here.counts()
         here.leave("foo")  # what the event loop hears first
-        here._redis.run = run
+        here._writer._redis.run = run
 
         eventually(lambda: told(there), {"foo": 1})
         assert known(here) == {"foo": 1}
@@ -580,12 +670,12 @@ async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_red
         own_redis.stop()
         for _ in range(20):
             await state.join("foo")
-        eventually(lambda: state._outage, True)
+        eventually(lambda: state._writer._outage, True)
         own_redis.start()
         assert known(state) == {"foo": 21}
 
     begin, end = messages(caplog)
-    assert begin.startswith("Redis is away; connections are not affected, counts are: ")
+    assert begin.startswith(AWAY)
     assert end == "Redis is back."
 
 
@@ -640,7 +730,7 @@ async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(ow
             waited = await seconds(state.join("foo"))
             assert JOIN_TIMEOUT * 0.9 < waited < JOIN_TIMEOUT + SLACK / 5
             assert await seconds(state.join("foo", limit=9)) < JOIN_TIMEOUT + SLACK / 5
-            eventually(lambda: state._outage, True)
+            eventually(lambda: state._writer._outage, True)
 
             known_outage = [await seconds(state.join("foo")) for _ in range(100)]
             known_outage += [await seconds(state.settled()) for _ in range(100)]
@@ -651,6 +741,23 @@ async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(ow
         assert known(state) == {"foo": 102}
 
 
+async def test_step_that_waits_for_long_is_an_outage_whatever_the_client_tries(two):
+    here, _ = two
+    run, pause = here._writer._redis.run, Event()
+    here._writer._redis.run = lambda *step: (pause.wait(DEADLINE), run(*step))[1]
+    try:
+        eventually(here._writer.is_away, True)
+        assert await seconds(here.join("foo")) < SLACK / 5
+        began = time.monotonic()
+        assert told(here) == "unknown"
+        assert time.monotonic() - began < SLACK / 5
+    finally:
+        here._writer._redis.run = run
+        pause.set()
+
+    eventually(lambda: told(here), {"foo": 1})
+
+
 @pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
 async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
     """Redis stands still, shorter than an outage; a heartbeat is on its way, and a join behind."""
@@ -658,8 +765,8 @@ async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
         for number in range(3):
             own_redis.hang()
             try:
-                here._heartbeat_now()
-                eventually(lambda: (here._urgent, here._writing), (False, True))
+                here._writer.beat_soon()
+                eventually(lambda: (here._writer._urgent, here._writer._is_writing), (False, True))
                 await here.join("foo")
                 read = asyncio.ensure_future(asyncio.to_thread(told, there))
                 await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ)
@@ -685,7 +792,7 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
             own_redis.hang()
             try:
                 barrier.wait()
-                here._heartbeat_now()
+                here._writer.beat_soon()
                 await asyncio.sleep(0.3)
             finally:
                 own_redis.resume()
@@ -696,15 +803,15 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
 
 async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):
     here, there = two
-    run = here._redis.run
+    run = here._writer._redis.run
 
     def fail(*step):
         raise ZeroDivisionError("not foreseen")
 
-    here._redis.run = fail
+    here._writer._redis.run = fail
     await here.join("foo")
-    eventually(lambda: here._outage, True)
-    here._redis.run = run
+    eventually(lambda: here._writer._outage, True)
+    here._writer._redis.run = run
 
     assert known(here) == known(there) == {"foo": 1}
     assert "ZeroDivisionError: not foreseen" in caplog.text
@@ -839,7 +946,10 @@ async def test_redis_cluster():
 def test_options_of_a_url_are_kept_for_a_cluster():
     state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
 
-    assert (state._redis._cluster, state._redis._url) == (True, "rediss://h/?ssl_ca_certs=/a.pem")
+    assert (state._writer._redis._cluster, state._writer._redis._url) == (
+        True,
+        "rediss://h/?ssl_ca_certs=/a.pem",
+    )
 
 
 # Credentials
@@ -865,7 +975,7 @@ async def test_no_message_has_a_credential(user, caplog):
             with pytest.raises(StateUnavailable) as caught:
                 state.count("foo")
             await state.join("foo")
-            eventually(lambda: state._outage, True)
+            eventually(lambda: state._writer._outage, True)
             with pytest.raises(StateUnavailable):
                 state.counts()
         finally:
@@ -921,13 +1031,13 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
         state = RedisState(replica.url, LEASE, HEARTBEAT)
         try:
             await state.join("foo")
-            eventually(lambda: state._outage, True)
+            eventually(lambda: state._writer._outage, True)
             assert told(state) == "unknown"
         finally:
             state.close()
 
     (warning,) = messages(caplog)
-    assert warning.startswith("Redis is away; connections are not affected, counts are: ")
+    assert warning.startswith(AWAY)
     assert "read only replica" in warning
 
 
@@ -968,8 +1078,8 @@ def test_forked_child_ends_whatever_its_parent_was_doing(redis_url):
         "django.setup()",
         "from echo.state import get_state",
         "state = get_state()",
-        "with state._work:",
-        "    state._start()",
+        "with state._writer._work:",
+        "    state._writer._start()",
         "    if not (child := os.fork()):",
         "        sys.exit(3)",
         "print(os.waitpid(child, 0)[1])",

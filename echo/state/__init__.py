@@ -1,6 +1,5 @@
 """This process's one state object, which knows how many connections each object has."""
 
-import atexit
 import logging
 import os
 from threading import Lock
@@ -64,9 +63,6 @@ def _drop(*, setting: str, **kwargs: Any) -> None:
 def _forget() -> None:
     """A forked child has no connections yet, and shares no thread or socket with its parent."""
     global _state, _lock
-    if _state is not None:
-        # its lock may be held by a thread that the child does not have
-        atexit.unregister(_state.close)
     _state, _lock = None, Lock()
 
 

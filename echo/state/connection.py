@@ -9,10 +9,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import BlockingConnectionPool
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 
 ERRORS = (RedisError, RedisClusterException, OSError)
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)  # there was no answer
+REFUSED = ResponseError  # there was one
 TIMEOUT = 1.0  # seconds until a Redis that does not answer counts as away
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
@@ -61,7 +63,8 @@ class Connection:
         try:
             if self._cluster:
                 pools = partial(BlockingConnectionPool, timeout=TIMEOUT)
-                return RedisCluster.from_url(self._url, connection_pool_class=pools, **options)
+                options |= {"connection_pool_class": pools, "retry": Retry(NoBackoff(), 1)}
+                return RedisCluster.from_url(self._url, **options)
             options |= {"timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
             pool = BlockingConnectionPool.from_url(self._url, **options)
             pool.connection_class(**pool.connection_kwargs)  # else each use would find it wrong

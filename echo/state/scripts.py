@@ -5,7 +5,7 @@ All keys carry the hash tag `{echo}`, so that a Redis Cluster keeps them togethe
 | key                    | type       | holds                                                      |
 |------------------------|------------|------------------------------------------------------------|
 | `{echo}:born`          | string     | when the keys began, in microseconds: a flush sets it anew |
-| `{echo}:processes`     | sorted set | process id -> its last heartbeat, in microseconds          |
+| `{echo}:processes`     | sorted set | process id -> the end of its lease, in microseconds        |
 | `{echo}:share:<id>`    | hash       | name -> count in that process; "" -> sequence number       |
 | `{echo}:announcer`     | string     | the id of the process that sends the signals               |
 | `{echo}:announced`     | hash       | name -> count that was told, 0 before vacated; "" -> stamp |
@@ -20,7 +20,7 @@ ANNOUNCED = "{echo}:announced"
 CLAIMED = "{echo}:claimed:"
 
 # What COUNT, COUNTS and RESERVE return in place of a number: the keys are so young that a process
-# may not have written yet; the share of a live process is gone.
+# may not have written yet; the share of a live process is gone, or the asking one is not live.
 YOUNG, MISSING = -1, -2
 # And LEAD in place of a stamp.
 VACANT, OTHER_LEADS = 0, 1
@@ -36,7 +36,8 @@ local function text(number) return string.format('%.0f', number) end
 # (expiry, FLUSHALL, an old snapshot, a failover), nothing is written and 0 returned: all of it
 # is to be written anew. Nor is it where the share is newer than the step: that one comes late,
 # from a connection that was given up. Where it is as new, it is this step that has been made: the
-# client of a cluster repeats one whose answer was lost.
+# client of a cluster repeats one whose answer was lost. Where nobody is live, the keys begin anew:
+# the first process, or all have lapsed at once, as when Redis stood still or its clock jumped.
 # KEYS: processes, born, share. ARGV: id, lease in ms, sequence number that Redis has
 # acknowledged, that of this step, "1" for a whole share, then names and counts.
 WRITE = (
@@ -52,7 +53,10 @@ elseif sequence < 0 or sequence < tonumber(ARGV[3])
     or not redis.call('ZSCORE', processes, ARGV[1]) then
   return 0
 end
-if redis.call('EXISTS', processes) == 0 then redis.call('DEL', born) end
+local lease_ends = now + ARGV[2] * 1000
+if #redis.call('ZRANGEBYSCORE', processes, '(' .. text(now), '+inf', 'LIMIT', 0, 1) == 0 then
+  redis.call('DEL', born)
+end
 redis.call('SET', born, text(now), 'NX')
 for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '0' then
@@ -63,58 +67,56 @@ for i = 6, #ARGV, 2 do
 end
 redis.call('HSET', share, '', ARGV[4])
 redis.call('PEXPIRE', share, ARGV[2])
-redis.call('ZADD', processes, text(now), ARGV[1])
+redis.call('ZADD', processes, text(lease_ends), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', processes, '-inf', text(now - 100000 * ARGV[2]))
 return 1
 """
 )
 
-# KEYS: processes, born. ARGV: own id, lease in ms, youth in ms, prefix of shares.
+# KEYS: processes, born. ARGV: own id, youth in ms, prefix of shares.
 _LIVE = (
     _NOW
     + """
 local born = redis.call('GET', KEYS[2])
-if not born or now - born < ARGV[3] * 1000 or redis.call('EXISTS', KEYS[1]) == 0 then
-  return -1
-end
-local live = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now - ARGV[2] * 1000), '+inf')
+if not born or now - born < ARGV[2] * 1000 then return -1 end
+local live = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now), '+inf')
 """
 )
 
-# ARGV: and a name. `total` is the sum of all other processes' counts of it.
-_OTHERS = (
+# ARGV: and a name. `total` is the sum of all processes' counts of it, `own` has that of the asking.
+_SUM = (
     _LIVE
     + """
-local total = 0
+local total, own = 0, nil
 for _, id in ipairs(live) do
-  if id ~= ARGV[1] then
-    local share = redis.call('HMGET', ARGV[4] .. id, '', ARGV[5])
-    if not share[1] then return -2 end
-    total = total + (share[2] or 0)
-  end
+  local share = redis.call('HMGET', ARGV[3] .. id, '', ARGV[4])
+  if not share[1] then return -2 end
+  if id == ARGV[1] then own = share end
+  total = total + (share[2] or 0)
 end
+if not own then return -2 end
 """
 )
 
-# The sum of all other processes' counts of one object.
-COUNT = _OTHERS + "return total"
+# The sum of all processes' counts of one object.
+COUNT = _SUM + "return total"
 
-# What all other processes have: each share as names and counts, a line each. Where that is much,
+# What all processes have: each share as names and counts, a line each. Where that is much,
 # it would keep Redis from all else for too long: then their keys, to be read in PARTs.
 # ARGV: and how many names may be read at once.
 COUNTS = (
     _LIVE
     + """
-local shares, size = {}, 0
+local shares, size, own = {}, 0, false
 for _, id in ipairs(live) do
-  if id ~= ARGV[1] then
-    shares[#shares + 1] = ARGV[4] .. id
-    local length = redis.call('HLEN', ARGV[4] .. id)
-    if length == 0 then return -2 end
-    size = size + length
-  end
+  shares[#shares + 1] = ARGV[3] .. id
+  local length = redis.call('HLEN', ARGV[3] .. id)
+  if length == 0 then return -2 end
+  own = own or id == ARGV[1]
+  size = size + length
 end
-if size > tonumber(ARGV[5]) then return {1, shares} end
+if not own then return -2 end
+if size > tonumber(ARGV[4]) then return {1, shares} end
 for number, share in ipairs(shares) do
   shares[number] = table.concat(redis.call('HGETALL', share), '\\n')
 end
@@ -131,14 +133,15 @@ return {part[1], table.concat(part[2], '\\n')}
 
 # How many of the wanted connections an object may take: decided and written in one step.
 # A step that comes late, after the share has been written again, decides nothing.
-# KEYS: and own share. ARGV: and the name, own count, how many are wanted, the limit, the sequence
-# number that Redis has acknowledged.
+# KEYS: and own share. ARGV: and own count, how many are wanted, the limit, the sequence number that
+# Redis has acknowledged.
 RESERVE = (
-    _OTHERS
+    _SUM
     + """
-if redis.call('HGET', KEYS[3], '') ~= ARGV[9] then return -2 end
-local granted = math.max(0, math.min(ARGV[7], ARGV[8] - ARGV[6] - total))
-if granted > 0 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6] + granted) end
+if own[1] ~= ARGV[8] then return -2 end
+local others = total - (own[2] or 0)
+local granted = math.max(0, math.min(ARGV[6], ARGV[7] - ARGV[5] - others))
+if granted > 0 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5] + granted) end
 return granted
 """
 )

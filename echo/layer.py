@@ -1,0 +1,27 @@
+"""The site's channel layer, as far as it can be had."""
+
+import logging
+from typing import Any
+
+from channels.exceptions import InvalidChannelLayerError
+from channels.layers import get_channel_layer
+
+from echo.seldom import is_due
+
+logger = logging.getLogger(__name__)
+
+
+def layer_or_none() -> Any:
+    """Return the default channel layer; None where the site has none, or none that can be made.
+
+    The latter is logged, once a minute: a package is missing, or the settings are wrong.
+    """
+    try:
+        return get_channel_layer()
+    except Exception as error:  # of the backend's own kinds
+        if is_due("layer"):
+            # Other texts may have a part of a URL, and so of a password.
+            names_what = isinstance(error, ImportError | InvalidChannelLayerError)
+            told = str(error) if names_what else type(error).__name__
+            logger.error("CHANNEL_LAYERS cannot be used; texts reach no connection: %s", told)
+        return None
