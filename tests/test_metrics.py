@@ -283,6 +283,17 @@ def test_health_of_a_process(client, operations):
     assert "no-store" in answer["Cache-Control"]
 
 
+def test_site_that_asks_all_for_a_login_leaves_operations_to_themselves(
+    client, operations, settings
+):
+    required = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, required]
+
+    assert client.get("/operations/health").status_code == 200
+    assert client.get(METRICS).status_code == 403
+    assert client.get(METRICS, headers=TOKEN).status_code == 200
+
+
 def test_health_with_redis(client, operations, settings, redis_url):
     settings.ECHO_STATE_URL = redis_url
 
