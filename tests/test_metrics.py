@@ -233,6 +233,16 @@ async def test_end_is_logged_with_its_details(caplog):
     assert 0 <= record.seconds < 10
 
 
+def test_end_without_a_code_is_logged_as_such(caplog):
+    caplog.set_level(logging.INFO, "echo.connections")
+
+    Tally().ended("foo", 1.0123, None)
+
+    (record,) = caplog.records
+    assert record.getMessage() == "'foo' ended after 1.012 s with no code"
+    assert record.code is None
+
+
 async def test_end_is_not_logged_by_default(caplog):
     await connect(returning)
 
