@@ -12,7 +12,7 @@ from django.core.checks import WARNING, run_checks
 from django.templatetags.static import static
 from django.utils.translation import gettext as _
 
-from echo.doctor.finding import REDIS, Finding, soon
+from echo.doctor.finding import REDIS, Finding, soon, words_of
 from echo.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.doctor.site import check_site
 from echo.exceptions import StateUnavailable
@@ -117,14 +117,19 @@ def check_layer(name: str) -> Finding:
         return Finding("layer", None, message)
     try:
         asyncio.run(_round(layer, group_name(name)))
+    except TimeoutError as error:
+        return _broken_layer(str(error) or _("no message in %g s") % TIMEOUT)
     except Exception as error:  # each channel layer has exceptions of its own
-        message = str(error) or _("no message in %g s") % TIMEOUT
-        remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
-        return Finding("layer", False, message, remedy)
+        return _broken_layer(words_of(error))
     delivers = _("%s delivers, to all processes")
     if isinstance(layer, InMemoryChannelLayer):
         delivers = _("%s delivers, to this process only")
     return Finding("layer", True, delivers % type(layer).__name__)
+
+
+def _broken_layer(message: str) -> Finding:
+    remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
+    return Finding("layer", False, message, remedy)
 
 
 async def _round(layer: Any, group: str) -> None:
