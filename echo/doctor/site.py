@@ -1,6 +1,5 @@
 """A visit to the site: connect, echo, count and close, as a client does."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urljoin
@@ -11,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from echo.conf import conf
 from echo.doctor import probe
+from echo.doctor.counts import Counts
 from echo.doctor.finding import REDIS, Finding, soon
 from echo.doctor.probe import NoAnswer, ProbeFailed
 from echo.exceptions import StateUnavailable
@@ -46,6 +46,7 @@ class _Visit:
         self._name, self._own = name, own
         self._url = base + (_mount() if own else "")
         self._headers = _headers() if own else {}
+        self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
         # A site without an EchoConsumer has counted consumers of its own.
         self._has_echo = not leads_nowhere(_echo_route())
@@ -61,13 +62,13 @@ class _Visit:
                 return
             yield Finding("handshake", True, _("%s accepts a WebSocket") % self._accepting)
             yield self._echo(socket)
-            counted = self._count("count", 1)
+            counted = self._counts.check_count("count", 1)
             yield counted
             if counted.ok and get_state().shared:
                 yield self._shared()
             yield _closed(socket.close())
         if counted.ok:
-            yield self._count("count after close", 0)
+            yield self._counts.check_count("count after close", 0)
 
     @property
     def _accepting(self) -> str:
@@ -114,46 +115,12 @@ class _Visit:
             return Finding("shared count", False, message, remedy)
         return Finding("shared count", True, _("this process counts 1, too"))
 
-    def _count(self, check: str, expected: int) -> Finding:
-        status, count = self._counted(expected)
-        if status in (301, 302, 403, 404):
-            return Finding(check, None, _("the site answers %d to who asks for it") % status)
-        if status == 503:
-            return Finding(check, False, _("the site does not know its counts"), str(REDIS))
-        if status != 200 or count != expected:
-            remedy = _("Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?")
-            message = _("expected 200 and %(expected)d, got %(status)d and %(count)s")
-            got = {"expected": expected, "status": status, "count": count}
-            return Finding(check, False, message % got, remedy)
-        return Finding(check, True, _("the site counts %d") % expected)
-
-    def _counted(self, expected: int) -> tuple[int, int | None]:
-        """Return status and count, as soon as they are as expected, or the last ones."""
-        url = f"{self._url}/{self._name}/getCurrentConnections"
-        headers = {**self._headers, "Accept": "application/json"}
-
-        wanted: tuple[int, int | None] = (200, expected)
-
-        def ask() -> tuple[int, int | None]:
-            status, body = probe.get(url, headers)
-            return status, _number(body) if status == 200 else None
-
-        return soon(ask, wanted, lambda answer: answer[0] not in (200, 503))
-
 
 def _closed(code: int) -> Finding:
     message = _("closed with %d") % code
     if code == INTERNAL_ERROR:
         return Finding("close", False, message, _("Read what the server logs: its code failed."))
     return Finding("close", True, message)
-
-
-def _number(body: bytes) -> int | None:
-    """Return the number of an answer; None if it is no answer of ours."""
-    try:
-        return int(json.loads(body)["connections"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _mount() -> str:
