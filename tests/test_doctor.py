@@ -132,6 +132,22 @@ def test_running_site_is_tried_below_its_url():
 
 def test_static_files_that_nobody_serves_are_told():
     with Server("daphne", DJANGO_DEBUG="0") as server:
+def test_check_that_is_skipped_is_not_among_those_that_could_fail():
+    code, output, errors = doctor("--url", f"http://127.0.0.1:{free_port()}")
+
+    assert [line.split()[0] for line in output.splitlines()].count("skipped") == 1
+    assert (code, errors) == (1, "CommandError: 1 of 4 checks failed.\n")
+
+
+def test_question_ends_without_a_full_stop(site):
+    code, output, _ = doctor(**site("ECHO_STATE_URI = 'memory://'"))
+
+    line = (
+        "fails    echo.E002: ECHO_STATE_URI is not a setting of echo. Did you mean ECHO_STATE_URL? "
+    )
+    assert (code, output.startswith(f"{line}README.md, ")) == (1, True)
+
+
         code, found = findings("--url", f"http://127.0.0.1:{server.port}")
 
     assert code == 1
@@ -164,6 +180,7 @@ def test_url_without_an_echo_route_is_told():
     assert found["handshake"]["remedy"].startswith("Is it the prefix of an echo route?")
 
 
+    assert "collectstatic" not in output
 @pytest.mark.parametrize("url", ["localhost", "http://", "http://localhost:x"])
 def test_url_that_is_none_is_refused(url):
     code, _, errors = doctor("--url", url)
@@ -296,3 +313,22 @@ def test_static_files_that_are_missing_are_told(site):
 
     assert (code, found["static"]["ok"]) == (1, False)
     assert found["static"]["message"] == "echo/usage.css is not found"
+
+
+def test_static_files_that_are_not_in_the_manifest_are_told(site):
+    settings = """
+DEBUG = False
+STATIC_ROOT = BASE_DIR / "no-such-folder"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
+    },
+}
+"""
+
+    code, found = findings(**site(settings))
+
+    assert (code, found["static"]["ok"]) == (1, False)
+    assert found["static"]["message"] == "Missing staticfiles manifest entry for 'echo/usage.css'"
+    assert "collectstatic" in found["static"]["remedy"]

@@ -39,8 +39,11 @@ def examine(url: str | None = None) -> Iterator[Finding]:
         return  # nothing of ours works with a wrong setting
     yield check_state(name)
     yield check_layer(name)
-    yield from check_site(name, url)
-    if url is not None:  # a server of our own would have no proxy in front
+    is_up = True
+    for finding in check_site(name, url):
+        is_up = is_up and finding.check != "server"
+        yield finding
+    if url is not None and is_up:  # a server of our own would have no proxy in front
         yield check_served(url)
 
 
@@ -54,12 +57,18 @@ def check_system() -> Iterator[Finding]:
 
 
 def check_static() -> Finding:
+    """Whether the files are there, and pages can name their addresses."""
     missing = [file for file in FILES if finders.find(file) is None]
     if missing:
         remedy = _(
             "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
         )
         return Finding("static", False, _("%s is not found") % missing[0], remedy)
+    try:
+        for file in FILES:
+            static(file)
+    except ValueError as error:  # a storage with a manifest does not have it
+        return Finding("static", False, str(error), _served())
     return Finding("static", True, _("the %d files of its pages are found") % len(FILES))
 
 
@@ -68,7 +77,7 @@ def check_served(url: str) -> Finding:
     try:
         address = urljoin(url, static(SCRIPT))
         status, body = get(address, {})
-    except (ProbeFailed, ValueError) as error:  # a storage with a manifest may not have it
+    except (ProbeFailed, ValueError) as error:  # the latter as in check_static
         return Finding("static files", False, str(error), _served())
     if status != 200 or MARK not in body:
         message = _("%(url)s is not the script that it should be (status %(status)d)")
