@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds, and a heartbeat: then counts are as they must be, or known to be lost
 REDIS = gettext_lazy("Start the Redis of ECHO_STATE_URL, or correct the URL and its password.")
+LOGS = gettext_lazy("Read what the server logs.")
 
 
 class Finding(NamedTuple):
