@@ -9,6 +9,7 @@
 | echo.W002 | ASGI_APPLICATION has no route that is counted                                |
 | echo.W003 | `runserver` is Django's own, which speaks WSGI: it has no WebSockets         |
 | echo.W004 | `runserver` is Daphne's own: it has another transport than production        |
+| echo.W005 | an EchoConsumer, or one of its kind, is not counted                          |
 | echo.W101 | (--deploy) counts are of one process only                                    |
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
 """
@@ -19,14 +20,16 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import get_commands
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from echo.conf import conf, problems
+from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
-from echo.routes import is_known, leaves_of
+from echo.routes import Leaf, is_known, leaves_of
 
 
 @register
@@ -47,7 +50,7 @@ def check_asgi_application(**kwargs: object) -> list[CheckMessage]:
         sentence = _("ASGI_APPLICATION %(path)r cannot be imported: %(error)s")
         return [_not_asgi(sentence % {"path": path, "error": error})]
     except ImproperlyConfigured as error:
-        return [_not_asgi(f"ASGI_APPLICATION {path!r}: {error}")]
+        return [Error(f"ASGI_APPLICATION {path!r}: {error}", id="echo.E001")]
     if isinstance(application, WSGIHandler):
         return [_not_asgi(_("ASGI_APPLICATION %r is a WSGI application.") % path)]
     return _check_routes(path, application)
@@ -62,18 +65,43 @@ def _check_routes(path: str, application: Any) -> list[CheckMessage]:
     leaves = list(leaves_of(application))
     counted = [leaf for leaf in leaves if hasattr(leaf.application, "counted_by")]
     opaque = any(not is_known(leaf) for leaf in leaves)
-    if not counted and not opaque:
-        hint = _(
-            "Wrap a consumer: path('ws/<str:room>/', counted(ChatConsumer.as_asgi(), by='room')), "
-            "or use echo.routing.as_websocket_application()."
-        )
+    uncounted = [_uncounted(leaf) for leaf in leaves if _is_ours(leaf.application)]
+    if not (counted or uncounted or opaque):
         message = _("ASGI_APPLICATION %r has no WebSocket route that is counted.")
-        return [Warning(message % path, hint=hint, id="echo.W002")]
-    return [
+        return [Warning(message % path, hint=_what_to_count(application), id="echo.W002")]
+    wrong = [
         Error(missing_argument(by, leaf.route, sorted(leaf.arguments)), id="echo.E003")
         for leaf in counted
         if isinstance(by := leaf.application.counted_by, str) and by not in leaf.arguments
     ]
+    return [*wrong, *uncounted]
+
+
+def _what_to_count(application: Any) -> str:
+    if isinstance(application, ASGIHandler):
+        return _(
+            "It is Django's own application, which has no WebSockets: make it a "
+            "ProtocolTypeRouter, as README.md, “In an existing site”, shows."
+        )
+    return _(
+        "Wrap a consumer: path('ws/<str:room>/', counted(ChatConsumer.as_asgi(), by='room')), "
+        "or use echo.routing.as_websocket_application()."
+    )
+
+
+def _is_ours(application: Any) -> bool:
+    """Return whether it is an EchoConsumer that is not counted; a site's own may well not be."""
+    consumer = getattr(application, "consumer_class", None)  # Channels' as_asgi() gives it
+    return isinstance(consumer, type) and issubclass(consumer, EchoConsumer)
+
+
+def _uncounted(leaf: Leaf) -> CheckMessage:
+    name = leaf.application.consumer_class.__name__
+    by = repr(min(leaf.arguments)) if leaf.arguments else "lambda scope: 'lobby'"
+    message = _("%(route)r is a %(consumer)s that is not counted.")
+    told = {"route": leaf.route, "consumer": name}
+    hint = _("Wrap it: %s") % f"counted({name}.as_asgi(), by={by})"
+    return Warning(message % told, hint=hint, id="echo.W005")
 
 
 @register

@@ -40,9 +40,11 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
     A connection counts from just before its handshake is answered (`websocket.accept`)
     until the first of: `websocket.disconnect`, `websocket.close`, the end of `app`. A name
     outside the rules is refused with 400 before the upgrade, and whom ECHO_AUTHORIZE does not let
-    connect with 403 (Close 4403 where the server cannot). Raises ImproperlyConfigured,
-    per connection, if the route has no argument `by`.
+    connect with 403 (Close 4403 where the server cannot). Raises ImproperlyConfigured
+    if `app` is a consumer's class, or a router that is to give an argument; and per connection,
+    if the route has no argument `by`.
     """
+    _require_leaf(app, by)
 
     async def application(
         scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -83,6 +85,28 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
 
     application.counted_by = by  # type: ignore[attr-defined]  # for the system check
     return application
+
+
+def _require_leaf(app: Callable[..., Any], by: Naming) -> None:
+    """Raise ImproperlyConfigured for what is no application yet, or is round the route."""
+    if hasattr(app, "as_asgi"):
+        name = getattr(app, "__name__", type(app).__name__)
+        sentence = _("counted() needs an application: write %s.as_asgi().")
+        raise ImproperlyConfigured(sentence % name)
+    if isinstance(by, str) and _is_router(app):
+        sentence = _(
+            "counted() is round a router. Wrap each consumer: "
+            'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).'
+        )
+        raise ImproperlyConfigured(sentence)
+
+
+def _is_router(app: Any) -> bool:
+    """Return whether it is Channels' URLRouter, or middleware of its kind round one."""
+    while app is not None and getattr(app, "_path_routing", False) is not True:
+        attributes = getattr(app, "__dict__", {})
+        app = attributes.get("inner") or attributes.get("application")
+    return app is not None
 
 
 def _name(scope: WebSocketScope, by: Naming) -> str:

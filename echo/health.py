@@ -1,5 +1,6 @@
 """Whether this process can do its work, for load balancers and orchestrators."""
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -9,6 +10,7 @@ from echo.exceptions import StateUnavailable
 from echo.state import get_state
 
 
+@login_not_required  # balancers have no login
 @never_cache
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:

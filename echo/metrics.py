@@ -6,6 +6,7 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
@@ -26,6 +27,7 @@ MISSING = _("Metrics need the package prometheus_client: pip install django-echo
 NOT_LIST = _("You may not list the objects.")
 
 
+@login_not_required  # ECHO_AUTHORIZE decides
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:

@@ -65,14 +65,25 @@ def leads_nowhere(path: str) -> bool:
 
     `path` is as in `path()`: `<str:name>/websocket`, with what stands before it.
     """
-    application = getattr(settings, "ASGI_APPLICATION", None)
-    try:
-        leaves = list(leaves_of(import_string(application))) if application else None
-    except (ImportError, ImproperlyConfigured):
-        leaves = None
+    leaves = _leaves_of_site()
     if leaves is None:
         return False  # a system check tells
     return all(is_known(leaf) for leaf in leaves) and path not in {leaf.route for leaf in leaves}
+
+
+def speaks_http_only() -> bool:
+    """Return whether it is certain that the site has no WebSocket route at all."""
+    leaves = _leaves_of_site()
+    return leaves is not None and all(isinstance(leaf.application, ASGIHandler) for leaf in leaves)
+
+
+def _leaves_of_site() -> list[Leaf] | None:
+    """Return the leaves of ASGI_APPLICATION; None if there is none that can be had."""
+    application = getattr(settings, "ASGI_APPLICATION", None)
+    try:
+        return list(leaves_of(import_string(application))) if application else None
+    except (ImportError, ImproperlyConfigured):
+        return None
 
 
 def counted_path(name: str) -> str | None:

@@ -40,7 +40,8 @@ class Tally:
         self.closes[key] = self.closes.get(key, 0) + 1
         if logger.isEnabledFor(logging.INFO):
             details = {"object": name, "seconds": seconds, "code": code}
-            logger.info("%r ended after %.3f s with %s", name, seconds, code, extra=details)
+            told = "no code" if code is None else code
+            logger.info("%r ended after %.3f s with %s", name, seconds, told, extra=details)
 
 
 def _is_standard(code: int | None) -> bool:

@@ -2,19 +2,22 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
-from django.core.checks import run_checks
+from django.core.checks import Warning, run_checks
 from django.core.management import get_commands
 from django.core.wsgi import get_wsgi_application
 from django.urls import path, re_path
 
 from echo.access import HostAndOriginCheck
 from echo.checks import check_runserver
+from echo.consumers import EchoConsumer
 from echo.counting import counted
 from echo.routing import as_websocket_application
 
@@ -106,6 +109,78 @@ def test_application_that_counts_is_in_order(application: Any, routed: Any) -> N
     application(routed)
 
     assert found() == {}
+
+
+def test_plain_application_of_django_is_told_to_become_a_router(application: Any) -> None:
+    application(get_asgi_application())
+
+    (hint,) = (m.hint for m in run_checks() if m.id == "echo.W002")
+    assert hint == (
+        "It is Django's own application, which has no WebSockets: make it a ProtocolTypeRouter, "
+        "as README.md, “In an existing site”, shows."
+    )
+
+
+class ShoutConsumer(EchoConsumer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("route", "by"),
+    [
+        ("shout/<str:name>/", "'name'"),
+        ("shout/<str:room>/<int:seat>/", "'room'"),
+        ("shout/", "lambda scope: 'lobby'"),
+    ],
+)
+def test_consumer_of_ours_that_is_not_counted_is_told(
+    application: Any, route: str, by: str
+) -> None:
+    application(site(path(route, ShoutConsumer.as_asgi())))
+
+    (message,) = (m for m in run_checks() if m.id and m.id.startswith("echo."))
+    assert message == Warning(
+        f"{route!r} is a ShoutConsumer that is not counted.",
+        hint=f"Wrap it: counted(ShoutConsumer.as_asgi(), by={by})",
+        id="echo.W005",
+    )
+
+
+def test_other_consumers_that_are_not_counted_are_left_alone(application: Any) -> None:
+    counts = path("<str:name>/", counted(EchoConsumer.as_asgi()))
+
+    application(site(counts, path("private/", AsyncWebsocketConsumer.as_asgi())))
+
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            "counted(AsyncWebsocketConsumer)",
+            "counted() needs an application: write AsyncWebsocketConsumer.as_asgi().",
+        ),
+        (
+            "counted(URLRouter([]), by='room')",
+            "counted() is round a router. Wrap each consumer: "
+            'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).',
+        ),
+    ],
+)
+def test_asgi_module_that_counts_what_it_cannot_is_told(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, sentence: str
+) -> None:
+    (tmp_path / "wrong_asgi.py").write_text(
+        "from channels.generic.websocket import AsyncWebsocketConsumer\n"
+        "from channels.routing import URLRouter\n"
+        "from echo.counting import counted\n"
+        f"application = {wrong}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "wrong_asgi.application"
+
+    assert found() == {"echo.E001": f"ASGI_APPLICATION 'wrong_asgi.application': {sentence}"}
 
 
 def test_wrong_by_is_told_with_its_route(application: Any) -> None:

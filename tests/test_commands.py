@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from django.core.management import CommandError
 
+from echo.management import other_processes
 from tests.faults.processes import say_goodbye
 from tests.faults.redis_server import OwnRedis
 from tests.raw import Client
@@ -174,6 +176,52 @@ def test_redis_that_is_away_is_one_line(command):
     assert [line for line in errors.splitlines() if "Redis is away; conn" not in line] == [
         errors.splitlines()[-1]
     ]
+
+
+def test_channel_layer_that_fails_is_told_in_its_words():
+    with OwnRedis() as server:
+        server.stop()
+        told = run("echo_send", "foo", "x", url=server.url)[2].splitlines()[-1]
+
+    assert told.startswith("CommandError: The channel layer fails: Error 111 connecting to ")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("redis://user:secret@host:1/0 is away"), "redis://***@host:1/0 is away"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_channel_layer_that_fails_is_told_without_a_password(error, words):
+    def fail():
+        raise error
+
+    with pytest.raises(CommandError) as raised:
+        other_processes.told(fail)
+
+    assert str(raised.value) == f"The channel layer fails: {words}"
+
+
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_counts_end_quietly_where_nobody_reads_them(url, count):
+    """Many are written at once, few at the end of the process."""
+    names = [f"an-object-{number}" for number in range(count)]
+    command = [sys.executable, "manage.py", "echo_counts", *names]
+    reads, writes = os.pipe()
+    os.close(reads)
+
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "ECHO_STATE_URL": url},
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        timeout=3 * DEADLINE,
+    )
+
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_redis_that_has_just_started_is_waited_for():

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
@@ -8,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
 from echo import border
+from echo.access import HostAndOriginCheck
 from echo.border import PATIENCE
 from echo.counting import counted
 from echo.state import get_state
@@ -552,6 +554,38 @@ async def test_object_can_be_told_by_a_number_of_the_route():
     await communicator.connect()
 
     assert get_state().counts() == {"7": 1}
+    await communicator.disconnect()
+
+
+def test_consumer_without_as_asgi_is_told():
+    with pytest.raises(ImproperlyConfigured) as raised:
+        counted(AsyncWebsocketConsumer)
+
+    sentence = "counted() needs an application: write AsyncWebsocketConsumer.as_asgi()."
+    assert str(raised.value) == sentence
+
+
+ROUTER = URLRouter([path("ws/", echo)])
+
+
+@pytest.mark.parametrize("app", [ROUTER, AuthMiddlewareStack(ROUTER), HostAndOriginCheck(ROUTER)])
+def test_router_that_cannot_give_an_argument_is_told(app):
+    with pytest.raises(ImproperlyConfigured) as raised:
+        counted(app, by="room")
+
+    assert str(raised.value) == (
+        "counted() is round a router. Wrap each consumer: "
+        'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).'
+    )
+
+
+async def test_router_can_be_counted_by_a_function_of_the_scope():
+    router = URLRouter([path("ws/", echo)])
+    communicator = WebsocketCommunicator(counted(router, by=lambda scope: "all"), "/ws/")
+
+    await communicator.connect()
+
+    assert get_state().counts() == {"all": 1}
     await communicator.disconnect()
 
 

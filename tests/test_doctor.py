@@ -15,7 +15,7 @@ from tests.waiting import DEADLINE
 
 ALL_OK = [
     *("settings", "static", "state", "layer", "handshake", "echo", "count"),
-    *("shared count", "close", "count after close"),
+    *("live", "shared count", "close", "count after close"),
 ]
 SETTINGS = "from project.settings import *\n"
 ASGI = """
@@ -73,6 +73,16 @@ def site(tmp_path):
     return make
 
 
+def running(how):
+    """Return a server of the site that `site` has made."""
+    return Server(
+        *("daphne", "doctor_asgi:application"),
+        folder=how["folder"],
+        DJANGO_SETTINGS_MODULE=how["module"],
+        PYTHONPATH=f"{how['folder']}{os.pathsep}{ROOT}",
+    )
+
+
 def test_demo_is_in_order():
     code, output, errors = doctor()
 
@@ -85,6 +95,7 @@ def test_demo_is_in_order():
         f"ok       handshake: {address[0]} accepts a WebSocket.\n"
         "ok       echo: a text came back.\n"
         "ok       count: the site counts 1.\n"
+        "ok       live: the stream of the count tells 1.\n"
         "ok       close: closed with 1000.\n"
         "ok       count after close: the site counts 0.\n"
     )
@@ -121,6 +132,22 @@ def test_wrong_setting_is_told_and_ends_it():
     assert errors == "CommandError: 1 of 2 checks failed.\n"
 
 
+def test_check_that_is_skipped_is_not_among_those_that_could_fail():
+    code, output, errors = doctor("--url", f"http://127.0.0.1:{free_port()}")
+
+    assert [line.split()[0] for line in output.splitlines()].count("skipped") == 1
+    assert (code, errors) == (1, "CommandError: 1 of 4 checks failed.\n")
+
+
+def test_question_ends_without_a_full_stop(site):
+    code, output, _ = doctor(**site("ECHO_STATE_URI = 'memory://'"))
+
+    line = (
+        "fails    echo.E002: ECHO_STATE_URI is not a setting of echo. Did you mean ECHO_STATE_URL? "
+    )
+    assert (code, output.startswith(f"{line}README.md, ")) == (1, True)
+
+
 def test_running_site_is_tried_below_its_url():
     with Server("runserver", DJANGO_DEBUG="1") as server:
         code, found = findings("--url", f"http://127.0.0.1:{server.port}/")
@@ -153,6 +180,7 @@ def test_server_that_is_down_is_told():
 
     assert code == 1
     assert re.search(r"^fails    server: http://127.*refused.* Is the server up", output, re.M)
+    assert "collectstatic" not in output
 
 
 def test_url_without_an_echo_route_is_told():
@@ -182,7 +210,7 @@ def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
     assert re.search(r"/chat/1/echo-doctor-\w+/ accepts", found["handshake"]["message"])
     assert found["echo"]["message"] == "a consumer of the site's own is sent no text"
     assert {check: found[check]["ok"] for check in ALL_OK[6:] if check in found} == {
-        **{"count": True, "close": True, "count after close": True}
+        **{"count": True, "live": True, "close": True, "count after close": True}
     }
 
 
@@ -198,6 +226,145 @@ class Own(EchoConsumer):
 
     assert (code, found["handshake"]["ok"]) == (0, None)
     assert found["handshake"]["message"].endswith("answers 403 to a stranger")
+
+
+RAISING = """
+class Own(EchoConsumer):
+    async def __call__(self, scope, receive, send): raise ZeroDivisionError
+"""
+
+
+def test_consumer_that_raises_is_a_failure(site):
+    route = "path('chat/<str:room>/', counted(Own.as_asgi(), by='room'))"
+
+    code, found = findings(**site(routes=route, middle=RAISING))
+
+    assert (code, found["handshake"]["ok"]) == (1, False)
+    assert re.search(r"/chat/echo-doctor-\w+/ answers 500$", found["handshake"]["message"])
+    assert found["handshake"]["remedy"].startswith("Read what the server logs")
+
+
+def test_consumer_that_raises_on_a_running_site_is_a_failure(site):
+    route = "path('chat/<str:room>/', counted(Own.as_asgi(), by='room'))"
+    how = site(routes=route, middle=RAISING)
+    with running(how) as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}", **how)
+
+    assert (code, found["handshake"]["ok"]) == (1, False)
+    assert found["handshake"]["remedy"] == "Read what the server logs."
+
+
+def test_proxy_that_takes_the_upgrade_away_from_a_consumer_is_told(site):
+    route = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+    how = site(routes=route)
+    with Server("daphne", "tests.sites.own_routes:application") as server:  # has no such route
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}", **how)
+
+    assert (code, found["handshake"]["ok"]) == (1, False)
+    assert found["handshake"]["message"].endswith("/ answers 404")
+    assert found["handshake"]["remedy"] == (
+        "Does the URL lead to that server? A proxy must pass Host, Upgrade, Connection."
+    )
+
+
+def test_class_of_a_consumer_is_told(site):
+    route = "path('chat/<str:room>/', counted(EchoConsumer, by='room'))"
+
+    code, found = findings(**site(routes=route))
+
+    sentence = "counted() needs an application: write EchoConsumer.as_asgi()."
+    assert code == 1
+    assert found["echo.E001"]["message"] == (
+        f"ASGI_APPLICATION 'doctor_asgi.application': {sentence}"
+    )
+    assert found["server"]["message"].endswith(sentence)
+
+
+NO_COUNT = "Is echo.urls in the URLconf, and --url, if given, its prefix?"
+
+
+def test_urls_that_are_forgotten_are_told(site):
+    how = site(
+        "ROOT_URLCONF = 'echo.operations_urls'",
+        "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))",
+    )
+
+    code, found = findings(**how)
+
+    assert (code, found["handshake"]["ok"], found["count"]["ok"]) == (1, True, False)
+    assert re.fullmatch(
+        r"there is no count at http://127\S+/getCurrentConnections \(404\)",
+        found["count"]["message"],
+    )
+    assert found["count"]["remedy"] == NO_COUNT
+
+
+def test_url_that_is_not_the_prefix_of_the_count_is_told(site):
+    """The demo's usage page answers there, with 200."""
+    route = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+    how = site(routes=route)
+    with running(how) as server:
+        code, found = findings("--url", f"http://127.0.0.1:{server.port}/no/prefix", **how)
+
+    assert (code, found["handshake"]["ok"], found["count"]["ok"]) == (1, True, False)
+    assert found["count"]["message"].endswith("/getCurrentConnections (200)")
+    assert found["count"]["remedy"] == NO_COUNT
+
+
+LIVE = """
+import asyncio
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import include, path
+
+async def silence():
+    await asyncio.sleep(60)
+    yield ""
+
+def live(request, name):
+    return {answer}
+
+urlpatterns = [path("<str:name>/connections/live", live), path("", include("echo.urls"))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "remedy"),
+    [
+        (
+            *("StreamingHttpResponse(silence())", ": no answer in 5 s"),
+            "What is between must pass events on at once, and buffer none.",
+        ),
+        ("HttpResponse(status=500)", " answers 500", "Read what the server logs."),
+        (
+            *("HttpResponse(status=501)", " answers 501"),
+            "Live counts need a server that speaks ASGI; this one speaks WSGI.",
+        ),
+        (
+            *("HttpResponse('data: {}\\n\\n')", "expected an event that tells 1, got '{}'"),
+            "Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?",
+        ),
+    ],
+)
+def test_live_count_that_does_not_come_is_told(site, answer, message, remedy):
+    how = site("ROOT_URLCONF = 'doctor_urls'")
+    (how["folder"] / "doctor_urls.py").write_text(LIVE.replace("{answer}", answer))
+
+    code, found = findings(**how)
+
+    assert (code, found["count"]["ok"], found["live"]["ok"]) == (1, True, False)
+    assert found["live"]["message"].endswith(message)
+    assert found["live"]["remedy"] == remedy
+
+
+def test_site_that_has_the_count_alone_is_in_order(site):
+    how = site("ROOT_URLCONF = 'doctor_urls'")
+    (how["folder"] / "doctor_urls.py").write_text(
+        LIVE.replace("{answer}", "HttpResponse(status=404)")
+    )
+
+    code, found = findings(**how)
+
+    assert (code, found["live"]["ok"]) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +400,20 @@ def test_site_without_a_counted_route_is_told(site):
     assert code == 1
     assert found["echo.W002"]["ok"] is False
     assert found["echo.W002"]["remedy"].startswith("Wrap a consumer:")
+
+
+def test_plain_application_of_django_is_told_by_its_check_alone(site):
+    how = site("ASGI_APPLICATION = 'plain_asgi.application'")
+    (how["folder"] / "plain_asgi.py").write_text(
+        "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n"
+    )
+
+    code, found = findings(**how)
+
+    assert code == 1
+    assert [check for check, each in found.items() if each["ok"] is False] == ["echo.W002"]
+    assert found["echo.W002"]["remedy"].startswith("It is Django's own application")
+    assert found["handshake"]["message"] == "ASGI_APPLICATION has no WebSockets"
 
 
 def test_route_that_does_not_count_is_told(site):
@@ -296,3 +477,22 @@ def test_static_files_that_are_missing_are_told(site):
 
     assert (code, found["static"]["ok"]) == (1, False)
     assert found["static"]["message"] == "echo/usage.css is not found"
+
+
+def test_static_files_that_are_not_in_the_manifest_are_told(site):
+    settings = """
+DEBUG = False
+STATIC_ROOT = BASE_DIR / "no-such-folder"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
+    },
+}
+"""
+
+    code, found = findings(**site(settings))
+
+    assert (code, found["static"]["ok"]) == (1, False)
+    assert found["static"]["message"] == "Missing staticfiles manifest entry for 'echo/usage.css'"
+    assert "collectstatic" in found["static"]["remedy"]

@@ -233,6 +233,16 @@ async def test_end_is_logged_with_its_details(caplog):
     assert 0 <= record.seconds < 10
 
 
+def test_end_without_a_code_is_logged_as_such(caplog):
+    caplog.set_level(logging.INFO, "echo.connections")
+
+    Tally().ended("foo", 1.0123, None)
+
+    (record,) = caplog.records
+    assert record.getMessage() == "'foo' ended after 1.012 s with no code"
+    assert record.code is None
+
+
 async def test_end_is_not_logged_by_default(caplog):
     await connect(returning)
 
@@ -281,6 +291,17 @@ def test_health_of_a_process(client, operations):
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "state": "process"})
     assert "no-store" in answer["Cache-Control"]
+
+
+def test_site_that_asks_all_for_a_login_leaves_operations_to_themselves(
+    client, operations, settings
+):
+    required = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, required]
+
+    assert client.get("/operations/health").status_code == 200
+    assert client.get(METRICS).status_code == 403
+    assert client.get(METRICS, headers=TOKEN).status_code == 200
 
 
 def test_health_with_redis(client, operations, settings, redis_url):

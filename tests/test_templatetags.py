@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Template, engines
 from django.test import RequestFactory
 from pytest_django import Settings
@@ -62,7 +63,8 @@ async def test_tag_renders_a_dash_in_async_code_too(redis_is_away: None) -> None
 def test_live_tag_renders_the_number_with_the_address_of_its_stream(connected: None) -> None:
     assert render('{% connection_count "foo" live=True %}') == (
         f'<output class="echo-live" data-url="/foo/connections/live" data-unknown="{UNKNOWN}"'
-        f' data-old="{OLD}" title="">2</output><script src="/static/echo/live.js" defer></script>'
+        f' data-old="{OLD}" data-stale-mark="not fresh" title="">2</output>'
+        '<script src="/static/echo/live.js" defer></script>'
     )
 
 
@@ -70,24 +72,26 @@ def test_live_tag_tells_that_the_count_is_unknown(redis_is_away: None) -> None:
     assert f'title="{UNKNOWN}">—</output>' in render('{% connection_count "foo" live=True %}')
 
 
-def test_script_is_there_once_however_often_the_tag_is_used() -> None:
+def test_part_of_a_page_that_is_cached_keeps_its_script(settings: Settings) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     tag = '{% connection_count "foo" live=True %}'
-    part = engines["django"].from_string("{% load echo %}" + tag).template
-    includes = "{% include part %}{% include part only %}"
+    part = "{% load cache %}{% cache 60 part %}" + tag + "{% endcache %}"
 
-    html = render(tag + includes + tag, part=part)
+    render(tag + part)
 
-    assert html.count("<output") == 4
-    assert html.count("<script") == 1
+    assert render(part).count("<script") == 1
 
 
-def test_two_renderings_have_a_script_each() -> None:
-    template = Template('{% load echo %}{% connection_count "foo" live=True %}')
+def test_live_tag_without_its_urls_says_what_to_add(settings: Settings) -> None:
+    settings.ROOT_URLCONF = "echo.operations_urls"
 
-    first, second = (template.render(Context()) for _ in range(2))
+    with pytest.raises(ImproperlyConfigured) as raised:
+        render('{% connection_count "foo" live=True %}')
 
-    assert first == second
-    assert "<script" in first
+    assert str(raised.value) == (
+        "{% connection_count live=True %} needs echo.urls in the URLconf: "
+        "path('connections/', include('echo.urls'))."
+    )
 
 
 def test_live_tag_works_with_the_context_of_a_request() -> None:

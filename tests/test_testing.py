@@ -87,8 +87,10 @@ def test_what_was_sent_before_the_close_can_be_received_and_then_nothing(connect
 
 
 def test_text_that_does_not_come_is_a_timeout(connect, kit_site):
-    with pytest.raises(TimeoutError):
-        connect("/chat/kitchen/").recv(timeout=0.01)
+    with pytest.raises(TimeoutError) as raised:
+        connect("/chat/kitchen/").recv(timeout=0.25)
+
+    assert str(raised.value) == "Nothing was received in 0.25 s."
 
 
 def test_connection_that_vanishes_counts_no_more(connect, assert_count):

@@ -1,5 +1,6 @@
 """What a check has found, and the patience that finding it takes."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -13,6 +14,7 @@ T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds, and a heartbeat: then counts are as they must be, or known to be lost
 REDIS = gettext_lazy("Start the Redis of ECHO_STATE_URL, or correct the URL and its password.")
+LOGS = gettext_lazy("Read what the server logs.")
 
 
 class Finding(NamedTuple):
@@ -22,6 +24,11 @@ class Finding(NamedTuple):
     ok: bool | None
     message: str
     remedy: str = ""
+
+
+def words_of(error: Exception) -> str:
+    """Return what the error says, never with the password of a URL; else what it is called."""
+    return re.sub(r"://\S*@", "://***@", str(error)) or type(error).__name__
 
 
 def soon(read: Callable[[], T], expected: T, final: Callable[[T], bool] = lambda value: False) -> T:

@@ -12,7 +12,7 @@ from django.core.checks import WARNING, run_checks
 from django.templatetags.static import static
 from django.utils.translation import gettext as _
 
-from echo.doctor.finding import REDIS, Finding, soon
+from echo.doctor.finding import REDIS, Finding, soon, words_of
 from echo.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.doctor.site import check_site
 from echo.exceptions import StateUnavailable
@@ -39,8 +39,11 @@ def examine(url: str | None = None) -> Iterator[Finding]:
         return  # nothing of ours works with a wrong setting
     yield check_state(name)
     yield check_layer(name)
-    yield from check_site(name, url)
-    if url is not None:  # a server of our own would have no proxy in front
+    is_up = True
+    for finding in check_site(name, url):
+        is_up = is_up and finding.check != "server"
+        yield finding
+    if url is not None and is_up:  # a server of our own would have no proxy in front
         yield check_served(url)
 
 
@@ -54,12 +57,18 @@ def check_system() -> Iterator[Finding]:
 
 
 def check_static() -> Finding:
+    """Whether the files are there, and pages can name their addresses."""
     missing = [file for file in FILES if finders.find(file) is None]
     if missing:
         remedy = _(
             "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
         )
         return Finding("static", False, _("%s is not found") % missing[0], remedy)
+    try:
+        for file in FILES:
+            static(file)
+    except ValueError as error:  # a storage with a manifest does not have it
+        return Finding("static", False, str(error), _served())
     return Finding("static", True, _("the %d files of its pages are found") % len(FILES))
 
 
@@ -68,7 +77,7 @@ def check_served(url: str) -> Finding:
     try:
         address = urljoin(url, static(SCRIPT))
         status, body = get(address, {})
-    except (ProbeFailed, ValueError) as error:  # a storage with a manifest may not have it
+    except (ProbeFailed, ValueError) as error:  # the latter as in check_static
         return Finding("static files", False, str(error), _served())
     if status != 200 or MARK not in body:
         message = _("%(url)s is not the script that it should be (status %(status)d)")
@@ -117,14 +126,19 @@ def check_layer(name: str) -> Finding:
         return Finding("layer", None, message)
     try:
         asyncio.run(_round(layer, group_name(name)))
+    except TimeoutError as error:
+        return _broken_layer(str(error) or _("no message in %g s") % TIMEOUT)
     except Exception as error:  # each channel layer has exceptions of its own
-        message = str(error) or _("no message in %g s") % TIMEOUT
-        remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
-        return Finding("layer", False, message, remedy)
+        return _broken_layer(words_of(error))
     delivers = _("%s delivers, to all processes")
     if isinstance(layer, InMemoryChannelLayer):
         delivers = _("%s delivers, to this process only")
     return Finding("layer", True, delivers % type(layer).__name__)
+
+
+def _broken_layer(message: str) -> Finding:
+    remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
+    return Finding("layer", False, message, remedy)
 
 
 async def _round(layer: Any, group: str) -> None:

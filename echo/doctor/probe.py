@@ -41,6 +41,18 @@ def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
+def first_event(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Return the status, and of a stream of events what the first one tells (b"" for none).
+
+    Raises ProbeFailed if there is no answer, or nothing of a stream for TIMEOUT seconds.
+    """
+    with _answer(url, {**headers, "Accept": "text/event-stream"}) as (_, response), _told():
+        lines = iter(response.readline, b"") if response.status == 200 else ()
+        prefix = b"data:"  # HTML standard, §9.2.6
+        told = (line[len(prefix) :].strip() for line in lines if line.startswith(prefix))
+        return response.status, next(told, b"")
+
+
 class Socket:
     """A WebSocket that has been accepted: small texts, then a Close."""
 

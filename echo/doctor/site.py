@@ -1,6 +1,5 @@
-"""A visit to the site: connect, echo, count and close, as a client does."""
+"""A visit to the site: connect, echo, count, watch and close, as a client does."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urljoin
@@ -11,13 +10,15 @@ from django.utils.translation import gettext as _
 
 from echo.conf import conf
 from echo.doctor import probe
-from echo.doctor.finding import REDIS, Finding, soon
+from echo.doctor.counts import Counts
+from echo.doctor.finding import LOGS, REDIS, Finding, soon
 from echo.doctor.probe import NoAnswer, ProbeFailed
 from echo.exceptions import StateUnavailable
-from echo.routes import counted_path, leads_nowhere
+from echo.routes import counted_path, leads_nowhere, speaks_http_only
 from echo.state import get_state
 
 INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1
+NO_HANDSHAKE = (200, 404, 426)  # where an upgrade has got lost, or there is no such route
 
 
 def check_site(name: str, url: str | None) -> Iterator[Finding]:
@@ -26,6 +27,9 @@ def check_site(name: str, url: str | None) -> Iterator[Finding]:
     with ExitStack() as stack:
         if url is None and not application:
             return  # the system checks have told
+        if speaks_http_only():
+            yield Finding("handshake", None, _("ASGI_APPLICATION has no WebSockets"))
+            return
         try:
             base = url or stack.enter_context(probe.temporary_server(str(application)))
         except ProbeFailed as error:
@@ -46,6 +50,7 @@ class _Visit:
         self._name, self._own = name, own
         self._url = base + (_mount() if own else "")
         self._headers = _headers() if own else {}
+        self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
         # A site without an EchoConsumer has counted consumers of its own.
         self._has_echo = not leads_nowhere(_echo_route())
@@ -59,36 +64,43 @@ class _Visit:
             if socket is None:
                 yield self._refused(status)
                 return
-            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._accepting)
+            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._tried)
             yield self._echo(socket)
-            counted = self._count("count", 1)
+            counted = self._counts.check_count("count", 1)
             yield counted
+            if counted.ok:
+                yield self._counts.check_live(1)
             if counted.ok and get_state().shared:
                 yield self._shared()
             yield _closed(socket.close())
         if counted.ok:
-            yield self._count("count after close", 0)
+            yield self._counts.check_count("count after close", 0)
 
     @property
-    def _accepting(self) -> str:
+    def _tried(self) -> str:
         return self._socket_url if self._is_foreign else self._url
 
     def _refused(self, status: int) -> Finding:
-        if self._is_foreign:
-            message = _("%(url)s answers %(status)d to a stranger")
-            told = {"url": self._socket_url, "status": status}
-            return Finding("handshake", None, message % told)
-        if not self._has_echo and status in (200, 404, 426):
+        told = {"url": self._tried, "status": status}
+        if status < 500 and self._is_foreign and (self._own or status not in NO_HANDSHAKE):
+            return Finding("handshake", None, _("%(url)s answers %(status)d to a stranger") % told)
+        if status in NO_HANDSHAKE and not (self._has_echo or self._is_foreign):
             return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
             return Finding("echo", None, _("ECHO_AUTHORIZE lets in nobody without a login"))
-        remedy = _(
-            "Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection."
-        )
+        message = _("%(url)s answers %(status)d") % told
+        return Finding("handshake", False, message, self._remedy(status))
+
+    def _remedy(self, status: int) -> str:
         if self._own:
-            remedy = _("Read what the server logs, run by `python -m echo.server`.")
-        message = _("%(url)s answers %(status)d") % {"url": self._url, "status": status}
-        return Finding("handshake", False, message, remedy)
+            return _("Read what the server logs, run by `python -m echo.server`.")
+        if status >= 500:
+            return str(LOGS)
+        if self._is_foreign:
+            return _(
+                "Does the URL lead to that server? A proxy must pass Host, Upgrade, Connection."
+            )
+        return _("Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection.")
 
     def _echo(self, socket: probe.Socket) -> Finding:
         if self._is_foreign:
@@ -114,46 +126,12 @@ class _Visit:
             return Finding("shared count", False, message, remedy)
         return Finding("shared count", True, _("this process counts 1, too"))
 
-    def _count(self, check: str, expected: int) -> Finding:
-        status, count = self._counted(expected)
-        if status in (301, 302, 403, 404):
-            return Finding(check, None, _("the site answers %d to who asks for it") % status)
-        if status == 503:
-            return Finding(check, False, _("the site does not know its counts"), str(REDIS))
-        if status != 200 or count != expected:
-            remedy = _("Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?")
-            message = _("expected 200 and %(expected)d, got %(status)d and %(count)s")
-            got = {"expected": expected, "status": status, "count": count}
-            return Finding(check, False, message % got, remedy)
-        return Finding(check, True, _("the site counts %d") % expected)
-
-    def _counted(self, expected: int) -> tuple[int, int | None]:
-        """Return status and count, as soon as they are as expected, or the last ones."""
-        url = f"{self._url}/{self._name}/getCurrentConnections"
-        headers = {**self._headers, "Accept": "application/json"}
-
-        wanted: tuple[int, int | None] = (200, expected)
-
-        def ask() -> tuple[int, int | None]:
-            status, body = probe.get(url, headers)
-            return status, _number(body) if status == 200 else None
-
-        return soon(ask, wanted, lambda answer: answer[0] not in (200, 503))
-
 
 def _closed(code: int) -> Finding:
     message = _("closed with %d") % code
     if code == INTERNAL_ERROR:
         return Finding("close", False, message, _("Read what the server logs: its code failed."))
     return Finding("close", True, message)
-
-
-def _number(body: bytes) -> int | None:
-    """Return the number of an answer; None if it is no answer of ours."""
-    try:
-        return int(json.loads(body)["connections"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _mount() -> str:

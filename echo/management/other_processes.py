@@ -1,13 +1,17 @@
 """What the commands share: they ask other processes, and say so when they cannot."""
 
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
+from echo.doctor.finding import words_of
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.objects import NamedObject, get_object
 from echo.state import get_state
@@ -64,4 +68,15 @@ def told(act: Callable[[], Any]) -> None:
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
     except Exception as error:  # each channel layer has exceptions of its own
-        raise CommandError(_("The channel layer fails: %r") % error) from error
+        raise CommandError(_("The channel layer fails: %s") % words_of(error)) from error
+
+
+@contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """End quietly what writes to standard output, where its reader has enough: `… | head`."""
+    try:
+        yield
+        sys.stdout.flush()  # else Python would find out at its end
+    except BrokenPipeError:
+        # Python flushes once more at its end: docs.python.org/3/library/signal.html, “SIGPIPE”.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

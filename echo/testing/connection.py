@@ -119,6 +119,8 @@ class Connection:
         self._socket.settimeout(timeout)
         try:
             data = self._socket.recv(1 << 16)
+        except TimeoutError:
+            raise TimeoutError(f"Nothing was received in {timeout:g} s.") from None
         except ConnectionResetError:
             data = b""
         if not data:

@@ -5,7 +5,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.translation import gettext as _
 
-from echo.management.other_processes import known, named_object, require_shared_state
+from echo.management.other_processes import (
+    known,
+    named_object,
+    require_shared_state,
+    until_nobody_reads,
+)
 from echo.objects import connected_objects
 
 
@@ -34,7 +39,11 @@ class Command(BaseCommand):
         else:
             page = (options["prefix"], options["offset"], options["limit"])
             counts = known(lambda: connected_objects(*page))
-        if options["json"]:
+        with until_nobody_reads():
+            self._show(counts, options["json"])
+
+    def _show(self, counts: dict[str, int], as_json: bool) -> None:
+        if as_json:
             self.stdout.write(json.dumps(counts))
             return
         for name, count in counts.items():

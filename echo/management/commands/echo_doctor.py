@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext_lazy
 
+from echo.doctor.finding import Finding
 from echo.doctor.installation import examine
 
 WORDS = {
@@ -14,6 +15,7 @@ WORDS = {
     False: pgettext_lazy("echo", "fails"),
     None: pgettext_lazy("echo", "skipped"),
 }
+ENDS = (".", "?", "!", "…")
 
 
 def http_url(text: str) -> str:
@@ -26,6 +28,13 @@ def http_url(text: str) -> str:
     if not valid:
         raise ArgumentTypeError(_("%r is not http://host:port/prefix.") % text)
     return text
+
+
+def line(finding: Finding) -> str:
+    """Return the finding in one line: what it found in a sentence, and what to do."""
+    message = finding.message if finding.message.endswith(ENDS) else f"{finding.message}."
+    told = f"{WORDS[finding.ok]!s:<8} {finding.check}: {message} {finding.remedy}"
+    return " ".join(told.splitlines()).rstrip()
 
 
 class Command(BaseCommand):
@@ -43,14 +52,12 @@ class Command(BaseCommand):
         for finding in examine(options["url"]):
             findings.append(finding)
             if not options["json"]:
-                message = f"{finding.check}: {finding.message.rstrip('.')}."
-                line = f"{WORDS[finding.ok]!s:<8} {message} {finding.remedy}"
-                self.stdout.write(" ".join(line.splitlines()).rstrip())
+                self.stdout.write(line(finding))
         if options["json"]:
             self.stdout.write(json.dumps([finding._asdict() for finding in findings]))
         failed = sum(finding.ok is False for finding in findings)
         if failed:
-            total = len(findings)
+            total = sum(finding.ok is not None for finding in findings)
             sentence = ngettext(
                 "%(failed)d of %(total)d check failed.",
                 "%(failed)d of %(total)d checks failed.",
