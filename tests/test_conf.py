@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -6,7 +10,7 @@ from echo.conf import NAMES, conf, problems, require_no_problem
 from echo.exceptions import StateUnavailable
 from echo.state import get_state
 from tests.raw import Client
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 WRONG = [
     ("ECHO_DEFAULT_OBJECT", 7, "ECHO_DEFAULT_OBJECT 7 is not a string."),
@@ -194,3 +198,36 @@ def test_site_runs_on_with_a_state_that_cannot_be_used(url):
         page = server.get("/", Accept="text/html")[0]
 
     assert (statuses, page) == ([503] * 3, 200)
+
+
+@pytest.mark.parametrize("kind", ["daphne", "stock-uvicorn"])
+def test_site_runs_on_where_the_packages_of_redis_are_missing(kind):
+    env = {"DJANGO_SETTINGS_MODULE": "tests.sites.without_redis", "ECHO_STATE_URL": "redis://h/0"}
+    with Server(kind, **env) as server:
+        status = server.get("/foo/getCurrentConnections")[0]
+        with Client.opened(server.port) as client:
+            client.send_text("hello")
+            assert client.text() == "[Durable Object]: hello"
+        page = server.get("/", Accept="text/html")[0]
+        log = server.log()
+
+    assert (status, page) == (503, 200)
+    assert log.count("needs the package redis (the extra [redis])") == 1
+    assert log.count("Cannot import BACKEND 'channels_redis.pubsub.RedisPubSubChannelLayer'") == 1
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("command", [["echo_counts"], ["echo_send", "foo", "x"], ["echo_doctor"]])
+def test_commands_tell_that_the_packages_of_redis_are_missing(command):
+    settings = "tests.sites.without_redis"
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command, "--settings", settings],
+        cwd=ROOT,
+        env={**os.environ, "ECHO_STATE_URL": "redis://h/0"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "needs the package redis (the extra [redis])" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

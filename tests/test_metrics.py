@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from echo import border, counting, metrics
 from echo.counting import counted
 from echo.metrics import LARGEST, EchoCollector
-from echo.state import get_state, redis
+from echo.state import get_state, writer
 from echo.tally import LATENCIES, OTHER, REASONS, ROOM, Tally
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import Server, free_port
@@ -26,7 +26,7 @@ TOKEN = {"Authorization": "Bearer token"}
 @pytest.fixture
 def tally(monkeypatch):
     fresh = Tally()
-    for module in (border, counting, metrics, redis):
+    for module in (border, counting, metrics, writer):
         monkeypatch.setattr(module, "tally", fresh)
     return fresh
 

@@ -173,7 +173,7 @@ def test_objects_tell_their_counts() -> None:
         names: dict[str, object] = {}
         exec(lines[0], names)
 
-        assert [eval(line, names) for line in lines[2:]] == [3, True, {"lobby": 3}, None]
+        assert [eval(line, names) for line in lines[2:]] == [3, True, {"lobby": 3}, None, None]
     finally:
         for _ in range(3):
             get_state().leave("lobby")

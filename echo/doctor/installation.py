@@ -120,11 +120,11 @@ async def _join(name: str) -> None:
 
 def check_layer(name: str) -> Finding:
     """Send to a group as objects do, and receive."""
-    layer: Any = get_channel_layer()
-    if layer is None:
-        message = _("CHANNEL_LAYERS is not set: messages stay in their process")
-        return Finding("layer", None, message)
     try:
+        layer: Any = get_channel_layer()
+        if layer is None:
+            message = _("CHANNEL_LAYERS is not set: messages stay in their process")
+            return Finding("layer", None, message)
         asyncio.run(_round(layer, group_name(name)))
     except TimeoutError as error:
         return _broken_layer(str(error) or _("no message in %g s") % TIMEOUT)

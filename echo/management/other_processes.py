@@ -1,5 +1,6 @@
 """What the commands share: they ask other processes, and say so when they cannot."""
 
+import logging
 import os
 import sys
 import time
@@ -33,7 +34,10 @@ def require_shared_state() -> None:
 
 def require_shared_layer() -> None:
     """Raise CommandError if messages cannot leave this process."""
-    layer = get_channel_layer()
+    try:
+        layer = get_channel_layer()
+    except Exception as error:  # of the backend's own kinds
+        raise CommandError(_("CHANNEL_LAYERS cannot be used: %s") % words_of(error)) from error
     if layer is None or isinstance(layer, InMemoryChannelLayer):
         sentence = _(
             "CHANNEL_LAYERS has no layer that reaches other processes; this command has no "
@@ -45,13 +49,26 @@ def require_shared_layer() -> None:
 def known(read: Callable[[], T]) -> T:
     """Return what is read, waiting a moment for a Redis that has just started."""
     end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return read()
-        except StateUnavailable as error:
-            if time.monotonic() > end:
-                raise CommandError(_("The counts cannot be known now: %s") % error) from error
-            time.sleep(0.1)
+    with _without_warnings():
+        while True:
+            try:
+                return read()
+            except StateUnavailable as error:
+                if time.monotonic() > end:
+                    raise CommandError(_("The counts cannot be known now: %s") % error) from error
+                time.sleep(0.1)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the state from the log, where a command says the same in its own line."""
+    logger = logging.getLogger("echo.state")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def named_object(name: str) -> NamedObject:
