@@ -72,3 +72,11 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 
 USE_TZ = True
 TIME_ZONE = "UTC"
+
+# Added to Django's own. While Redis is away, its channel layer logs a traceback each second, as an
+# error; echo says once that it is away, and once that it is back.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"channels_redis.pubsub": {"level": "CRITICAL"}},
+}
