@@ -9,7 +9,8 @@ from django.core.management.utils import get_random_secret_key
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
-# Without a key of its own, each start has a new one: people have to log in again, nothing else.
+# Without it each process makes a key of its own as it starts: people have to log in again then.
+# Many processes need the same one, or those who log in at one are strangers to the others.
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or get_random_secret_key()
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 
@@ -65,5 +66,17 @@ if not ECHO_STATE_URL.startswith("memory:") and "cluster=true" not in ECHO_STATE
         }
     }
 
+# Where `collectstatic` puts what the proxy serves. `runserver` needs it not, and is alone in that.
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+
 USE_TZ = True
-STATIC_URL = "static/"
+TIME_ZONE = "UTC"
+
+# Added to Django's own. While Redis is away, its channel layer logs a traceback each second, as an
+# error; echo says once that it is away, and once that it is back.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"channels_redis.pubsub": {"level": "CRITICAL"}},
+}

@@ -450,7 +450,7 @@ def test_page_tells_that_a_layer_in_memory_reaches_one_process(
 
     page = staff.get(f"{OBJECT}foo").text
 
-    assert "CHANNEL_LAYERS has none that reaches others" in page
+    assert "CHANNEL_LAYERS has no layer that reaches others" in page
 
 
 def test_database_has_nothing_of_it(tmp_path: Path) -> None:

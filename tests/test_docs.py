@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -76,6 +78,22 @@ def test_extras_that_are_named_exist() -> None:
     named = re.findall(r"`\[(\w+)\]`", (DOCS / "existing-site.md").read_text())
 
     assert sorted(named) == sorted(extras)
+
+
+def test_log_tells_an_end_once_and_is_silent_of_the_layer() -> None:
+    [snippet] = [code for page, code in PYTHON if page == "operating.md" and "LOGGING" in code]
+    code = f"""
+import logging.config
+logging.basicConfig(level="INFO")  # as servers do
+{snippet}
+logging.config.dictConfig(LOGGING)
+logging.getLogger("echo.connections").info("An end")
+logging.getLogger("channels_redis.pubsub").error("An outage")
+"""
+
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert told.stderr == "An end\n"
 
 
 def test_build_is_the_one_that_ci_runs() -> None:

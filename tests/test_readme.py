@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 from django.template import Context, Template
@@ -22,6 +24,12 @@ from tests.readme import BLOCKS, README, block, make_site, run, seen
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import eventually
 
+OPERATOR = {
+    "DJANGO_SUPERUSER_USERNAME": "operator",
+    "DJANGO_SUPERUSER_PASSWORD": "secret",
+    "DJANGO_SUPERUSER_EMAIL": "operator@example.com",
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def all_blocks_are_tested() -> Iterator[None]:
@@ -31,12 +39,18 @@ def all_blocks_are_tested() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo in a folder of its own, started by the README's commands."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo and nothing else."""
     folder = tmp_path_factory.mktemp("demo")
     for part in ("manage.py", "project", "echo"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, folder / part)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> Iterator[Server]:
+    """The demo in a folder of its own, started by the README's commands."""
     install, migrate, runserver = block("sh", "runserver").strip().split(" && ")
     assert install == "pip install -r requirements.txt"
     assert runserver == "python manage.py runserver"
@@ -108,23 +122,27 @@ def test_tests_of_an_existing_site_have_connections(
 
 
 @pytest.fixture
-def many(redis_url: str, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The port of nginx in front of four processes, and their environment, as in the README."""
     if not shutil.which("nginx"):
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("nginx is not on PATH: the README's example with nginx is not run.")
-    setting, command = block("sh", "--workers 4").strip().split(" ", 1)
-    assert setting.startswith("ECHO_STATE_URL=redis://")
+    url, key, migrate, collect, command = block("sh", "--workers 4").strip().splitlines()
+    assert url.startswith("export ECHO_STATE_URL=redis://")
     assert command == (
         "uvicorn --ws echo.server.uvicorn:WebSocketProtocol --workers 4 project.asgi:application"
     )
-    environment = {"ECHO_STATE_URL": redis_url}
-    with Server("uvicorn", options=("--workers", "4"), **environment) as server:
+    made = run(key.removeprefix("export DJANGO_SECRET_KEY=$(").removesuffix(")")).strip()
+    environment = {"ECHO_STATE_URL": redis_url, "DJANGO_SECRET_KEY": made}
+    run(migrate, folder, **environment)
+    run(collect, folder, **environment)
+    with Server("uvicorn", options=("--workers", "4"), folder=folder, **environment) as server:
         port = free_port()
         site = block("nginx", "proxy_pass").replace(":8080", f":{port}")
-        site = site.replace(":8000", f":{server.port}")
+        site = site.replace(":8000", f":{server.port}").replace("/srv/echo", str(folder))
+        # its workers would be of another user, who may not read what is under tmp_path
         (tmp_path / "nginx.conf").write_text(
-            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+            f"user root; daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
             f"http {{ access_log off; {site} }}"
         )
         with proxy(tmp_path / "nginx.conf"):
@@ -157,6 +175,26 @@ def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -
 
         assert client.text() == "Back in five minutes"
         assert client.closing() == (4000, "The lobby is closed")
+
+
+def test_nginx_serves_the_static_files_and_a_log_in_is_for_all_processes(
+    many: tuple[int, dict[str, str]], folder: Path
+) -> None:
+    port, environment = many
+    run("python manage.py createsuperuser --noinput -v 0", folder, **environment, **OPERATOR)
+    browser = build_opener(HTTPCookieProcessor())
+    site = f"http://127.0.0.1:{port}"
+
+    script = browser.open(f"{site}/static/echo/usage.js").read()
+    form = browser.open(f"{site}/admin/").read().decode()
+    token = re.search('csrfmiddlewaretoken" value="(.*?)"', form)[1]
+    fields = {"username": "operator", "password": "secret", "csrfmiddlewaretoken": token}
+    browser.open(f"{site}/admin/login/", urlencode(fields).encode())
+    # a connection each, so that the processes take turns
+    pages = [browser.open(f"{site}/admin/echo/object/") for _ in range(20)]
+
+    assert script == (ROOT / "echo" / "static" / "echo" / "usage.js").read_bytes()
+    assert {page.url for page in pages} == {f"{site}/admin/echo/object/"}
 
 
 def test_template_tag_shows_the_count() -> None:
