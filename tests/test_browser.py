@@ -1,7 +1,9 @@
 """The usage page in a real browser, on `manage.py runserver`."""
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,6 +23,7 @@ CONNECT = """url => new Promise(resolve => {
   const socket = new WebSocket(url);
   socket.onopen = () => resolve(true);
 })"""
+NOT_FRESH = "(not fresh)"
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 # Contrast of each text with the first background behind it: WCAG 2.2, 1.4.3.
 LOW_CONTRASTS = """() => {
@@ -102,7 +105,7 @@ def get_page(server: Server) -> str:
 
 
 def connect(page: Page, name: str = "foo") -> None:
-    page.get_by_label("Object").fill(name)
+    page.get_by_role("textbox", name="Object").fill(name)
     page.get_by_role("button", name="Connect").click()
 
 
@@ -182,8 +185,8 @@ def test_refused_handshake_is_told_in_words(page: Page) -> None:
 def test_form_refuses_a_name_that_no_path_can_have(page: Page, name: str) -> None:
     connect(page, name)
 
-    assert page.get_by_label("Object").evaluate("input => input.matches(':invalid')")
-    assert page.get_by_label("Object").is_enabled()
+    assert page.get_by_role("textbox", name="Object").evaluate("input => input.matches(':invalid')")
+    assert page.get_by_role("textbox", name="Object").is_enabled()
 
 
 def test_table_that_cannot_be_had_stays_and_is_told_in_words(page: Page, server: Server) -> None:
@@ -222,6 +225,36 @@ def test_names_of_strangers_are_shown_as_text(page: Page, name: str) -> None:
     assert count.text().startswith("There is 1 WebSocket client connected")
 
 
+@pytest.mark.parametrize("name", ["\u200b", "\ufeff"])
+def test_name_that_cannot_be_seen_has_a_link_that_can_be_clicked(page: Page, name: str) -> None:
+    connect(page, name)
+    eventually(lambda: table(page), [[name, "1"]])
+
+    page.locator("tbody a").click()
+
+    assert page.inner_text("body").startswith("There is 1 WebSocket client connected")
+
+
+def test_spaces_of_names_and_texts_are_all_shown(page: Page) -> None:
+    connect(page, "two  spaces")
+    page.get_by_label("Text").fill("a  b")
+    page.get_by_role("button", name="Send").click()
+
+    eventually(lambda: log(page, "received"), ["[Durable Object]: a  b"])
+    eventually(lambda: table(page), [["two  spaces", "1"]])  # the texts as they are rendered
+
+
+def test_console_without_its_script_says_so(open_page: Open, server: Server) -> None:
+    said = "The console needs its script, which did not load"
+    page = open_page(server)
+    expect(page.get_by_text(said)).to_have_count(0)
+
+    for files in ("**/echo/usage.js", "**/static/**"):
+        page.route(files, lambda route: route.abort())
+        page.reload()
+        expect(page.get_by_text(said)).to_be_visible()
+
+
 def test_page_is_right_without_javascript(open_page: Open, page: Page, server: Server) -> None:
     connect(page, IMAGE)
     eventually(lambda: table(page), [[IMAGE, "1"]])
@@ -230,6 +263,7 @@ def test_page_is_right_without_javascript(open_page: Open, page: Page, server: S
 
     assert table(still) == [[IMAGE, "1"]]
     assert still.locator("noscript p").is_visible()
+    assert not still.locator("#echo-unscripted").is_visible()
     assert not still.get_by_role("button", name="Connect").is_visible()
 
 
@@ -280,7 +314,7 @@ def test_german_console_and_page_fit_a_telephone(
 
 
 def test_keyboard_alone_connects_sends_and_closes(page: Page) -> None:
-    page.get_by_label("Object").focus()
+    page.get_by_role("textbox", name="Object").focus()
 
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # Connect
@@ -293,7 +327,7 @@ def test_keyboard_alone_connects_sends_and_closes(page: Page) -> None:
     page.keyboard.type("bye")
     page.keyboard.press("Enter")
 
-    expect(page.get_by_label("Object")).to_be_focused()
+    expect(page.get_by_role("textbox", name="Object")).to_be_focused()
     assert len(log(page, "closed")) == 1
 
 
@@ -358,6 +392,11 @@ def test_visitor_who_may_not_list_sees_a_count_that_keeps_itself_fresh(open_page
 
         expect(page.get_by_text("Connections of foo: 1")).to_be_visible()
 
+    old = page.locator("output")
+    expect(old).to_have_text(re.compile(rf"^[01] {re.escape(NOT_FRESH)}$"))
+    calm = "getComputedStyle(document.querySelector('#echo-objects')).color"
+    assert old.evaluate("old => getComputedStyle(old).color") != page.evaluate(calm)
+
 
 def test_focus_stays_on_a_link_while_the_table_changes(
     open_page: Open, page: Page, server: Server
@@ -377,8 +416,29 @@ def test_page_tells_when_the_table_is_not_kept_fresh(open_page: Open) -> None:
         page = open_page(server)
         expect(page.locator("#echo-live[data-known=yes]")).to_be_attached()
         expect(page.get_by_text(note)).to_be_hidden()
+        titles = page.get_by_role("heading", level=2).filter(has_text=re.compile("Console|Objects"))
+        tops = [title.bounding_box()["y"] for title in titles.all()]
 
     expect(page.get_by_text(note)).to_be_visible()
+    assert [title.bounding_box()["y"] for title in titles.all()] == tops == 2 * [tops[0]]
+    assert page.get_by_text(note).bounding_box()["y"] > tops[0]
+
+
+def test_many_changes_are_few_fetches_and_the_last_is_shown(open_page: Open, page: Page) -> None:
+    port = int(page.url.split(":")[-1].strip("/"))
+    fetched: list[str] = []
+    expect(page.locator("#echo-live[data-known=yes]")).to_be_attached()
+    page.on("request", lambda request: fetched.append(request.url))
+
+    start = time.monotonic()
+    for number in range(20):
+        with Client.opened(port, f"object-{number}"):
+            page.wait_for_timeout(0.1 * SECOND * 1000)
+    with Client.opened(port, "last"):
+        eventually(lambda: table(page), [["last", "1"]])
+        took = time.monotonic() - start
+
+    assert 2 <= fetched.count(page.url) <= 2 + took / 0.7
 
 
 def test_table_that_comes_late_does_not_hide_that_it_is_not_kept_fresh(open_page: Open) -> None:
@@ -436,12 +496,14 @@ def test_tags_stay_fresh_under_a_strict_policy_and_tell_when_they_are_not(
         eventually(lambda: counts(page), ["0", "0", "0"])
 
         expect(page.locator(".echo-stale")).to_have_count(0)
+        page.locator("output").last.evaluate("old => old.removeAttribute('data-stale-mark')")
         assert complaints == []
         # one stream for each object, however many tags: what comes after is a new try
         first, second = [url for url in opened if url.endswith("/connections/live")][:2]
         assert first != second
         port = server.port
 
+    eventually(lambda: counts(page), [f"0 {NOT_FRESH}", f"0 {NOT_FRESH}", "0 (?)"])
     old = "This number is not fresh: the server does not answer."
     expect(page.locator(f"output.echo-stale[data-stale][title='{old}']")).to_have_count(3)
 

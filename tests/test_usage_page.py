@@ -109,6 +109,8 @@ def test_page_speaks_of_the_prefix_it_is_included_under(client: Client, settings
         assert "<code>/live/websocket</code>" in html
         assert '<a href="/live/getCurrentConnections">' in html
         assert '<a href="/live/foo/getCurrentConnections">' in html
+        assert "<code>/live/<var>name</var>/connections/live</code>" in html
+        assert "<code>/live/live</code>" in html
 
 
 below_live = ProtocolTypeRouter(

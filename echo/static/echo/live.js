@@ -1,12 +1,18 @@
 // Keeps the counts on a page fresh: of each element of the class echo-live, by the stream at its
-// data-url. An <output> shows the number; each element gets the events echo-count and echo-stale.
+// data-url. An <output> shows the number, and says when it is not fresh; each element gets the
+// events echo-count, at most about once a second if it is no <output>, and echo-stale.
 'use strict';
 
 {
   const FIRST = 1000; // milliseconds until the server is tried again, doubled at each failure
   const LAST = 60000;
   const SILENCE = 40000; // milliseconds; a server that is there sends a heartbeat each 15 s
+  const PAUSE = [700, 900]; // milliseconds from one fetch of a page to the next; each has its own
   const DASH = '—';
+  const numbers = new Map(); // <output> -> what it shows while it is fresh
+  const untold = new Map(); // element in its pause -> what to tell it then, or undefined
+
+  const isOutput = (element) => element.localName === 'output';
 
   const setTitle = (element) => {
     const { stale, known, old, unknown } = element.dataset;
@@ -15,27 +21,61 @@
     else element.removeAttribute('title');
   };
 
+  // An <output> is a live region: what it says of itself is heard, too.
+  const setText = (element) => {
+    if (!isOutput(element)) return;
+    const { stale, staleMark = '?' } = element.dataset;
+    const number = numbers.get(element);
+    element.textContent = stale === undefined ? number : `${number} (${staleMark})`;
+  };
+
   const setStale = (element, stale) => {
     if (element.hasAttribute('data-stale') === stale) return;
     element.toggleAttribute('data-stale', stale);
     element.classList.toggle('echo-stale', stale);
     setTitle(element);
+    setText(element);
     element.dispatchEvent(new CustomEvent('echo-stale', { detail: stale }));
   };
 
+  const tellCount = (element, told) => {
+    element.dispatchEvent(new CustomEvent('echo-count', { detail: told }));
+  };
+
+  // Pages fetch themselves anew when they are told: at once, then after a pause, the last change
+  // always. What a new stream says first begins no pause: the first change comes at once, too.
+  const tellPage = (element, told, isFirst) => {
+    if (untold.has(element)) {
+      untold.set(element, told);
+      return;
+    }
+    tellCount(element, told);
+    if (isFirst) return;
+    untold.set(element, undefined);
+    const [least, most] = PAUSE;
+    setTimeout(() => {
+      const last = untold.get(element);
+      untold.delete(element);
+      if (last !== undefined) tellPage(element, last, false);
+    }, least + Math.random() * (most - least));
+  };
+
   // `told` is what the stream says, or null where the count cannot be known.
-  const show = (element, told) => {
+  const show = (element, told, isFirst) => {
     element.dataset.known = told ? 'yes' : 'no';
-    if (element.localName === 'output') element.textContent = told ? told.connections : DASH;
+    numbers.set(element, told ? told.connections : DASH);
     setStale(element, false);
     setTitle(element);
-    element.dispatchEvent(new CustomEvent('echo-count', { detail: told }));
+    setText(element);
+    if (isOutput(element)) tellCount(element, told);
+    else tellPage(element, told, isFirst);
   };
 
   const follow = (url, elements) => {
     let source = null;
     let timer = 0;
     let failures = 0;
+    let isNew = true; // nothing has come by this stream yet
 
     const later = (action, delay) => {
       clearTimeout(timer);
@@ -63,10 +103,12 @@
     const tell = (told) => {
       failures = 0;
       later(fail, SILENCE);
-      elements.forEach((element) => show(element, told));
+      elements.forEach((element) => show(element, told, isNew));
+      isNew = false;
     };
 
     const start = () => {
+      isNew = true;
       source = new EventSource(url);
       source.addEventListener('message', ({ data }) => tell(JSON.parse(data)));
       source.addEventListener('unknown', () => tell(null));
@@ -88,6 +130,7 @@
   for (const element of document.querySelectorAll('.echo-live:not([data-followed])')) {
     const { url } = element.dataset;
     element.dataset.followed = '';
+    numbers.set(element, element.textContent);
     streams.set(url, [...(streams.get(url) || []), element]);
   }
   streams.forEach((elements, url) => follow(url, elements));

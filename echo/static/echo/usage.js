@@ -166,5 +166,6 @@
     live.addEventListener('echo-count', follow);
     live.addEventListener('echo-stale', ({ detail }) => showStale(detail));
   }
+  document.getElementById('echo-unscripted').remove();
   panel.hidden = false;
 }
