@@ -41,6 +41,7 @@ PER_PAGE = 100  # objects
 TIMEOUT = 5.0  # seconds that a channel layer may take
 REMEMBERED = 3600  # seconds: an old form can be sent once more then
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5
+MAX_DEED = 200  # characters: LogEntry.object_repr
 
 
 class ConnectedObject:
@@ -100,7 +101,10 @@ class CloseForm(forms.Form):
 
 
 class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic
-    """Three pages. The name stands in the query string: there every name can be, `..` too."""
+    """Three pages: the objects, one object, and the question before its connections are closed.
+
+    The name stands in the query string: there every name can be, `..` too.
+    """
 
     def check(self, **kwargs: Any) -> list[Any]:
         return []  # nothing of a model's options is in use
@@ -164,14 +168,17 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             self._require(request, name, SEND)
             if form.is_valid():
                 text = form.cleaned_data["text"]
-                self._act(
+                is_done = self._act(
                     request,
                     name,
                     lambda: get_object(name).asend(text),
+                    gettext("%s: text sent") % name,
                     gettext("Sent “%s”.") % Truncator(text).chars(200),
                     gettext("The text was sent to the connections of {name}."),
                 )
-                return self._back(name)
+                if is_done:
+                    return self._back(name)
+                # else the text is still in its box
         return self._object_page(request, name, form, CloseForm())
 
     def close_view(self, request: HttpRequest) -> HttpResponse:
@@ -187,6 +194,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 request,
                 name,
                 lambda: get_object(name).aclose(code, reason),
+                gettext("%(name)s: closed with %(code)d") % {"name": name, "code": code},
                 gettext("Closed with code %(code)d, reason “%(reason)s”.")
                 % {"code": code, "reason": reason},
                 gettext("The connections of {name} were told to close."),
@@ -222,22 +230,28 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request: HttpRequest,
         name: str,
         action: Callable[[], Awaitable[None]],
+        deed: str,
         logged: str,
         done: str,
-    ) -> None:
-        """Do it once, logged first: nothing is done that the log does not tell."""
+    ) -> bool:
+        """Do it once, logged first: nothing is done that the log does not tell.
+
+        Returns whether it is done. `deed` is what "Recent actions" show, `logged` the log.
+        """
         user: Any = request.user
         if user.pk is None:  # the log wants to know who it was
             raise PermissionDenied
         form = _form(request)
         if _is_repeated(form):
-            self.message_user(request, gettext("Nothing was done: this form was sent already."))
-            return
+            self.message_user(
+                request, gettext("This form was sent already; it was not done a second time.")
+            )
+            return True
         try:
             entry = LogEntry.objects.create(
                 user_id=user.pk,
                 object_id=name,
-                object_repr=name,
+                object_repr=deed[:MAX_DEED],
                 action_flag=CHANGE,
                 change_message=logged,
             )
@@ -250,12 +264,14 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         except Exception as error:  # a channel layer raises what its own backend raises
             _forget(form)
             logger.warning("The channel layer failed for %r: %r", name, error)
+            entry.object_repr = (gettext("Failed: %s") % deed)[:MAX_DEED]
             entry.change_message = gettext("Failed: %s") % logged
-            entry.save(update_fields=["change_message"])
+            entry.save(update_fields=["object_repr", "change_message"])
             failed = gettext("The channel layer failed: {name} may not have been reached.")
             self.message_user(request, format_html(failed, name=shown), messages.ERROR)
-        else:
-            self.message_user(request, format_html(done, name=shown), messages.SUCCESS)
+            return False
+        self.message_user(request, format_html(done, name=shown), messages.SUCCESS)
+        return True
 
     def _count(self, request: HttpRequest, name: str) -> int | None:
         """Return the object's count; None if it is not known, or not for this user."""

@@ -228,7 +228,7 @@ def test_redis_away_is_told_and_no_error(staff: Client, settings: Settings) -> N
     assert (objects.status_code, one.status_code) == (200, 200)
     told = "cannot be known at the moment: Redis does not answer."
     assert f"The counts {told}" in objects.content.decode()
-    assert "The counts are shared: of all processes." in objects.content.decode()
+    assert "These are the counts of all processes." in objects.content.decode()
     assert f"The count {told}" in one.content.decode()
     assert staff.get(f"{CLOSE}foo&code=1000").status_code == 200
 
@@ -340,7 +340,9 @@ def test_second_click_does_nothing(
     responses = [staff.post(url, page, follow=True) for page in (pages[0], pages[0])]
 
     assert [response.redirect_chain for response in responses] == 2 * [[(f"{OBJECT}foo", 302)]]
-    assert messages(responses[1]) == [("info", "Nothing was done: this form was sent already.")]
+    assert messages(responses[1]) == [
+        ("info", "This form was sent already; it was not done a second time.")
+    ]
     assert (len(received("foo")), len(log())) == (1, 1)
     staff.post(url, pages[1])  # the page was made anew
     assert (len(received("foo")), len(log())) == (1, 2)
@@ -425,6 +427,80 @@ def test_channel_layer_that_fails_is_told_and_no_error(
         ("foo", "Failed: Sent “hello”."),
         ("foo", "Failed: Closed with code 1000, reason “”."),
     ]
+
+
+def test_text_that_was_not_sent_stays_in_its_box(staff: Client, settings: Settings) -> None:
+    break_layer(settings, "BrokenLayer")
+
+    response = staff.post(f"{OBJECT}foo", {"text": "a long <text>"})
+
+    assert response.status_code == 200
+    assert "a long &lt;text&gt;</textarea>" in response.content.decode()
+
+
+def test_recent_actions_tell_what_was_done(
+    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+    staff.post(f"{OBJECT}foo", {"text": "hello"})
+    staff.post(f"{CLOSE}foo&code=4000")
+    break_layer(settings, "BrokenLayer")
+    staff.post(f"{CLOSE}{'x' * 128}&code=4000")
+
+    deeds = [entry.object_repr for entry in LogEntry.objects.order_by("pk")]
+
+    assert deeds == [
+        "foo: text sent",
+        "foo: closed with 4000",
+        f"Failed: {'x' * 128}: closed with 4000",
+    ]
+    assert "foo: text sent" in staff.get("/admin/").content.decode()
+
+
+def test_deed_is_cut_to_what_the_log_takes(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    monkeypatch.setattr("echo.admin.MAX_DEED", 10)  # a translation may be longer
+    received("foo")
+
+    staff.post(f"{OBJECT}foo", {"text": "hello"})
+
+    assert LogEntry.objects.get().object_repr == "foo: text "
+
+
+def test_live_count_has_no_separators_as_its_script_writes_none(
+    staff: Client, settings: Settings, join: Join
+) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    join(*["foo"] * 1001)
+
+    assert ">1001</output>" in staff.get(f"{OBJECT}foo").content.decode()
+
+
+def test_current_page_is_no_link(staff: Client, join: Join) -> None:
+    join(*(f"room-{number}" for number in range(101)))
+
+    body = staff.get(f"{OBJECTS}?page=2").content.decode()
+
+    assert '<span class="this-page" aria-current="page">2</span>' in body
+    assert '<a href="?page=1">1</a>' in body
+
+
+def test_prefix_that_no_name_has_is_told(staff: Client) -> None:
+    told = "No connected object has a name that begins with this."
+
+    assert told in staff.get(f"{OBJECTS}?prefix=x").content.decode()
+
+
+def test_page_that_is_not_live_asks_for_a_reload(staff: Client, settings: Settings) -> None:
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+    live = staff.get(OBJECTS).content.decode()
+    settings.ROOT_URLCONF = "tests.test_admin"  # without echo.urls
+
+    still = staff.get(OBJECTS).content.decode()
+
+    assert "\nIt is tried again; or reload the page.</p>" in live
+    assert "\nReload the page to try again.</p>" in still
 
 
 def test_form_that_failed_can_be_sent_again(

@@ -1,6 +1,7 @@
 """The operators' page in a real browser, on real servers, under a strict policy."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ CLICK_TWICE = """button => {
   button.click();
   return prevented;
 }"""
+# Where the content of an element ends, without its padding.
+TEXT_END = """element => element.getBoundingClientRect().right
+  - parseFloat(getComputedStyle(element).paddingRight)"""
 Enter = Callable[..., Page]
 
 
@@ -157,6 +161,56 @@ def test_table_and_count_are_kept_fresh_and_tell_when_they_are_not(
         assert complaints == []
 
     expect(page.get_by_text(note)).to_be_visible()
+
+
+def test_count_of_an_object_says_when_it_is_not_fresh(
+    enter: Enter, site: dict[str, str], complaints: list[str]
+) -> None:
+    with Server("runserver", **site) as server, Client.opened(server.port):
+        page = enter(server, f"{OBJECTS}object/?name=foo")
+        expect(page.locator("output[data-known=yes]")).to_have_text("1")
+        assert complaints == []
+
+    expect(page.locator("output")).to_have_text(re.compile(r"^[01] \(not fresh\)$"))
+
+
+@pytest.mark.parametrize("ending", ["logged out", "error"])
+def test_table_tells_that_it_is_not_kept_fresh_where_its_page_cannot_be_had(
+    enter: Enter, server: Server, ending: str
+) -> None:
+    note = "The table is not kept fresh"
+    page = enter(server)
+    expect(page.locator("#content-main[data-known=yes]")).to_be_attached()
+    cookies = page.context.cookies()
+    if ending == "logged out":
+        page.context.clear_cookies(name="sessionid")
+    else:
+        page.route(page.url, lambda route: route.fulfill(status=500, body="An error"))
+
+    with Client.opened(server.port, "unseen"):
+        expect(page.get_by_text(note)).to_be_visible()
+        assert rows(page) == [["No object has a connection now."]]
+        page.context.add_cookies(cookies)
+        page.unroute_all()
+
+        with Client.opened(server.port, "seen"):
+            eventually(lambda: rows(page), [["seen", "1"], ["unseen", "1"]])
+            expect(page.get_by_text(note)).to_be_hidden()
+
+
+def test_header_of_counts_ends_where_they_end_and_a_blank_name_can_be_clicked(
+    enter: Enter, server: Server
+) -> None:
+    with Client.opened(server.port, "%E2%80%8B"):
+        page = enter(server)
+        ends = [
+            page.locator(f"#result_list {cell}").evaluate(TEXT_END)
+            for cell in ("thead .echo-count a", "tbody .echo-count")
+        ]
+        page.locator("#result_list tbody a").click()
+
+        assert ends[0] == pytest.approx(ends[1], abs=1)
+        expect(page.locator("output")).to_have_text("1")
 
 
 def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:

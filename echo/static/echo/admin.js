@@ -25,12 +25,16 @@
   let isFetching = false;
   let hasChanged = false; // since then
 
-  const fetchPage = async () => {
+  // Returns the parts of the page as it is now; nothing where there is none: nobody answers, or
+  // with an error, or asks to log in.
+  const fetchParts = async () => {
     try {
       const response = await fetch(location.href, { cache: 'no-store' });
-      return new DOMParser().parseFromString(await response.text(), 'text/html');
+      const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+      const parts = PARTS.map((id) => page.getElementById(id));
+      return response.ok && parts.every(Boolean) ? parts : [];
     } catch {
-      return null; // nobody answers: the stream tells, too
+      return [];
     }
   };
 
@@ -47,12 +51,10 @@
     hasChanged = isFetching;
     if (isFetching) return;
     isFetching = true;
-    const page = await fetchPage();
+    const parts = await fetchParts();
     isFetching = false;
-    for (const id of PARTS) {
-      const fresh = page && page.getElementById(id);
-      if (fresh) replace(document.getElementById(id), fresh);
-    }
+    for (const fresh of parts) replace(document.getElementById(fresh.id), fresh);
+    stale.hidden = parts.length > 0 && !('stale' in live.dataset); // it may have become so since
     if (hasChanged) follow();
   };
 
