@@ -51,7 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> Iterator[Server]:
     """The demo in a folder of its own, started by the README's commands."""
-    install, migrate, runserver = block("sh", "runserver").strip().split(" && ")
+    enter, install, migrate, runserver = block("sh", "runserver").strip().splitlines()
+    assert run(f"{enter} && command -v python pip", folder) == (
+        f"{folder}/.venv/bin/python\n{folder}/.venv/bin/pip\n"
+    )
     assert install == "pip install -r requirements.txt"
     assert runserver == "python manage.py runserver"
     run(migrate, folder)
@@ -90,6 +93,9 @@ def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     asgi = tmp_path / "mysite" / "asgi.py"
     first = block("python", "CountFirst") + "\nfrom chat"
     asgi.write_text(asgi.read_text().replace("\nfrom chat", first))
+    routes, route = 'by="room"))', block("python", "URLRouter(websocket_urlpatterns)")
+    imports = "from channels.routing import URLRouter\nfrom echo.routing import *\n"
+    asgi.write_text(imports + asgi.read_text().replace(routes, f"{routes},\n{route}"))
     return tmp_path, {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
 
 
@@ -101,10 +107,15 @@ def test_existing_site_counts_its_own_consumers(existing_site: tuple[Path, dict[
         answer = client.ask("/chat/lobby/", UPGRADE)
         healthy = server.get("/operations/health")
         one = server.get("/connections/lobby/getCurrentConnections", Accept="application/json")
+        page = server.get("/connections/", Accept="text/html")
+        with Client.opened(server.port, "connections/echoing") as echoing:
+            echoing.send_text("hello")
+            assert echoing.text() == "[Durable Object]: hello"
         client.reset()
 
         assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
         assert healthy[2] == '{"status": "ok", "state": "process"}'
+        assert 'id="echo-console"' in page[2]
         assert one[2] == '{"name": "lobby", "connections": 1}'
         eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
 
@@ -113,6 +124,8 @@ def test_tests_of_an_existing_site_have_connections(
     existing_site: tuple[Path, dict[str, str]],
 ) -> None:
     folder, environment = existing_site
+    del environment["DJANGO_SETTINGS_MODULE"]
+    (folder / "pytest.ini").write_text(block("ini", "[pytest]"))
     (folder / "conftest.py").write_text(block("python", "pytest_plugins"))
     (folder / "chat" / "test_consumers.py").write_text(block("python", "assert_count"))
 
