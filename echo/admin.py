@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import InMemoryChannelLayer
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -31,6 +31,7 @@ from django.utils.translation import gettext_lazy as _
 
 from echo.access import CLOSE, COUNT, LIST, SEND, may
 from echo.exceptions import InvalidName, StateUnavailable
+from echo.layer import layer_or_none
 from echo.names import check_name
 from echo.objects import connected_objects, get_object
 from echo.state import get_state
@@ -221,7 +222,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
             "send_form": send_form if may(request, name, SEND) else None,
             "close_form": close_form if may(request, name, CLOSE) else None,
-            "reaches_all": not isinstance(get_channel_layer(), InMemoryChannelLayer | None),
+            "reaches_all": not isinstance(layer_or_none(), InMemoryChannelLayer | None),
         }
         return self._render(request, "object", context)
 

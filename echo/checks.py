@@ -16,7 +16,7 @@
 
 from typing import Any
 
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import InMemoryChannelLayer
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -29,6 +29,7 @@ from django.utils.translation import gettext as _
 from echo.conf import conf, problems
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
+from echo.layer import layer_or_none
 from echo.routes import Leaf, is_known, leaves_of
 
 
@@ -133,7 +134,7 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
         message = _("ECHO_STATE_URL is memory://: each process counts its own connections only.")
         hint = _("Right for one process. For more, keep the counts where all can see them.")
         found.append(Warning(message, hint=hint, id="echo.W101"))
-    if isinstance(get_channel_layer(), InMemoryChannelLayer):
+    if isinstance(layer_or_none(), InMemoryChannelLayer):
         message = _(
             "CHANNEL_LAYERS is in memory: messages reach the connections of one process only."
         )
