@@ -7,10 +7,13 @@ import socket
 import ssl
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 
+from echo.state import scripts
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
 from tests.servers import ROOT, Server
 from tests.waiting import DEADLINE, eventually
@@ -166,3 +169,44 @@ def changed(file: Path, client: Client) -> bool:
 def listens(family: int, address: object) -> bool:
     with socket.socket(family) as probe:
         return probe.connect_ex(address) == 0
+
+
+def test_processes_share_a_port_by_its_file_descriptor(redis_url: str) -> None:
+    """As systemd hands a socket to several services."""
+    command = [sys.executable, "-m", "echo.server", "--fd", "{}", "project.asgi:application"]
+    env = {**os.environ, "ECHO_STATE_URL": redis_url}
+    with socket.socket() as listening, ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        port, fd = listening.getsockname()[1], listening.fileno()
+        processes = []
+        for _ in range(2):
+            process = subprocess.Popen(
+                [part.format(fd) for part in command],
+                cwd=ROOT,
+                env=env,
+                pass_fds=[fd],
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        clients: list[Client] = []
+        while len(counts_of_processes(redis_url)) < 2:
+            assert len(clients) < 500
+            clients.append(stack.enter_context(Client.opened(port)))
+        assert sum(counts_of_processes(redis_url)) == len(clients)
+
+        for process in processes:
+            process.terminate()
+        assert [client.closing()[0] for client in clients] == [1012] * len(clients)
+        for client in clients:
+            client.socket.close()
+        assert [process.wait(DEADLINE) for process in processes] == [0, 0]
+
+
+def counts_of_processes(url: str) -> list[int]:
+    """Return the counts of those processes that have connections."""
+    with redis.Redis.from_url(url) as client:
+        shares = client.keys(f"{scripts.SHARE}*")
+        return [int(count) for share in shares if (count := client.hget(share, "foo"))]
