@@ -204,12 +204,19 @@ async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
         assert granted == [True, True, False] * 2
 
 
-async def test_limit_that_redis_may_not_judge_is_logged_once_and_no_outage(own_redis, caplog):
+def state_without(server, command):
+    """Return a state whose user may do all but that command."""
     seldom._last.clear()
-    with own_redis.client() as client:
-        client.execute_command("ACL", "SETUSER", "some", "on", ">secret", "~*", "+@all", "-hmget")
-    url = own_redis.url.replace("//", "//some:secret@")
-    with closing(RedisState(url, LEASE, HEARTBEAT)) as state:
+    with server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "some", "on", ">pass", "~*", "+@all", f"-{command}"
+        )
+    url = server.url.replace("//", "//some:pass@")
+    return closing(RedisState(url, LEASE, HEARTBEAT))
+
+
+async def test_limit_that_redis_may_not_judge_is_logged_once_and_no_outage(own_redis, caplog):
+    with state_without(own_redis, "hmget") as state:
         granted = [await state.join("foo", limit=2) for _ in range(3)]
 
     assert granted == [True, True, False]
@@ -218,11 +225,7 @@ async def test_limit_that_redis_may_not_judge_is_logged_once_and_no_outage(own_r
 
 
 async def test_redis_that_refuses_to_be_read_is_logged_once(own_redis, caplog):
-    seldom._last.clear()
-    with own_redis.client() as client:
-        client.execute_command("ACL", "SETUSER", "some", "on", ">secret", "~*", "+@all", "-hlen")
-    url = own_redis.url.replace("//", "//some:secret@")
-    with closing(RedisState(url, LEASE, HEARTBEAT)) as state:
+    with state_without(own_redis, "hlen") as state:
         eventually(lambda: (told(state), len(messages(caplog))), ("unknown", 1))
         assert [told(state) for _ in range(3)] == ["unknown"] * 3
 
