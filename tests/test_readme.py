@@ -52,9 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(folder: Path) -> Iterator[Server]:
     """The demo in a folder of its own, started by the README's commands."""
     enter, install, migrate, runserver = block("sh", "runserver").strip().splitlines()
-    assert run(f"{enter} && command -v python pip", folder) == (
-        f"{folder}/.venv/bin/python\n{folder}/.venv/bin/pip\n"
-    )
+    assert run(f"{enter} && command -v pip", folder) == f"{folder}/.venv/bin/pip\n"
     assert install == "pip install -r requirements.txt"
     assert runserver == "python manage.py runserver"
     run(migrate, folder)
@@ -91,11 +89,16 @@ def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     urls = tmp_path / "mysite" / "urls.py"
     urls.write_text(urls.read_text() + block("python", "operations/"))
     asgi = tmp_path / "mysite" / "asgi.py"
-    first = block("python", "CountFirst") + "\nfrom chat"
-    asgi.write_text(asgi.read_text().replace("\nfrom chat", first))
-    routes, route = 'by="room"))', block("python", "URLRouter(websocket_urlpatterns)")
-    imports = "from channels.routing import URLRouter\nfrom echo.routing import *\n"
-    asgi.write_text(imports + asgi.read_text().replace(routes, f"{routes},\n{route}"))
+    code = asgi.read_text()
+    for known, more in {
+        "\nfrom chat": block("python", "CountFirst") + "\nfrom chat",
+        "ProtocolTypeRouter\n": "ProtocolTypeRouter, URLRouter\n",
+        "as_websocket_application\n": "as_websocket_application, websocket_urlpatterns\n",
+        'by="room"))': 'by="room")),\n' + block("python", "URLRouter(websocket_urlpatterns)"),
+    }.items():
+        assert code.count(known) == 1
+        code = code.replace(known, more)
+    asgi.write_text(code)
     return tmp_path, {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
 
 
@@ -121,10 +124,11 @@ def test_existing_site_counts_its_own_consumers(existing_site: tuple[Path, dict[
 
 
 def test_tests_of_an_existing_site_have_connections(
-    existing_site: tuple[Path, dict[str, str]],
+    existing_site: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, environment = existing_site
-    del environment["DJANGO_SETTINGS_MODULE"]
+    del environment["DJANGO_SETTINGS_MODULE"]  # pytest.ini says it
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     (folder / "pytest.ini").write_text(block("ini", "[pytest]"))
     (folder / "conftest.py").write_text(block("python", "pytest_plugins"))
     (folder / "chat" / "test_consumers.py").write_text(block("python", "assert_count"))
