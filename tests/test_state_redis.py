@@ -211,7 +211,7 @@ def state_without(server, command):
         client.execute_command(
             "ACL", "SETUSER", "some", "on", ">pass", "~*", "+@all", f"-{command}"
         )
-    url = server.url.replace("//", "//some:pw@")
+    url = server.url.replace("//", "//some:pass@")
     return closing(RedisState(url, LEASE, HEARTBEAT))
 
 
