@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import Any, cast
 
+from asgiref.sync import markcoroutinefunction
 from asgiref.typing import (
     ASGIReceiveCallable,
     ASGIReceiveEvent,
@@ -92,6 +93,7 @@ class Connection:
         self._ahead: deque[asyncio.Future[ASGIReceiveEvent]] = deque()
         self._size_ahead = 0
 
+    @markcoroutinefunction  # sync consumers wrap it in async_to_sync, which warns otherwise
     def send(self, event: ASGISendEvent) -> Awaitable[None]:
         # nearly each: without a coroutine of its own
         return self._send(event) if event["type"] == "websocket.send" else self._pass_on(event)

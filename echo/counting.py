@@ -80,8 +80,8 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
             raise
         finally:
             connection.end(code)
-        # before the server can answer the client's Close
-        await state.settled()
+            if code is not None:  # not cancelled: the server replies to the client's Close after it
+                await state.settled()
 
     application.counted_by = by  # type: ignore[attr-defined]  # for the system check
     return application

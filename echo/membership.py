@@ -86,7 +86,7 @@ class Membership:
 
     async def _new_channel(self, layer: Any) -> str:
         async with asyncio.timeout(CALL_TIMEOUT):
-            return str(await layer.new_channel("echo"))
+            return await new_channel(layer)
 
     async def _receive(self, layer: Any, channel: str) -> None:
         while not _is_cancelled():  # some layers lose a cancellation
@@ -156,6 +156,17 @@ class Membership:
         if self._failures:
             logger.warning("The channel layer works again.")
         self._failures = 0
+
+
+async def new_channel(layer: Any) -> str:
+    """Return a new channel of this process, with the prefix that the layer gives to consumers.
+
+    channels_redis' core layer has one receive lock for all channels of a process, and the task that
+    holds it reads the messages of its own prefix only. With another prefix here, the messages of
+    consumers would wait until this task gives the lock back. A prefix of our own can return when
+    https://github.com/django/channels_redis/pull/165 is released.
+    """
+    return str(await layer.new_channel())
 
 
 def _is_cancelled() -> bool:

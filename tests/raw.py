@@ -101,11 +101,16 @@ class Client:
 
     @classmethod
     def opened(
-        cls, port: int, name: str = "foo", receive_buffer: int | None = None, **headers: str
+        cls,
+        port: int,
+        name: str = "foo",
+        receive_buffer: int | None = None,
+        path: str | None = None,
+        **headers: str,
     ) -> "Client":
-        """Return a client whose handshake has been accepted."""
+        """Return a client whose handshake has been accepted, on the demo's path of the name."""
         client = cls(port, receive_buffer)
-        answer = client.ask(f"/{name}/websocket", {**UPGRADE, **headers})
+        answer = client.ask(path or f"/{name}/websocket", {**UPGRADE, **headers})
         assert answer.status_line.startswith("HTTP/1.1 101"), answer
         return client
 

@@ -113,6 +113,38 @@ def test_demo_with_redis_is_in_order_and_leaves_no_key(redis_url):
         assert set(client.keys()) <= {b"{echo}:born"}  # belongs to the database, not to a process
 
 
+def test_core_layer_is_in_order_and_keeps_no_key(site, redis_url):
+    core = "channels_redis.core.RedisChannelLayer"
+    config = {"default": {"BACKEND": core, "CONFIG": {"hosts": [redis_url]}}}
+
+    _, found = findings(**site(f"CHANNEL_LAYERS = {config}"))
+
+    assert found["layer"]["message"] == "RedisChannelLayer delivers, to all processes"
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys("asgi:group:*") == []
+
+
+STARVING = """
+import asyncio
+from channels.layers import InMemoryChannelLayer
+class Starving(InMemoryChannelLayer):
+    served = None
+    async def receive(self, channel):
+        self.served = self.served or channel
+        if channel != self.served:
+            await asyncio.Event().wait()
+        return await super().receive(channel)
+CHANNEL_LAYERS = {"default": {"BACKEND": "doctor_settings.Starving"}}
+"""
+
+
+def test_layer_that_serves_one_channel_of_a_process_only_is_told(site):
+    _, found = findings(**site(STARVING))
+
+    assert found["layer"]["ok"] is False
+    assert found["layer"]["message"] == "no message in 5 s"
+
+
 def test_redis_that_is_away_is_told():
     code, found = findings(url=f"redis://127.0.0.1:{free_port()}/0")
 

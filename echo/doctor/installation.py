@@ -16,12 +16,15 @@ from echo.doctor.finding import REDIS, Finding, soon, words_of
 from echo.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.doctor.site import check_site
 from echo.exceptions import StateUnavailable
+from echo.membership import new_channel
 from echo.names import group_name
 from echo.state import get_state
 
 FILES = tuple(
     f"echo/{name}" for name in ("usage.css", "usage.js", "live.js", "admin.css", "admin.js")
 )
+
+MESSAGES = 3  # a layer that starves a channel delivers the first one
 
 SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of them, and what it has however it is packed
 
@@ -119,13 +122,13 @@ async def _join(name: str) -> None:
 
 
 def check_layer(name: str) -> Finding:
-    """Send to a group as objects do, and receive."""
+    """Send to a group, and receive in two channels at once: as objects do, and as consumers do."""
     try:
         layer: Any = get_channel_layer()
         if layer is None:
             message = _("CHANNEL_LAYERS is not set: messages stay in their process")
             return Finding("layer", None, message)
-        asyncio.run(_round(layer, group_name(name)))
+        asyncio.run(_exchange(layer, group_name(name)))
     except TimeoutError as error:
         return _broken_layer(str(error) or _("no message in %g s") % TIMEOUT)
     except Exception as error:  # each channel layer has exceptions of its own
@@ -141,12 +144,23 @@ def _broken_layer(message: str) -> Finding:
     return Finding("layer", False, message, remedy)
 
 
-async def _round(layer: Any, group: str) -> None:
+async def _exchange(layer: Any, group: str) -> None:
+    """Send MESSAGES to a group that two channels are in: one as ours, and one as a consumer's."""
     async with asyncio.timeout(TIMEOUT):
-        channel = await layer.new_channel()
-        await layer.group_add(group, channel)
+        channels = [await new_channel(layer), await layer.new_channel()]
         try:
-            await layer.group_send(group, {"type": "echo.doctor"})
-            await layer.receive(channel)
+            for channel in channels:
+                await layer.group_add(group, channel)
+            async with asyncio.TaskGroup() as tasks:
+                for channel in channels:
+                    tasks.create_task(_receive_all(layer, channel))
+                for _number in range(MESSAGES):
+                    await layer.group_send(group, {"type": "echo.doctor"})
         finally:
-            await layer.group_discard(group, channel)
+            for channel in channels:
+                await layer.group_discard(group, channel)
+
+
+async def _receive_all(layer: Any, channel: str) -> None:
+    for _number in range(MESSAGES):
+        await layer.receive(channel)
