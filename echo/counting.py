@@ -1,10 +1,9 @@
 """Counts the WebSocket connections of any ASGI application, round it and not inside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from asgiref.typing import (
-    ASGI3Application,
     ASGIReceiveCallable,
     ASGISendCallable,
     Scope,
@@ -29,8 +28,11 @@ ON_END = "echo.on_end"
 
 Naming = str | Callable[[WebSocketScope], str]
 
+# An ASGI 3 application that may also stand in a `path()`, which django-stubs types for views only.
+Counted = Callable[..., Coroutine[Any, Any, Any]]
 
-def counted(app: Callable[..., Any], by: Naming = "name") -> ASGI3Application:
+
+def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
     """Return the application with its WebSocket connections counted.
 
     `app` is any ASGI 3 application or `Consumer.as_asgi()`, and stays as it is. Wrap
