@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from echo.answers import Application, refuse
+from echo.answers import Application, log_rejection, refuse
 from echo.conf import conf
 from echo.seldom import is_due
 from echo.tally import tally
@@ -111,6 +111,9 @@ class HostAndOriginCheck:
     (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403. Browsers
     apply no same-origin rule to WebSockets: without this, any page could use its visitor's
     session here.
+
+    Channels' WebsocketCommunicator sends no Host, and its scope has no server. Browsers always send
+    one: such a handshake is accepted if it has no Origin, or one in ECHO_ALLOWED_ORIGINS.
     """
 
     def __init__(self, application: Application) -> None:
@@ -121,17 +124,44 @@ class HostAndOriginCheck:
     ) -> None:
         headers = dict(scope["headers"])
         try:
-            host = allowed_host(scope, headers)
-        except DisallowedHost:
+            host = None if _has_no_host(scope, headers) else allowed_host(scope, headers)
+        except DisallowedHost as error:  # its message has the value and the remedy
             tally.refusals["host"] += 1
+            log_rejection(scope, "host", "%s", error)
             await refuse(scope, receive, send, 400, _("The Host header is not allowed here."))
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
             tally.refusals["origin"] += 1
+            _log_origin(scope, origin, host)
             await refuse(scope, receive, send, 403, _("WebSockets from other origins are refused."))
             return
         await self.application(scope, receive, send)
+
+
+def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether nothing says which host the request is for, not even the server's address."""
+    return not (scope.get("server") or b"host" in headers or b"x-forwarded-host" in headers)
+
+
+def _log_origin(scope: WebSocketScope, origin: str, host: str | None) -> None:
+    if host is None:
+        log_rejection(
+            scope,
+            "origin",
+            "it has the Origin %r and no Host to compare it with. Send a Host header, or add the "
+            "origin to ECHO_ALLOWED_ORIGINS.",
+            origin,
+        )
+        return
+    log_rejection(
+        scope,
+        "origin",
+        "its Origin %r is not of the Host %r. If pages of that origin may connect, add it to "
+        "ECHO_ALLOWED_ORIGINS; if a proxy has changed the Host, let the proxy keep it.",
+        origin,
+        host,
+    )
 
 
 def allowed_host(scope: WWWScope, headers: dict[bytes, bytes]) -> str:
@@ -162,8 +192,10 @@ class _Request(HttpRequest):
         self.META = meta
 
 
-def _same_host(origin: str, host: str) -> bool:
+def _same_host(origin: str, host: str | None) -> bool:
     """Return whether the origin is of that host; a proxy may have changed the scheme only."""
+    if host is None:
+        return False
     scheme, _, netloc = origin.partition("://")
     default_port = {"http": ":80", "https": ":443"}.get(scheme.lower(), "")
     return netloc.lower().removesuffix(default_port) == host.lower().removesuffix(default_port)

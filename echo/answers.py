@@ -1,9 +1,14 @@
 """HTTP answers to a WebSocket handshake that is not accepted."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
+
+from echo.seldom import is_due
+
+logger = logging.getLogger(__name__)
 
 # asgiref's types know no denial events, and Django's `path()` is typed for views only.
 Application = Callable[..., Awaitable[Any]]
@@ -50,6 +55,14 @@ async def answer(
     if code is not None:
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
     await send({"type": "websocket.close", "code": code or 1008, "reason": text})
+
+
+def log_rejection(
+    scope: WebSocketScope, reason: str, sentence: str, *args: object, level: int = logging.WARNING
+) -> None:
+    """Log why a handshake is rejected, at most once a minute for each reason."""
+    if is_due(("rejected", reason)):
+        logger.log(level, f"WebSocket handshake on %r rejected: {sentence}", scope["path"], *args)
 
 
 def can_answer(scope: WebSocketScope) -> bool:

@@ -6,6 +6,7 @@ exception, a kill, or while a handler is busy.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable
 from time import monotonic
@@ -21,7 +22,7 @@ from asgiref.typing import (
 )
 from django.utils.translation import ngettext
 
-from echo.answers import answer
+from echo.answers import answer, log_rejection
 from echo.conf import conf
 from echo.groups import SEND_NOW, Groups, Member, get_groups
 from echo.state.memory import MemoryState
@@ -106,6 +107,13 @@ class Connection:
         if kind in ("websocket.close", "websocket.http.response.start"):
             if not (self._accepted or self._left):
                 tally.refusals["application"] += 1
+                log_rejection(
+                    self._scope,
+                    "application",
+                    "its application responds with the status %s",
+                    cast(Any, event).get("status", 403),  # of a Close before the accept: ASGI spec
+                    level=logging.INFO,  # a site's own decision is no mistake
+                )
             # before the client can know that it is closed
             self.leave(_code(event))
             await self._state.settled()
@@ -146,6 +154,13 @@ class Connection:
     async def _refuse(self, limit: int) -> None:
         self._left = True
         tally.refusals["full"] += 1
+        log_rejection(
+            self._scope,
+            "full",
+            "the object %r has as many connections as ECHO_MAX_CONNECTIONS allows: %d",
+            self._name,
+            limit,
+        )
         send, self._send = self._send, _ignore  # the application is told that it has been closed
         text = ngettext(
             "This object has %s connection, which is its limit.",

@@ -15,7 +15,7 @@ from django.utils.translation import pgettext
 
 from echo.access import CONNECT, amay
 from echo.announcer import ensure_announced
-from echo.answers import answer, refuse
+from echo.answers import answer, log_rejection, refuse
 from echo.border import NAME, Connection
 from echo.exceptions import InvalidName
 from echo.names import check_name
@@ -58,10 +58,14 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             name = check_name(_name(scope, by))
         except InvalidName as error:
             tally.refusals["name"] += 1
+            log_rejection(scope, "name", "%s", error)
             await refuse(scope, receive, send, 400, str(error))
             return
         if not await amay(scope, name, CONNECT):
             tally.refusals["permission"] += 1
+            log_rejection(
+                scope, "permission", "ECHO_AUTHORIZE does not let it connect to the object %r", name
+            )
             await receive()  # websocket.connect
             await answer(scope, send, 403, _("You may not connect to this object."), code=4403)
             return

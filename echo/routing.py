@@ -14,7 +14,7 @@ from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
 
 from echo.access import HostAndOriginCheck
-from echo.answers import Application, can_answer
+from echo.answers import Application, can_answer, log_rejection
 from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
@@ -82,6 +82,7 @@ class AnswerAsHTTP:
     ) -> None:
         await receive()  # websocket.connect
         if not can_answer(scope):
+            log_rejection(scope, "path", "the site has no WebSocket route that leads there")
             await send({"type": "websocket.close", "code": 1008, "reason": "No such path."})
             return
 

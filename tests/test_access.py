@@ -1,19 +1,27 @@
 """Who may do what: by default, by a function of the site's, and from which origins."""
 
 import asyncio
+import logging
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.test import Client as HTTPClient
 from django.test import RequestFactory
+from django.urls import path
 
 from echo import seldom
 from echo.access import ACTIONS, amay, may
 from echo.conf import conf
+from echo.counting import counted
+from echo.routing import as_websocket_application
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
+from tests.waiting import eventually
 
 STAFF = User(username="staff", is_staff=True)
 FORMER = User(username="former", is_staff=True, is_active=False)
@@ -231,3 +239,165 @@ def test_host_is_one_of_the_sites(servers: Any, host: str, status: str) -> None:
         answer = client.ask("/websocket", {**UPGRADE, "Host": host})
 
     assert answer.status_line.split()[1] == status
+
+
+class Closing(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
+    async def connect(self) -> None:
+        await self.close()
+
+
+routes = [
+    path("chat/<str:room>/", counted(AsyncWebsocketConsumer.as_asgi(), by="room")),
+    path("closing/<str:room>/", counted(Closing.as_asgi(), by="room")),
+]
+
+
+def communicator(
+    where: str = "/chat/lobby/", headers: dict[str, str] | None = None
+) -> WebsocketCommunicator:
+    """Return Channels' own test client, as sites use it: without a Host unless one is given."""
+    sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    return WebsocketCommunicator(as_websocket_application(routes), where, headers=sent)
+
+
+async def accepts(client: WebsocketCommunicator) -> bool:
+    """Return whether the client is connected, and not closed at once with 4403 or 4503."""
+    accepted, _ = await client.connect()
+    stays = accepted and await client.receive_nothing(timeout=0.01)
+    if stays:
+        await client.disconnect()
+    return bool(stays)
+
+
+async def test_test_client_of_channels_without_a_host_is_accepted() -> None:
+    assert await accepts(communicator())
+
+
+async def test_test_client_of_channels_with_a_host_is_checked_as_others() -> None:
+    assert await accepts(communicator(headers={"host": "testserver"}))
+    assert not await accepts(communicator(headers={"host": "evil.example"}))
+
+
+@pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
+async def test_empty_or_forwarded_host_is_no_missing_one(settings: Any, header: str) -> None:
+    settings.USE_X_FORWARDED_HOST = True
+
+    assert not await accepts(communicator(headers={header: ""}))
+    assert not await accepts(communicator(headers={header: "evil.example"}))
+    assert await accepts(communicator(headers={header: "testserver"}))
+
+
+async def test_origin_without_a_host_has_to_be_a_listed_one(settings: Any) -> None:
+    settings.ECHO_ALLOWED_ORIGINS = ["https://friend.example"]
+
+    assert await accepts(communicator(headers={"origin": "https://friend.example"}))
+    assert not await accepts(communicator(headers={"origin": "https://evil.example"}))
+    assert not await accepts(communicator(headers={"origin": "http://testserver"}))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(("hosts", "status"), [("127.0.0.1", "101"), ("example.com", "400")])
+def test_address_of_a_real_server_stands_in_for_the_host_as_for_http(
+    version: str, hosts: str, status: str
+) -> None:
+    lines = [f"GET /foo/websocket HTTP/{version}", *(f"{k}: {v}" for k, v in UPGRADE.items())]
+    with Server("daphne", DJANGO_ALLOWED_HOSTS=hosts) as server, Client(server.port) as client:
+        client.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+
+        assert client.answer().status_line.split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("where", "headers", "level", "reason"),
+    [
+        (
+            "/chat/lobby/",
+            {"host": "evil.example"},
+            "WARNING",
+            "Invalid HTTP_HOST header: 'evil.example'. "
+            "You may need to add 'evil.example' to ALLOWED_HOSTS.",
+        ),
+        (
+            "/chat/lobby/",
+            {"host": "testserver", "origin": "http://evil.example"},
+            "WARNING",
+            "its Origin 'http://evil.example' is not of the Host 'testserver'. If pages of that "
+            "origin may connect, add it to ECHO_ALLOWED_ORIGINS; if a proxy has changed the Host, "
+            "let the proxy keep it.",
+        ),
+        (
+            "/chat/lobby/",
+            {"origin": "http://testserver"},
+            "WARNING",
+            "it has the Origin 'http://testserver' and no Host to compare it with. Send a Host "
+            "header, or add the origin to ECHO_ALLOWED_ORIGINS.",
+        ),
+        (
+            "/chat/secret/",
+            {},
+            "WARNING",
+            "ECHO_AUTHORIZE does not let it connect to the object 'secret'",
+        ),
+        (
+            "/chat/a%0Ab/",
+            {},
+            "WARNING",
+            r"The name 'a\nb' has a control character.",
+        ),
+        (
+            "/nowhere",
+            {},
+            "WARNING",
+            "the site has no WebSocket route that leads there",
+        ),
+        (
+            "/closing/lobby/",
+            {},
+            "INFO",
+            "its application responds with the status 403",
+        ),
+    ],
+    ids=["host", "origin", "origin without host", "permission", "name", "path", "application"],
+)
+async def test_rejected_handshake_is_logged_with_its_reason_once_a_minute(
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    headers: dict[str, str],
+    level: str,
+    reason: str,
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets_async"
+    caplog.set_level(logging.INFO, "echo")
+    seldom._last.clear()
+
+    for _ in range(3):
+        assert not await accepts(communicator(where, headers))
+
+    logged = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "echo.answers"]
+    assert logged == [(level, f"WebSocket handshake on {unquote(where)!r} rejected: {reason}")]
+
+
+async def test_object_at_its_limit_is_logged(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.ECHO_MAX_CONNECTIONS = 1
+    seldom._last.clear()
+    first = communicator()
+    await first.connect()
+
+    assert not await accepts(communicator())
+
+    await first.disconnect()
+    assert [r.getMessage() for r in caplog.records if r.name == "echo.answers"] == [
+        "WebSocket handshake on '/chat/lobby/' rejected: the object 'lobby' has as many "
+        "connections as ECHO_MAX_CONNECTIONS allows: 1"
+    ]
+
+
+def test_rejected_handshake_is_told_by_the_log_of_a_server() -> None:
+    with Server("daphne") as server, Client(server.port) as client:
+        client.ask("/websocket", {**UPGRADE, "Origin": "http://evil.example"})
+
+        wanted = f"its Origin 'http://evil.example' is not of the Host '127.0.0.1:{server.port}'"
+        eventually(lambda: wanted in server.log(), True)
