@@ -35,6 +35,7 @@ logging.getLogger("django.request").setLevel(logging.ERROR)
 events: list[str] = []  # what consumers have noted, for GET /events
 release = asyncio.Event()  # set by GET /release
 PIECE = "x" * 65_536
+BLOCKED = 3  # seconds
 
 
 async def loop(scope, receive, send):
@@ -165,6 +166,21 @@ class Asynchronous(AsyncWebsocketConsumer):
         events.append(f"asynchronous {code}")
 
 
+class Blocking(Asynchronous):
+    """Blocks the event loop in its connect(), as a breakpoint does."""
+
+    async def connect(self):
+        time.sleep(BLOCKED)
+        await self.accept()
+
+
+class BlockingThenAwaiting(Asynchronous):
+    async def connect(self):
+        time.sleep(BLOCKED)
+        await asyncio.sleep(0.01)
+        await self.accept()
+
+
 class Amplifying(EchoConsumer):
     def reply(self, text):
         return PIECE
@@ -204,6 +220,8 @@ KINDS = {
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
+    "blocking": Blocking.as_asgi(),
+    "blocking-then-awaiting": BlockingThenAwaiting.as_asgi(),
     "synchronous": Synchronous.as_asgi(),
     "json": Json.as_asgi(),
     **{kind: answering(answers) for kind, answers in ANSWERS.items()},
