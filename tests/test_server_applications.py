@@ -1,11 +1,13 @@
 """What other people's applications may do: on our servers as on those they were written for."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
+from tests.waiting import SECOND
 
 SITE = "tests.sites.transport:application"
 OURS = ["daphne", "uvicorn"]
@@ -50,3 +52,19 @@ def test_consumer_that_blocks_the_loop_in_connect_is_accepted(kind: str, app: st
         client.send_text("hello")
 
         assert client.text() == "hello"
+
+
+# The stock servers write to their transports from the other thread, and may fail.
+@on_ours
+def test_send_from_the_event_loop_of_another_thread_reaches_a_slow_client(servers, kind) -> None:
+    server = servers[kind]
+    with opened(server, "other-loop", "slow") as client:
+        client.send_text("500")
+        time.sleep(SECOND)  # more waits than the kernel takes
+        texts = [client.text() for _ in range(500)]
+        code, _ = client.closing()
+        left = server.get("/count/slow")[2]
+
+    assert {len(text) for text in texts} == {65_536}
+    assert (code, left) == (4001, "0")
+    assert server.get("/events")[2] == "[]"

@@ -366,6 +366,10 @@ class WebSocketConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     async def _send(self, event: dict[str, Any]) -> None:
+        if asyncio.get_running_loop() is not self._loop:  # in another thread, as reactpy-django's
+            sending = asyncio.run_coroutine_threadsafe(self._send(event), self._loop)
+            await asyncio.wrap_future(sending)
+            return
         kind = event["type"]
         if kind == "websocket.send":
             self._send_message(event)
