@@ -52,6 +52,7 @@ class Connection:
         "_handed",
         "_joined",
         "_left",
+        "_loop",
         "_member",
         "_name",
         "_receive",
@@ -78,6 +79,7 @@ class Connection:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._loop = asyncio.get_running_loop()
         self._groups: Groups | None = None  # when it has joined
         self._member: Member | None = None
         self._accepted = False
@@ -100,6 +102,10 @@ class Connection:
         return self._send(event) if event["type"] == "websocket.send" else self._pass_on(event)
 
     async def _pass_on(self, event: ASGISendEvent) -> None:
+        if asyncio.get_running_loop() is not self._loop:  # in another thread
+            passing = asyncio.run_coroutine_threadsafe(self._pass_on(event), self._loop)
+            await asyncio.wrap_future(passing)
+            return
         kind = event["type"]
         if kind == "websocket.accept" and not self._accepted and not self._left:
             await self._accept(event)

@@ -366,6 +366,10 @@ class WebSocketConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     async def _send(self, event: dict[str, Any]) -> None:
+        if asyncio.get_running_loop() is not self._loop:  # in another thread, as reactpy-django's
+            sending = asyncio.run_coroutine_threadsafe(self._send(event), self._loop)
+            await asyncio.wrap_future(sending)
+            return
         kind = event["type"]
         if kind == "websocket.send":
             self._send_message(event)
@@ -392,6 +396,7 @@ class WebSocketConnection(asyncio.Protocol):
         head = handshake.acceptance(
             self.scope["headers"], event.get("subprotocol"), list(event.get("headers") or ())
         )
+        self._started = self._loop.time()  # its time limit is for the application alone
         await self.take_over()
         if self._ending is not None or self.transport is None:
             raise ClientDisconnected
@@ -585,6 +590,14 @@ class WebSocketConnection(asyncio.Protocol):
         elif waited > APPLICATION_TIMEOUT and self._task is not None and not self._task.done():
             logger.info("The application of %r did not end, and is cancelled", self.scope["path"])
             self._task.cancel()
+
+    def postpone_timeouts(self, seconds: float) -> None:
+        """Move all time limits: for so long the event loop was blocked."""
+        self._started += seconds
+        self._since += seconds
+        self._quiet_since += seconds
+        if self._pinged is not None:
+            self._pinged += seconds
 
     def _watch_open(self, now: float, waited: float) -> None:
         limits = self._limits

@@ -29,23 +29,36 @@ class Watch:
     def __init__(self) -> None:
         self._connections: set[WebSocketConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when it should fire, by the loop's clock
         self.stopping = False
         self._stopping: asyncio.Future[None] | None = None
 
     def add(self, connection: WebSocketConnection) -> None:
         self._connections.add(connection)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._look)
+            self._schedule(asyncio.get_running_loop())
 
     def discard(self, connection: WebSocketConnection) -> None:
         self._connections.discard(connection)
 
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(PERIOD, self._look)
+        self._due = loop.time() + PERIOD
+
     def _look(self) -> None:
+        self._timer = None
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(PERIOD, self._look) if self._connections else None
         now = loop.time()
+        # An application may block the event loop: a slow call, or a breakpoint. What others sent
+        # in that time may not be read yet, so it does not count for their time limits.
+        late = now - self._due
         for connection in list(self._connections):
-            connection.watch(now)
+            if late > PERIOD:
+                connection.postpone_timeouts(late)
+            else:
+                connection.watch(now)
+        if self._connections:
+            self._schedule(loop)
 
     def stop_soon(self) -> None:
         """Run `stop` in a task, the first time."""

@@ -8,6 +8,7 @@ import atexit
 import json
 import logging
 import os
+import threading
 import time
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
@@ -35,6 +36,7 @@ logging.getLogger("django.request").setLevel(logging.ERROR)
 events: list[str] = []  # what consumers have noted, for GET /events
 release = asyncio.Event()  # set by GET /release
 PIECE = "x" * 65_536
+BLOCKED = 3  # seconds
 
 
 async def loop(scope, receive, send):
@@ -165,6 +167,50 @@ class Asynchronous(AsyncWebsocketConsumer):
         events.append(f"asynchronous {code}")
 
 
+class Blocking(Asynchronous):
+    """Blocks the event loop in its connect(), as a breakpoint does."""
+
+    async def connect(self):
+        time.sleep(BLOCKED)
+        await self.accept()
+
+
+class BlockingThenAwaiting(Asynchronous):
+    async def connect(self):
+        time.sleep(BLOCKED)
+        await asyncio.sleep(0.01)
+        await self.accept()
+
+
+def in_other_loop(call):
+    """Run a coroutine function in an event loop of another thread (as reactpy-django does)."""
+    future = asyncio.run_coroutine_threadsafe(call(), other_loop)
+    return asyncio.wrap_future(future)
+
+
+other_loop = asyncio.new_event_loop()
+threading.Thread(target=other_loop.run_forever, daemon=True).start()
+
+
+class OtherLoop(Asynchronous):
+    """Sends all, and closes, from the event loop of another thread."""
+
+    async def connect(self):
+        await in_other_loop(self.accept)
+
+    async def receive(self, text_data=None, bytes_data=None):
+        async def send_pieces():
+            for _ in range(int(text_data)):
+                await self.send(text_data=PIECE)
+            await self.close(4001, "all sent")
+
+        try:
+            await in_other_loop(send_pieces)
+        except Exception as error:
+            events.append(repr(error))
+            raise
+
+
 class Amplifying(EchoConsumer):
     def reply(self, text):
         return PIECE
@@ -204,6 +250,9 @@ KINDS = {
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
+    "blocking": Blocking.as_asgi(),
+    "blocking-then-awaiting": BlockingThenAwaiting.as_asgi(),
+    "other-loop": OtherLoop.as_asgi(),
     "synchronous": Synchronous.as_asgi(),
     "json": Json.as_asgi(),
     **{kind: answering(answers) for kind, answers in ANSWERS.items()},
