@@ -10,10 +10,20 @@
 | echo.W003 | `runserver` is Django's own, which speaks WSGI: it has no WebSockets         |
 | echo.W004 | `runserver` is Daphne's own: it has another transport than production        |
 | echo.W005 | an EchoConsumer, or one of its kind, is not counted                          |
+| echo.W006 | an environment variable of a setting's name that settings.py does not read   |
+| echo.W007 | another distribution is installed that also has a package named `echo`       |
 | echo.W101 | (--deploy) counts are of one process only                                    |
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
+
+E001, E003, W001, W002 and W005 need the import of asgi.py, which only `check`, `runserver` and
+`echo_doctor` do. Any other command must work where that import fails: `migrate` where asgi.py
+queries a table, or a cron job that does not have the web server's secrets.
 """
 
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
@@ -29,6 +39,7 @@ from django.utils.translation import gettext as _
 from echo.conf import conf, problems
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
+from echo.doctor.finding import words_of
 from echo.layer import layer_or_none
 from echo.routes import Leaf, is_known, leaves_of
 
@@ -39,27 +50,57 @@ def check_settings(**kwargs: object) -> list[CheckMessage]:
     return [Error(problem, hint=hint, id="echo.E002") for problem in problems()]
 
 
+# They import asgi.py in any case, or are asked whether it is right. `manage.py test` is not among
+# them: it runs tests that may need none of the web server's secrets.
+COMMANDS = ("check", "runserver")
+
+
 @register
-def check_asgi_application(**kwargs: object) -> list[CheckMessage]:
+def check_asgi_application_of_command(**kwargs: object) -> list[CheckMessage]:
+    # Django does not pass the running command to checks, and no tag is left out by default.
+    is_wanted = len(sys.argv) > 1 and sys.argv[1] in COMMANDS
+    return check_asgi_application() if is_wanted else []
+
+
+def check_asgi_application() -> list[CheckMessage]:
+    """Import ASGI_APPLICATION, and check its routes."""
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
         hint = _('Set it to the application of your asgi.py, e.g. "mysite.asgi.application".')
         return [Warning(_("ASGI_APPLICATION is not set."), hint=hint, id="echo.W001")]
     try:
         application = import_string(path)
-    except ImportError as error:
-        sentence = _("ASGI_APPLICATION %(path)r cannot be imported: %(error)s")
-        return [_not_asgi(sentence % {"path": path, "error": error})]
-    except ImproperlyConfigured as error:
-        return [Error(f"ASGI_APPLICATION {path!r}: {error}", id="echo.E001")]
+    except (Exception, SystemExit) as error:  # whatever the site's code raises
+        return [_import_failed(path, error)]
     if isinstance(application, WSGIHandler):
-        return [_not_asgi(_("ASGI_APPLICATION %r is a WSGI application.") % path)]
+        hint = _("It must be the ProtocolTypeRouter of your asgi.py, not the one of wsgi.py.")
+        message = _("ASGI_APPLICATION %r is a WSGI application.") % path
+        return [Error(message, hint=hint, id="echo.E001")]
     return _check_routes(path, application)
 
 
-def _not_asgi(problem: str) -> CheckMessage:
-    hint = _("It must be the ProtocolTypeRouter of your asgi.py, not the application of wsgi.py.")
-    return Error(problem, hint=hint, id="echo.E001")
+def _import_failed(path: str, error: BaseException) -> CheckMessage:
+    cause = words_of(error)
+    if str(error) and not isinstance(error, ImportError | ImproperlyConfigured):
+        cause = f"{type(error).__name__}: {cause}"
+    place = _place_of(error)
+    if place is not None:
+        hint = f"{cause} ({place}). Correct that line, or supply what it needs."
+    else:
+        hint = f'{cause}. ASGI_APPLICATION is a path like "mysite.asgi.application".'
+    verb = "" if isinstance(error, ImproperlyConfigured) else " cannot be imported"
+    return Error(f"ASGI_APPLICATION {path!r}{verb}: {cause}", hint=hint, id="echo.E001")
+
+
+def _place_of(error: BaseException) -> str | None:
+    """Return the file and line in the site's own code, as deep in the traceback as there is one."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    others = (*paths, str(Path(__file__).parent), "<frozen")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else None
 
 
 def _check_routes(path: str, application: Any) -> list[CheckMessage]:

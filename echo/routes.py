@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.utils.module_loading import import_string
 
@@ -78,11 +77,14 @@ def speaks_http_only() -> bool:
 
 
 def _leaves_of_site() -> list[Leaf] | None:
-    """Return the leaves of ASGI_APPLICATION; None if there is none that can be had."""
+    """Return the leaves of ASGI_APPLICATION; None if it is not set or its import fails.
+
+    Under WSGI this is the first import of asgi.py, which may raise anything, within a view.
+    """
     application = getattr(settings, "ASGI_APPLICATION", None)
     try:
         return list(leaves_of(import_string(application))) if application else None
-    except (ImportError, ImproperlyConfigured):
+    except (Exception, SystemExit):
         return None
 
 
@@ -92,8 +94,7 @@ def counted_path(name: str) -> str | None:
     The other arguments get what their converter takes. None if there is no such route: of
     `re_path()`, or counted by a function, it cannot be made.
     """
-    application = getattr(settings, "ASGI_APPLICATION", None)
-    for leaf in leaves_of(import_string(application)) if application else ():
+    for leaf in _leaves_of_site() or ():
         by = getattr(leaf.application, "counted_by", None)
         if isinstance(by, str) and by in leaf.arguments:
             path = ARGUMENT.sub(lambda match, by=by: _filled(match, by, name), leaf.route)  # type: ignore[misc]

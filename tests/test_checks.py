@@ -1,5 +1,7 @@
 """System checks: each wrong set-up has its id, and a sentence that says what to do."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +22,17 @@ from echo.checks import check_runserver
 from echo.consumers import EchoConsumer
 from echo.counting import counted
 from echo.routing import as_websocket_application
+from tests.servers import ROOT
 
 
 async def consumer(scope: Any, receive: Any, send: Any) -> None:
     await receive()
+
+
+@pytest.fixture(autouse=True)
+def as_by_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the checks run as `manage.py check` runs them, which alone may import asgi.py."""
+    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
 
 
 def found(deploy: bool = False) -> dict[str, str]:
@@ -66,6 +75,107 @@ def test_asgi_application_that_cannot_be_imported_is_told(settings: Any) -> None
         "echo.E001": "ASGI_APPLICATION 'no.such.application' cannot be imported: "
         "No module named 'no'"
     }
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Any:
+    """A function that runs a command of a site whose asgi.py has this code."""
+
+    def run(code: str, *command: str) -> tuple[int, str]:
+        (tmp_path / "broken_asgi.py").write_text(f"\n{code}\napplication = None\n")
+        (tmp_path / "broken_settings.py").write_text(
+            "from project.settings import *\n"
+            "ASGI_APPLICATION = 'broken_asgi.application'\n"
+            f"DATABASES['default']['NAME'] = {str(tmp_path / 'db')!r}\n"
+        )
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "broken_settings",
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        }
+        done = subprocess.run(
+            [sys.executable, ROOT / "manage.py", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+QUERY = """
+from django.contrib.auth.models import User
+first = User.objects.get()
+"""
+BROKEN = {
+    "a query": (QUERY, "OperationalError: no such table: auth_user", 4),
+    "a secret": ("import os; os.environ['NO_SUCH']", "KeyError: 'NO_SUCH'", 2),
+    "an exit": ("import sys; sys.exit('no secret')", "SystemExit: no secret", 2),
+    "an import": ("from chat.consumers import ChatConsumer", "No module named 'chat'", 2),
+    "a password": ("raise OSError('redis://me:secret@h')", "OSError: redis://***@h", 2),
+    "bad syntax": ("counted(", "SyntaxError: '(' was never closed (broken_asgi.py, line 2)", 2),
+}
+broken_asgi = pytest.mark.parametrize(("code", "cause", "line"), BROKEN.values(), ids=BROKEN)
+
+
+@broken_asgi
+def test_asgi_module_that_raises_is_quoted_with_its_line(
+    broken: Any, tmp_path: Path, code: str, cause: str, line: int
+) -> None:
+    status, output = broken(code, "check")
+
+    assert (status, "Traceback" in output) == (1, False)
+    assert (
+        f"(echo.E001) ASGI_APPLICATION 'broken_asgi.application' cannot be imported: {cause}\n"
+        in (output)
+    )
+    assert f"HINT: {cause} ({tmp_path}/broken_asgi.py, line {line})." in output
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["showmigrations"], ["shell", "-c", "print()"]])
+def test_other_commands_never_import_the_asgi_module(broken: Any, command: list[str]) -> None:
+    status, output = broken("raise SystemExit('asgi.py was run')", *command)
+
+    assert (status, "asgi.py was run" in output, "echo." in output) == (0, False, False)
+
+
+def test_tests_of_a_site_never_import_the_asgi_module(broken: Any, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from django.test import TestCase\nclass It(TestCase):\n    def test_it(self): pass\n"
+    )
+
+    status, output = broken("raise SystemExit('asgi.py was run')", "test", str(tmp_path))
+
+    assert (status, "asgi.py was run" in output, "Ran 1 test" in output) == (0, False, True)
+
+
+def test_runserver_quotes_what_the_asgi_module_raises(broken: Any) -> None:
+    status, output = broken("raise SystemExit('no secret')", "runserver", "--noreload", "0")
+
+    assert status == 1
+    assert "(echo.E001) ASGI_APPLICATION 'broken_asgi.application' cannot be imported" in output
+
+
+def test_doctor_quotes_what_the_asgi_module_raises(broken: Any) -> None:
+    status, output = broken("raise SystemExit('no secret')", "echo_doctor")
+
+    assert status == 1
+    assert (
+        "fails    echo.E001: ASGI_APPLICATION 'broken_asgi.application' cannot be imported: "
+        "SystemExit: no secret." in output
+    )
+
+
+def test_hint_for_a_path_that_leads_to_no_module_names_the_cause(settings: Any) -> None:
+    settings.ASGI_APPLICATION = "no.such.application"
+
+    (hint,) = (m.hint for m in run_checks() if m.id == "echo.E001")
+    assert hint == (
+        "No module named 'no'. ASGI_APPLICATION is a path like \"mysite.asgi.application\"."
+    )
 
 
 def test_wsgi_application_is_told(application: Any) -> None:

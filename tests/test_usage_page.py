@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from html import unescape
+from pathlib import Path
 
 import pytest
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -240,6 +241,17 @@ def test_who_may_not_count_sees_no_count(client: Client, settings: Settings) -> 
 
 def test_page_needs_no_application_that_works(client: Client, settings: Settings) -> None:
     settings.ASGI_APPLICATION = "no.such.application"
+
+    assert 'id="echo-console"' in page(client)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit('no secret')", "{}['no-secret']"])
+def test_page_needs_no_asgi_module_that_can_be_imported(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (tmp_path / "raising_asgi.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "raising_asgi.application"
 
     assert 'id="echo-console"' in page(client)
 

@@ -26,9 +26,14 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def words_of(error: Exception) -> str:
-    """Return what the error says, never with the password of a URL; else what it is called."""
-    return re.sub(r"://\S*@", "://***@", str(error)) or type(error).__name__
+def words_of(error: BaseException) -> str:
+    """Return the error's message without passwords, or its type if it has none."""
+    return without_passwords(str(error)) or type(error).__name__
+
+
+def without_passwords(text: str) -> str:
+    """Return the text, with *** for whatever precedes the host of a URL."""
+    return re.sub(r"://\S*@", "://***@", text)
 
 
 def soon(read: Callable[[], T], expected: T, final: Callable[[T], bool] = lambda value: False) -> T:

@@ -12,6 +12,7 @@ from django.core.checks import WARNING, run_checks
 from django.templatetags.static import static
 from django.utils.translation import gettext as _
 
+from echo.checks import check_asgi_application
 from echo.doctor.finding import REDIS, Finding, soon, words_of
 from echo.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.doctor.site import check_site
@@ -52,7 +53,7 @@ def examine(url: str | None = None) -> Iterator[Finding]:
 
 def check_system() -> Iterator[Finding]:
     """Yield a finding for each error of the site, and each warning of ours."""
-    for message in run_checks():
+    for message in (*run_checks(), *check_asgi_application()):
         id = message.id or "settings"
         concerns_us = message.level >= WARNING and id.startswith("echo.")
         if not message.is_silenced() and (message.is_serious() or concerns_us):
