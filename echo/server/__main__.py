@@ -11,12 +11,12 @@ THREADS_TIMEOUT = 0.5  # seconds for busy threads to end: Python would wait for 
 
 def main() -> None:
     try:
-        import uvloop
+        from echo.server.loop import EventLoopPolicy
     except ImportError:  # the extra [speed] is not installed
         pass
     else:
         # before Daphne is imported, which makes the event loop
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        asyncio.set_event_loop_policy(EventLoopPolicy())
     from echo.server.daphne import CommandLineInterface
 
     CommandLineInterface().run(sys.argv[1:])

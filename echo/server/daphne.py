@@ -73,20 +73,46 @@ class Server(stock.Server):  # type: ignore[misc]
         )
 
     def application_checker(self) -> None:
-        """Daphne's, each second; what it meets cannot stop it."""
-        try:
-            super().application_checker()
-        except Exception:
-            logger.exception("Looking after the applications failed; it goes on")
-            reactor.callLater(1, self.application_checker)
+        """Each second: log and forget the applications that have ended, as Daphne does.
+
+        An error concerns one request only.
+        """
+        reactor.callLater(1, self.application_checker)
+        for request, details in list(self.connections.items()):
+            try:
+                self._check_application(request, details)
+            except Exception:
+                self.connections.pop(request, None)
+                logger.exception("Cannot end %r in order", request)
+
+    def _check_application(self, request: Any, details: dict[str, Any]) -> None:
+        application = details.get("application_instance")
+        disconnected = details.get("disconnected")
+        if application is not None and application.done():
+            del details["application_instance"]
+            exception = None if application.cancelled() else application.exception()
+            if isinstance(exception, KeyboardInterrupt):
+                self.stop()
+            elif exception is not None:
+                logger.error("Exception inside application: %s", exception, exc_info=exception)
+                if not disconnected:
+                    request.handle_exception(exception)
+        elif application is not None:
+            if disconnected and time.time() - disconnected > self.application_close_timeout:
+                logger.warning("The application of %r did not end, and is cancelled", request)
+                application.cancel()
+        elif disconnected:
+            del self.connections[request]
 
     def timeout_checker(self) -> None:
-        """Daphne's, each two seconds; what it meets cannot stop it."""
-        try:
-            super().timeout_checker()
-        except Exception:
-            logger.exception("Looking after the time limits failed; it goes on")
-            reactor.callLater(2, self.timeout_checker)
+        """Each two seconds: enforce the time limits. An error concerns one request only."""
+        reactor.callLater(2, self.timeout_checker)
+        for request in list(self.connections):
+            try:
+                request.check_timeouts()
+            except Exception:
+                self.connections.pop(request, None)
+                logger.exception("Cannot check the time limits of %r", request)
 
     def kill_all_applications(self) -> Any:
         """End all in good order: 1012 for WebSockets, then what is left is cancelled."""
@@ -278,6 +304,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             "server": server,
             "subprotocols": handshake.subprotocols(headers),
         }
+
+    def handle_exception(self, exception: BaseException) -> None:
+        """Answer with 500; cut off a response that has begun, or it would pass for a whole one."""
+        if self._response_started:
+            self.channel.forceAbortClient()
+        else:
+            super().handle_exception(exception)
 
     def check_timeouts(self) -> None:
         if self.application_queue is not None:  # a WebSocket's handshake has limits of its own

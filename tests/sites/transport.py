@@ -282,6 +282,10 @@ async def http(scope, receive, send):
     elif scope["path"] == "/wait":
         await asyncio.sleep(float(scope["query_string"] or 3600))
         await answer(send, "waited")
+    elif scope["path"] == "/breaks":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        raise ScriptError("in the middle")
     elif scope["path"] == "/size":
         size = 0
         while (event := await receive())["type"] == "http.request":
