@@ -26,7 +26,7 @@ from echo.answers import answer, log_rejection
 from echo.conf import conf
 from echo.groups import SEND_NOW, Groups, Member, get_groups
 from echo.state.memory import MemoryState
-from echo.tally import tally
+from echo.tally import Tally
 
 # In the scope of a counted application: the name of its object.
 NAME = "echo.name"
@@ -57,6 +57,7 @@ class Connection:
         "_name",
         "_receive",
         "_receiving",
+        "_record",
         "_scope",
         "_send",
         "_since",
@@ -70,12 +71,14 @@ class Connection:
         self,
         state: MemoryState,
         name: str,
+        record: Tally,
         scope: WebSocketScope,
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
     ) -> None:
         self._state = state
         self._name = name
+        self._record = record
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -112,7 +115,7 @@ class Connection:
             return
         if kind in ("websocket.close", "websocket.http.response.start"):
             if not (self._accepted or self._left):
-                tally.refusals["application"] += 1
+                self._record.refusals["application"] += 1
                 log_rejection(
                     self._scope,
                     "application",
@@ -135,7 +138,7 @@ class Connection:
             return
         self._joined = True
         self._since = monotonic()
-        tally.joins += 1
+        self._record.joins += 1
         if self._left:  # while it waited
             self._state.leave(self._name)
         else:
@@ -159,7 +162,7 @@ class Connection:
 
     async def _refuse(self, limit: int) -> None:
         self._left = True
-        tally.refusals["full"] += 1
+        self._record.refusals["full"] += 1
         log_rejection(
             self._scope,
             "full",
@@ -233,7 +236,7 @@ class Connection:
         if not self._left:
             self.leave(code)
         if self._joined:
-            tally.ended(self._name, max(self._until - self._since, 0.0), self._code)
+            self._record.ended(self._name, max(self._until - self._since, 0.0), self._code)
         if self._timer is not None:
             self._timer.cancel()
         if self._ahead:

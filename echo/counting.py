@@ -20,7 +20,7 @@ from echo.border import NAME, Connection
 from echo.exceptions import InvalidName
 from echo.names import check_name
 from echo.state import get_state
-from echo.tally import tally
+from echo.tally import tally, unrecorded
 
 # An extension of our own servers: it takes a function, and calls it as soon as the end of
 # the connection is known. From other servers the end is learnt by `receive`.
@@ -54,15 +54,16 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
+        record = unrecorded if NAME in scope else tally  # another counted() round this one has it
         try:
             name = check_name(_name(scope, by))
         except InvalidName as error:
-            tally.refusals["name"] += 1
+            record.refusals["name"] += 1
             log_rejection(scope, "name", "%s", error)
             await refuse(scope, receive, send, 400, str(error))
             return
         if not await amay(scope, name, CONNECT):
-            tally.refusals["permission"] += 1
+            record.refusals["permission"] += 1
             log_rejection(
                 scope, "permission", "ECHO_AUTHORIZE does not let it connect to the object %r", name
             )
@@ -71,7 +72,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             return
         state = get_state()
         ensure_announced(state)
-        connection = Connection(state, name, scope, receive, send)
+        connection = Connection(state, name, record, scope, receive, send)
         on_end = cast(dict[str, Any], scope.get("extensions") or {}).get(ON_END)
         if on_end is None:
             receive = connection.receive

@@ -48,4 +48,12 @@ def _is_standard(code: int | None) -> bool:
     return code is None or 1000 <= code <= 1015  # RFC 6455 §7.4.1, and its registry
 
 
+class Unrecorded(Tally):
+    """Takes what another `counted` round the same consumer records: it is one connection."""
+
+    def ended(self, name: str, seconds: float, code: int | None) -> None:
+        """Record nothing."""
+
+
 tally = Tally()
+unrecorded = Unrecorded()

@@ -439,6 +439,16 @@ async def test_server_that_tells_the_end_before_the_accept_never_counts():
     assert wire.sent == [("websocket.accept", 0)]
 
 
+async def test_connection_of_two_objects_counts_in_both():
+    wire = await Wire(counted(counted(echo, by=lambda scope: "inner")), name="foo").accepted()
+    assert get_state().counts() == {"foo": 1, "inner": 1}
+
+    wire.arrive(DISCONNECT)
+    await wire.end()
+
+    assert get_state().counts() == {}
+
+
 @pytest.mark.parametrize("kind", ["http", "lifespan"])
 async def test_other_scopes_pass_untouched(kind):
     calls = []

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from echo import border, counting, metrics
+from echo import counting, metrics
 from echo.counting import counted
 from echo.metrics import LARGEST, EchoCollector
 from echo.state import get_state, writer
@@ -26,7 +26,7 @@ TOKEN = {"Authorization": "Bearer token"}
 @pytest.fixture
 def tally(monkeypatch):
     fresh = Tally()
-    for module in (border, counting, metrics, writer):
+    for module in (counting, metrics, writer):
         monkeypatch.setattr(module, "tally", fresh)
     return fresh
 
@@ -173,6 +173,22 @@ async def test_end_is_told_by_its_code(tally, app, events, code):
     await connect(app, *events)
 
     assert (tally.joins, tally.closes) == (1, {code: 1})
+
+
+async def test_connection_of_two_objects_is_one_connection(tally, caplog):
+    caplog.set_level(logging.INFO, "echo.connections")
+    inner = counted(until_disconnect, by=lambda scope: "inner")
+
+    await connect(inner, {"type": "websocket.disconnect", "code": 1001}, name="outer")
+
+    assert (tally.joins, tally.closes) == (1, {1001: 1})
+    assert [record.object for record in caplog.records] == ["outer"]
+
+
+async def test_rejection_by_the_inner_of_two_objects_is_one_rejection(tally):
+    await connect(counted(until_disconnect, by=lambda scope: "a/b"), name="outer")
+
+    assert {reason: n for reason, n in tally.refusals.items() if n} == {"application": 1}
 
 
 async def test_end_by_an_exception_is_1011(tally):
