@@ -1,13 +1,9 @@
 """Every block of code in the README is run, as it stands there."""
 
 import asyncio
-import os
 import re
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,9 +15,10 @@ from django.template import Context, Template
 from echo.conf import NAMES, conf
 from echo.objects import NamedObject
 from echo.state import get_state
+from tests.nginx import nginx
 from tests.raw import UPGRADE, Client
 from tests.readme import BLOCKS, README, block, make_site, run, seen
-from tests.servers import ROOT, Server, free_port
+from tests.servers import ROOT, Server
 from tests.waiting import eventually
 
 OPERATOR = {
@@ -141,9 +138,6 @@ def test_tests_of_an_existing_site_have_connections(
 @pytest.fixture
 def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The port of nginx in front of four processes, and their environment, as in the README."""
-    if not shutil.which("nginx"):
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("nginx is not on PATH: the README's example with nginx is not run.")
     url, key, migrate, collect, command = block("sh", "--workers 4").strip().splitlines()
     assert url.startswith("export ECHO_STATE_URL=redis://")
     assert command == (
@@ -154,32 +148,9 @@ def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, di
     run(migrate, folder, **environment)
     run(collect, folder, **environment)
     with Server("uvicorn", options=("--workers", "4"), folder=folder, **environment) as server:
-        port = free_port()
-        site = block("nginx", "proxy_pass").replace(":8080", f":{port}")
-        site = site.replace(":8000", f":{server.port}").replace("/srv/echo", str(folder))
-        # its workers would be of another user, who may not read what is under tmp_path
-        (tmp_path / "nginx.conf").write_text(
-            f"user root; daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
-            f"http {{ access_log off; {site} }}"
-        )
-        with proxy(tmp_path / "nginx.conf"):
-            eventually(lambda: is_listening(port), True)
+        site = block("nginx", "proxy_pass").replace(":8000", f":{server.port}")
+        with nginx(site.replace("/srv/echo", str(folder)), tmp_path) as port:
             yield port, environment
-
-
-@contextmanager
-def proxy(config: Path) -> Iterator[None]:
-    nginx = subprocess.Popen(["nginx", "-p", config.parent, "-c", config, "-e", "stderr"])
-    try:
-        yield
-    finally:
-        nginx.terminate()
-        nginx.wait()
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -> None:
