@@ -36,7 +36,7 @@ from django.core.management import get_commands
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from echo.conf import conf, problems
+from echo.conf import conf, problems, unread_variables
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
 from echo.doctor.finding import words_of
@@ -48,6 +48,29 @@ from echo.routes import Leaf, is_known, leaves_of
 def check_settings(**kwargs: object) -> list[CheckMessage]:
     hint = _("README.md, “Settings”, lists them all.")
     return [Error(problem, hint=hint, id="echo.E002") for problem in problems()]
+
+
+# How settings.py makes something else than a string of an environment variable.
+CONVERSIONS = {
+    "ECHO_LEASE_SECONDS": "float({})",
+    "ECHO_HEARTBEAT_SECONDS": "float({})",
+    "ECHO_MAX_CONNECTIONS": "int({})",
+    "ECHO_ALLOWED_ORIGINS": '{}.split(",")',
+    "ECHO_VACATED_DELAY": "float({})",
+}
+
+
+@register
+def check_environment(**kwargs: object) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in unread_variables():
+        value = CONVERSIONS.get(name, "{}").format(f'os.environ["{name}"]')
+        if name == "ECHO_STATE_URL":  # as in the docs, and good for development as well
+            value = f'os.environ.get("{name}", "memory://")'
+        message = f"The environment variable {name} is set, but the setting {name} differs from it."
+        hint = f"Django reads no setting from the environment. In settings.py: {name} = {value}"
+        found.append(Warning(message, hint=hint, id="echo.W006"))
+    return found
 
 
 # They import asgi.py in any case, or are asked whether it is right. `manage.py test` is not among

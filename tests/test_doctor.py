@@ -132,6 +132,16 @@ def test_wrong_setting_is_told_and_ends_it():
     assert errors == "CommandError: 1 of 2 checks failed.\n"
 
 
+def test_environment_variable_that_no_setting_reads_is_found(site):
+    how = site("ECHO_STATE_URL = 'memory://'")  # a site of one's own need not read it
+
+    code, found = findings(url=f"redis://127.0.0.1:{free_port()}/0", **how)
+
+    assert (code, found["echo.W006"]["ok"]) == (1, False)
+    assert "environment variable ECHO_STATE_URL is set" in found["echo.W006"]["message"]
+    assert found["echo.W006"]["remedy"].endswith('os.environ.get("ECHO_STATE_URL", "memory://")')
+
+
 def test_check_that_is_skipped_is_not_among_those_that_could_fail():
     code, output, errors = doctor("--url", f"http://127.0.0.1:{free_port()}")
 
