@@ -319,6 +319,31 @@ def test_malformed_state_is_told_without_its_password(settings: Any) -> None:
     assert message.startswith(told)
 
 
+def install(folder: Path, name: str, *files: str) -> None:
+    """Leave what pip leaves of a distribution that has these files."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "RECORD").write_text("".join(f"{file},sha256=x,1\n" for file in files))
+
+
+def test_other_distribution_with_a_package_of_our_name_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pip install echo` of PyPI."""
+    install(tmp_path, "echo", "echo/__init__.py", "echo/core.py")
+    install(tmp_path, "django-echo-objects", "echo/__init__.py", "echo/apps.py")
+    install(tmp_path, "parrot", "parrot/__init__.py", "parrot/echo/__init__.py", "echo.py")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (message,) = (m for m in run_checks() if m.id == "echo.W007")
+    assert message.msg == (
+        "The distribution 'echo' is installed, which has a package named 'echo', too."
+    )
+    assert message.hint is not None
+    assert "`pip uninstall echo`, then install django-echo-objects again" in message.hint
+
+
 REDIS = "redis://user:secret@localhost/0"
 
 
