@@ -20,9 +20,11 @@ E001, E003, W001, W002 and W005 need the import of asgi.py, which only `check`, 
 queries a table, or a cron job that does not have the web server's secrets.
 """
 
+import re
 import sys
 import sysconfig
 import traceback
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +38,65 @@ from django.core.management import get_commands
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from echo.conf import conf, problems
+from echo.conf import conf, problems, unread_variables
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
 from echo.doctor.finding import words_of
 from echo.layer import layer_or_none
 from echo.routes import Leaf, is_known, leaves_of
 
+DISTRIBUTION = "django-echo-objects"  # ours, on PyPI
+
 
 @register
 def check_settings(**kwargs: object) -> list[CheckMessage]:
     hint = _("README.md, “Settings”, lists them all.")
     return [Error(problem, hint=hint, id="echo.E002") for problem in problems()]
+
+
+# How settings.py makes something else than a string of an environment variable.
+CONVERSIONS = {
+    "ECHO_LEASE_SECONDS": "float({})",
+    "ECHO_HEARTBEAT_SECONDS": "float({})",
+    "ECHO_MAX_CONNECTIONS": "int({})",
+    "ECHO_ALLOWED_ORIGINS": '{}.split(",")',
+    "ECHO_VACATED_DELAY": "float({})",
+}
+
+
+@register
+def check_environment(**kwargs: object) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in unread_variables():
+        value = CONVERSIONS.get(name, "{}").format(f'os.environ["{name}"]')
+        if name == "ECHO_STATE_URL":  # as in the docs, and good for development as well
+            value = f'os.environ.get("{name}", "memory://")'
+        message = f"The environment variable {name} is set, but the setting {name} differs from it."
+        hint = f"Django reads no setting from the environment. In settings.py: {name} = {value}"
+        found.append(Warning(message, hint=hint, id="echo.W006"))
+    return found
+
+
+@register
+def check_distributions(**kwargs: object) -> list[CheckMessage]:
+    """Find other distributions with a package `echo`, such as glue-viz's echo on PyPI."""
+    others = sorted({d.name for d in distributions() if _has_echo(d)} - {DISTRIBUTION})
+    message = "The distribution %r is installed, which has a package named 'echo', too."
+    hint = (
+        "Both install into one folder, and each overwrites or removes echo/__init__.py of the "
+        "other. Keep them in different environments: "
+        "`pip uninstall %s`, then install %s again with `pip install --force-reinstall`."
+    )
+    return [
+        Warning(message % name, hint=hint % (name, DISTRIBUTION), id="echo.W007") for name in others
+    ]
+
+
+def _has_echo(distribution: Distribution) -> bool:
+    # importlib.metadata.packages_distributions() parses each list of files: 0.2 s for 30 packages.
+    return (
+        re.search(r"^echo/__init__\.py,", distribution.read_text("RECORD") or "", re.M) is not None
+    )
 
 
 # They import asgi.py in any case, or are asked whether it is right. `manage.py test` is not among

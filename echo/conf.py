@@ -4,6 +4,7 @@ The only reader of our settings. They are read on each use, so that a test
 that changes one sees the change at once.
 """
 
+import os
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -165,6 +166,31 @@ def require_no_problem() -> None:
     """Raise ImproperlyConfigured with the first of the problems, if there is one."""
     for problem in problems():
         raise ImproperlyConfigured(problem)
+
+
+def unread_variables() -> list[str]:
+    """Return the settings that an environment variable of their name differs from."""
+    return [name for name in NAMES if os.environ.get(name) and not _is_read(name)]
+
+
+def _is_read(name: str) -> bool:
+    """Return whether the setting may come from its environment variable.
+
+    Settings make something of the text: a number, a list, a URL with an option added.
+    """
+    text = os.environ[name]
+    try:
+        value = getattr(conf, name)
+    except ImproperlyConfigured:
+        return True  # another check has found that
+    if isinstance(value, frozenset):
+        return bool(value) and all(item in text for item in value)
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text in str(value)
 
 
 def _unknown_names() -> list[str]:

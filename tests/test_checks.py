@@ -319,6 +319,95 @@ def test_malformed_state_is_told_without_its_password(settings: Any) -> None:
     assert message.startswith(told)
 
 
+def install(folder: Path, name: str, *files: str) -> None:
+    """Leave what pip leaves of a distribution that has these files."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "RECORD").write_text("".join(f"{file},sha256=x,1\n" for file in files))
+
+
+def test_other_distribution_with_a_package_of_our_name_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pip install echo` of PyPI."""
+    install(tmp_path, "echo", "echo/__init__.py", "echo/core.py")
+    install(tmp_path, "django-echo-objects", "echo/__init__.py", "echo/apps.py")
+    install(tmp_path, "parrot", "parrot/__init__.py", "parrot/echo/__init__.py", "echo.py")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (message,) = (m for m in run_checks() if m.id == "echo.W007")
+    assert message.msg == (
+        "The distribution 'echo' is installed, which has a package named 'echo', too."
+    )
+    assert message.hint is not None
+    assert "`pip uninstall echo`, then install django-echo-objects again" in message.hint
+
+
+REDIS = "redis://user:secret@localhost/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value", "line"),
+    [
+        ("ECHO_STATE_URL", REDIS, "memory://", 'os.environ.get("ECHO_STATE_URL", "memory://")'),
+        ("ECHO_LEASE_SECONDS", "5", 3.0, 'float(os.environ["ECHO_LEASE_SECONDS"])'),
+        ("ECHO_MAX_CONNECTIONS", "50", None, 'int(os.environ["ECHO_MAX_CONNECTIONS"])'),
+        (
+            *("ECHO_ALLOWED_ORIGINS", "https://a.example,https://b.example", []),
+            'os.environ["ECHO_ALLOWED_ORIGINS"].split(",")',
+        ),
+        ("ECHO_AUTHORIZE", "mysite.access.authorize", None, 'os.environ["ECHO_AUTHORIZE"]'),
+    ],
+)
+def test_environment_variable_that_no_setting_reads_is_found(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any, line: str
+) -> None:
+    setattr(settings, name, value)
+    monkeypatch.setenv(name, text)
+
+    (message,) = (m for m in run_checks() if m.id and m.id.startswith("echo."))
+    assert message == Warning(
+        f"The environment variable {name} is set, but the setting {name} differs from it.",
+        hint=f"Django reads no setting from the environment. In settings.py: {name} = {line}",
+        id="echo.W006",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("ECHO_STATE_URL", REDIS, REDIS),
+        ("ECHO_STATE_URL", "redis://localhost", "redis://localhost/0?cluster=true"),
+        ("ECHO_STATE_URL", "", "memory://"),
+        ("ECHO_LEASE_SECONDS", "5", 5.0),
+        ("ECHO_MAX_CONNECTIONS", "50", 50),
+        (
+            *("ECHO_ALLOWED_ORIGINS", "https://a.example, https://b.example"),
+            ["https://b.example", "https://a.example"],
+        ),
+        ("ECHO_OF_SOMEBODY_ELSE", "x", None),
+    ],
+)
+def test_environment_variable_that_a_setting_reads_is_in_order(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any
+) -> None:
+    if value is not None:
+        setattr(settings, name, value)
+    monkeypatch.setenv(name, text)
+
+    assert found() == {}
+
+
+def test_environment_variable_with_a_wrong_setting_is_found_once(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ECHO_STATE_URL = "nonsense://x"
+    monkeypatch.setenv("ECHO_STATE_URL", "nonsense://x")
+
+    assert list(found()) == ["echo.E002"]
+
+
 @pytest.fixture
 def fresh_commands() -> Iterator[None]:
     """Django looks for the apps' commands once; here the apps change."""

@@ -164,6 +164,16 @@ def test_wrong_setting_is_told_and_ends_it():
     assert errors == "CommandError: 1 of 2 checks failed.\n"
 
 
+def test_environment_variable_that_no_setting_reads_is_found(site):
+    how = site("ECHO_STATE_URL = 'memory://'")  # a site of one's own need not read it
+
+    code, found = findings(url=f"redis://127.0.0.1:{free_port()}/0", **how)
+
+    assert (code, found["echo.W006"]["ok"]) == (1, False)
+    assert "environment variable ECHO_STATE_URL is set" in found["echo.W006"]["message"]
+    assert found["echo.W006"]["remedy"].endswith('os.environ.get("ECHO_STATE_URL", "memory://")')
+
+
 def test_check_that_is_skipped_is_not_among_those_that_could_fail():
     code, output, errors = doctor("--url", f"http://127.0.0.1:{free_port()}")
 
@@ -273,7 +283,24 @@ def test_consumer_that_raises_is_a_failure(site):
 
     assert (code, found["handshake"]["ok"]) == (1, False)
     assert re.search(r"/chat/echo-doctor-\w+/ answers 500$", found["handshake"]["message"])
-    assert found["handshake"]["remedy"].startswith("Read what the server logs")
+    assert found["handshake"]["remedy"] == (
+        "Read what the server logs; `python -m echo.server doctor_asgi:application` runs it."
+    )
+
+
+def test_traceback_of_the_doctors_own_server_is_shown(site):
+    route = "path('chat/<str:room>/', counted(Own.as_asgi(), by='room'))"
+    how = site(routes=route, middle=RAISING.replace("ZeroDivisionError", "OSError('a://b:pass@c')"))
+
+    _, output, _ = doctor(**how)
+    _, found = findings(**how)
+
+    log = found["handshake"]["log"]
+    assert "Traceback (most recent call last)" in log
+    assert f"{how['folder']}/doctor_asgi.py" in log
+    assert "OSError: a://***@c" in log.splitlines()
+    assert "         OSError: a://***@c\n" in output
+    assert "pass@" not in output
 
 
 def test_consumer_that_raises_on_a_running_site_is_a_failure(site):
@@ -341,6 +368,86 @@ def test_url_that_is_not_the_prefix_of_the_count_is_told(site):
     assert (code, found["handshake"]["ok"], found["count"]["ok"]) == (1, True, False)
     assert found["count"]["message"].endswith("/getCurrentConnections (200)")
     assert found["count"]["remedy"] == NO_COUNT
+
+
+MOUNTED = """
+from django.urls import include, path
+
+urlpatterns = [path("some/connections/", include("echo.urls"))]
+"""
+CHAT = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+ECHO = "path('some/connections/<str:name>/websocket', counted(EchoConsumer.as_asgi()))"
+
+
+@pytest.fixture
+def mounted(site):
+    """A function that makes a site with these routes and `echo.urls` below a prefix."""
+
+    def make(routes, settings=""):
+        how = site(f"ROOT_URLCONF = 'doctor_mounted'\n{settings}", routes)
+        (how["folder"] / "doctor_mounted.py").write_text(MOUNTED)
+        return how
+
+    return make
+
+
+@pytest.mark.parametrize("routes", [CHAT, ECHO], ids=["consumer of its own", "echo"])
+def test_prefix_of_the_urls_is_found(mounted, routes):
+    how = mounted(routes)
+
+    own = findings(**how)
+    with running(how) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        visits = [
+            findings("--url", f"{url}{path}", **how)
+            for path in ("", "/", "/some/connections", "/some/connections/")
+        ]
+
+    for _, found in (own, *visits):
+        tried = {check: found[check]["ok"] for check in ("handshake", "count", "live", "close")}
+        assert tried == dict.fromkeys(tried, True), found
+
+
+def test_prefix_is_found_below_a_script_name(mounted):
+    how = mounted(CHAT, "FORCE_SCRIPT_NAME = '/app'")
+    with running(how) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        visits = [findings("--url", f"{url}{path}", **how)[1] for path in ("", "/app")]
+
+    assert [found["count after close"]["ok"] for found in (findings(**how)[1], *visits)] == [
+        True
+    ] * 3
+
+
+CHATTING = "path('chat/<str:room>/', counted(Chat.as_asgi(), by='room'))"
+CHAT_CONSUMER = """
+from channels.generic.websocket import AsyncWebsocketConsumer
+class Chat(AsyncWebsocketConsumer): pass
+"""
+CORE = """
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [ECHO_STATE_URL]},
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("routes", ["*websocket_urlpatterns", CHATTING], ids=["echo", "chat"])
+def test_layer_that_closes_idle_sockets_is_found(site, redis_url, routes):
+    """redis-py 8 with the layer of Channels' tutorial."""
+    middle = CHAT_CONSUMER + "from echo.routing import websocket_urlpatterns"
+    how = site(CORE, routes, middle)
+
+    code, found = findings(url=redis_url, **how)
+
+    closes = int(redis.__version__.split(".")[0]) >= 8
+    assert found["handshake"]["ok"] is True
+    assert found["idle socket"]["ok"] is not closes
+    if closes:
+        assert code == 1
+        assert "pip install 'redis<8'" in found["idle socket"]["remedy"]
 
 
 LIVE = """
@@ -482,6 +589,10 @@ def test_application_that_cannot_be_imported_is_told(site):
     assert code == 1
     assert found["echo.E001"]["ok"] is False
     assert found["server"]["message"] == "ModuleNotFoundError: No module named 'no'"
+    assert found["server"]["remedy"] == (
+        "Run `python -m echo.server no.such:application`, and read its output."
+    )
+    assert found["server"]["log"].endswith("ModuleNotFoundError: No module named 'no'")
 
 
 def test_site_behind_a_tls_proxy_is_tried_as_by_the_proxy(site):

@@ -135,6 +135,21 @@ def test_tests_of_an_existing_site_have_connections(
     assert told.splitlines()[-1].startswith("1 passed")
 
 
+def test_site_of_ones_own_reads_the_url_of_its_counts_by_one_line(tmp_path: Path) -> None:
+    make_site(tmp_path)
+    environment = {"PYTHONPATH": str(ROOT), "ECHO_STATE_URL": "redis://localhost:6379/0"}
+    settings = tmp_path / "mysite" / "settings.py"
+    read = "python manage.py shell -c 'from echo.conf import conf; print(conf.ECHO_STATE_URL)'"
+    environment["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
+    assert "memory://" in run(f"{read} 2>&1", tmp_path, **environment)
+    assert "echo.W006" in run("python manage.py check 2>&1", tmp_path, **environment)
+
+    settings.write_text(settings.read_text() + block("python", "ECHO_STATE_URL = "))
+
+    assert "redis://localhost:6379/0" in run(read, tmp_path, **environment)
+    assert "echo." not in run("python manage.py check 2>&1", tmp_path, **environment)
+
+
 @pytest.fixture
 def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The port of nginx in front of four processes, and their environment, as in the README."""

@@ -22,6 +22,11 @@ class Counts:
     def __init__(self, url: str, name: str, headers: dict[str, str]) -> None:
         self._url, self._name, self._headers = url, name, headers
 
+    def exist(self) -> bool:
+        """Return whether the site seems to have a count there, though it may not show it."""
+        status, body = probe.get(self._count_url, {**self._headers, "Accept": "application/json"})
+        return status in (*REFUSALS, 503) or (status == 200 and _number(body) is not None)
+
     def check_count(self, check: str, expected: int) -> Finding:
         """Whether the site counts so many."""
         status, count = self._counted(expected)

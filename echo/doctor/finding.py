@@ -18,12 +18,16 @@ LOGS = gettext_lazy("Read what the server logs.")
 
 
 class Finding(NamedTuple):
-    """What a check has found; `ok` is None if it had nothing to try."""
+    """What a check has found; `ok` is None if it had nothing to try.
+
+    `log` is the end of the log of the doctor's own server, if that server failed.
+    """
 
     check: str
     ok: bool | None
     message: str
     remedy: str = ""
+    log: str = ""
 
 
 def words_of(error: BaseException) -> str:

@@ -31,7 +31,7 @@ SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of them, and what it has ho
 
 
 def examine(url: str | None = None) -> Iterator[Finding]:
-    """Yield the findings, as they come. `url` is the prefix of a running site's echo routes.
+    """Yield the findings, as they come. `url` is the root or the prefix of a running site.
 
     Without it a temporary server is started. Nothing is left behind, neither process nor key.
     """
@@ -91,7 +91,7 @@ def check_served(url: str) -> Finding:
 
 
 def _served() -> str:
-    return _("Run collectstatic, and have STATIC_ROOT served at STATIC_URL.")
+    return "Run `python manage.py collectstatic`, and have STATIC_ROOT served at STATIC_URL."
 
 
 def check_state(name: str) -> Finding:

@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
 
+from echo.doctor.finding import without_passwords
+
 TIMEOUT = 5.0  # seconds for each answer
 START = 30.0  # seconds for a server to listen
+LINES = 40  # of a log that are shown: more than a traceback through Channels and Django has
 TEXT, CLOSE = 1, 8  # RFC 6455 §5.2
 UPGRADE = {
     "Upgrade": "websocket",
@@ -29,6 +32,8 @@ UPGRADE = {
 
 class ProbeFailed(Exception):
     """What was tried did not work; the message says what came instead."""
+
+    log = ""  # of the temporary server that did not start
 
 
 class NoAnswer(ProbeFailed):
@@ -68,6 +73,18 @@ class Socket:
         except NoAnswer:  # a stream that has waited in vain cannot be read any more
             self._stream = self._connection.sock.makefile("rb")
             raise
+
+    def require_open(self) -> None:
+        """Raise ProbeFailed if the server has closed."""
+        sock = self._connection.sock
+        sock.settimeout(0.1)  # seconds: it has arrived already, or never will
+        try:
+            with suppress(NoAnswer):
+                while True:
+                    self._receive(TEXT)
+        finally:
+            sock.settimeout(TIMEOUT)
+        self._stream = sock.makefile("rb")  # as in receive_text
 
     def close(self) -> int:
         """Close with 1000, and return the code of the answer (1005 if it has none)."""
@@ -137,27 +154,62 @@ def _told() -> Iterator[None]:
         raise ProbeFailed(str(error) or type(error).__name__) from error
 
 
-@contextmanager
-def temporary_server(application: str) -> Iterator[str]:
-    """Run `python -m echo.server` on a free port of the loopback, and give its URL.
+class TemporaryServer:
+    """A context manager that runs `python -m echo.server` on a free port of the loopback.
 
     `application` is the dotted path of ASGI_APPLICATION. Raises ProbeFailed if it does not listen.
     """
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> "TemporaryServer":
+        options = ["-b", "127.0.0.1", "-p", str(self._port), _as_argument(self._application)]
+        # Whatever this process can import, from wherever it was started.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "echo.server", *options],
+            env=env,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        if not _listens(self._process, self._port):
+            lines = self._logged().splitlines()
+            error = ProbeFailed(next(filter(None, reversed(lines)), _("it does not listen")))
+            error.log = "\n".join(lines[-LINES:])
+            self.__exit__()
+            raise error
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _stop(self._process)
+        self._log.close()
+
+    def log(self) -> str:
+        """Return the end of the log, with a traceback if one comes within a second."""
+        end = time.monotonic() + 1
+        while "Traceback" not in self._logged() and time.monotonic() < end:
+            time.sleep(0.05)
+        return "\n".join(self._logged().splitlines()[-LINES:])
+
+    def _logged(self) -> str:
+        # Without a seek: the server writes at the same position of the file.
+        file = self._log.fileno()
+        logged = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+        return without_passwords(logged)
+
+
+def server_command(application: str) -> str:
+    """Return a command that runs the site, for a shell in the folder of manage.py."""
+    return f"python -m echo.server {_as_argument(application)}"
+
+
+def _as_argument(application: str) -> str:
     module, _dot, name = application.rpartition(".")
-    port = _free_port()
-    command = ["-m", "echo.server", "-b", "127.0.0.1", "-p", str(port), f"{module}:{name}"]
-    # Whatever this process can import, from wherever it was started.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, *command], env=env, stdout=log, stderr=log)
-        try:
-            if not _listens(process, port):
-                log.seek(0)
-                lines = log.read().decode(errors="replace").split("\n")
-                raise ProbeFailed(next(filter(None, reversed(lines)), _("it does not listen")))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
+    return f"{module}:{name}"
 
 
 def _free_port() -> int:

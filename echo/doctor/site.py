@@ -1,5 +1,6 @@
 """A visit to the site: connect, echo, count, watch and close, as a client does."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urljoin
@@ -12,7 +13,8 @@ from echo.conf import conf
 from echo.doctor import probe
 from echo.doctor.counts import Counts
 from echo.doctor.finding import LOGS, REDIS, Finding, soon
-from echo.doctor.probe import NoAnswer, ProbeFailed
+from echo.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
+from echo.doctor.probe import NoAnswer, ProbeFailed, server_command
 from echo.exceptions import StateUnavailable
 from echo.routes import counted_path, leads_nowhere, speaks_http_only
 from echo.state import get_state
@@ -30,14 +32,17 @@ def check_site(name: str, url: str | None) -> Iterator[Finding]:
         if speaks_http_only():
             yield Finding("handshake", None, _("ASGI_APPLICATION has no WebSockets"))
             return
+        server = None
+        if url is None:
+            try:
+                server = stack.enter_context(probe.TemporaryServer(str(application)))
+            except ProbeFailed as error:
+                remedy = f"Run `{server_command(str(application))}`, and read its output."
+                yield Finding("server", False, str(error), remedy, error.log)
+                return
+        base = server.url if server else str(url).rstrip("/")
         try:
-            base = url or stack.enter_context(probe.temporary_server(str(application)))
-        except ProbeFailed as error:
-            remedy = _("Run `python -m echo.server` with ASGI_APPLICATION, and read what it says.")
-            yield Finding("server", False, str(error), remedy)
-            return
-        try:
-            yield from _Visit(name, base.rstrip("/"), own=url is None).findings()
+            yield from _Visit(name, base, server).findings()
         except ProbeFailed as error:
             remedy = _("Is the server up, and does the URL lead to it?")
             yield Finding("server", False, f"{base}: {error}", remedy)
@@ -46,10 +51,10 @@ def check_site(name: str, url: str | None) -> Iterator[Finding]:
 class _Visit:
     """One connection to the site, from its handshake to its end."""
 
-    def __init__(self, name: str, base: str, own: bool) -> None:
-        self._name, self._own = name, own
-        self._url = base + (_mount() if own else "")
-        self._headers = _headers() if own else {}
+    def __init__(self, name: str, base: str, server: probe.TemporaryServer | None) -> None:
+        self._name, self._server = name, server
+        self._headers = _headers() if server else {}
+        self._url = base + _mount() if server else self._prefix(base)
         self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
         # A site without an EchoConsumer has counted consumers of its own.
@@ -57,7 +62,20 @@ class _Visit:
         path = None if self._has_echo else counted_path(name)
         self._is_foreign = path is not None
         if path is not None:
-            self._socket_url = urljoin(base, get_script_prefix() + path)
+            below = _below_script_name()
+            root = urljoin(base, get_script_prefix())
+            if below and self._url.endswith(below):
+                root = self._url.removesuffix(below) + "/"
+            self._socket_url = root + path
+
+    def _prefix(self, url: str) -> str:
+        """Return the prefix of the echo routes, of which the URL may have only the site's root."""
+        below = _below_script_name()
+        if not url.endswith(below):
+            for prefix in (url + _mount(), url + below):
+                if Counts(prefix, self._name, self._headers).exist():
+                    return prefix
+        return url
 
     def findings(self) -> Iterator[Finding]:
         with probe.opened(self._socket_url, self._headers) as (status, socket):
@@ -72,7 +90,12 @@ class _Visit:
                 yield self._counts.check_live(1)
             if counted.ok and get_state().shared:
                 yield self._shared()
-            yield _closed(socket.close())
+            if is_core_layer():
+                idle = self._idle(socket)
+                yield idle
+                if not idle.ok:
+                    return
+            yield self._closed(socket.close())
         if counted.ok:
             yield self._counts.check_count("count after close", 0)
 
@@ -82,18 +105,19 @@ class _Visit:
 
     def _refused(self, status: int) -> Finding:
         told = {"url": self._tried, "status": status}
-        if status < 500 and self._is_foreign and (self._own or status not in NO_HANDSHAKE):
+        if status < 500 and self._is_foreign and (self._server or status not in NO_HANDSHAKE):
             return Finding("handshake", None, _("%(url)s answers %(status)d to a stranger") % told)
         if status in NO_HANDSHAKE and not (self._has_echo or self._is_foreign):
             return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
             return Finding("echo", None, _("ECHO_AUTHORIZE lets in nobody without a login"))
         message = _("%(url)s answers %(status)d") % told
-        return Finding("handshake", False, message, self._remedy(status))
+        log = self._server.log() if self._server and status >= 500 else ""
+        return Finding("handshake", False, message, self._remedy(status), log)
 
     def _remedy(self, status: int) -> str:
-        if self._own:
-            return _("Read what the server logs, run by `python -m echo.server`.")
+        if self._server:
+            return _read_log()
         if status >= 500:
             return str(LOGS)
         if self._is_foreign:
@@ -126,26 +150,47 @@ class _Visit:
             return Finding("shared count", False, message, remedy)
         return Finding("shared count", True, _("this process counts 1, too"))
 
+    def _idle(self, socket: probe.Socket) -> Finding:
+        """Whether a socket without messages, and a channel without, last for IDLE seconds."""
+        problem = asyncio.run(receive_nothing())
+        try:
+            socket.require_open()
+        except ProbeFailed as error:
+            problem = str(error)
+        if problem is not None:
+            return Finding("idle socket", False, problem, CORE_LAYER)
+        return Finding("idle socket", True, f"open after {IDLE:g} s without a message")
 
-def _closed(code: int) -> Finding:
-    message = _("closed with %d") % code
-    if code == INTERNAL_ERROR:
-        return Finding("close", False, message, _("Read what the server logs: its code failed."))
-    return Finding("close", True, message)
+    def _closed(self, code: int) -> Finding:
+        message = _("closed with %d") % code
+        if code == INTERNAL_ERROR:
+            remedy = _read_log() if self._server else str(LOGS)
+            return Finding(
+                "close", False, message, remedy, self._server.log() if self._server else ""
+            )
+        return Finding("close", True, message)
+
+
+def _read_log() -> str:
+    return f"Read what the server logs; `{server_command(settings.ASGI_APPLICATION)}` runs it."
 
 
 def _mount() -> str:
     """Return the path below which the site has `echo.urls`, without a slash at its end."""
+    count = "/name/getCurrentConnections"
     try:
-        return reverse("echo:usage").rstrip("/")
+        return reverse("echo:connections", args=["name"]).removesuffix(count)
     except NoReverseMatch:
         return ""
 
 
+def _below_script_name() -> str:
+    return _mount().removeprefix(get_script_prefix().rstrip("/"))
+
+
 def _echo_route() -> str:
     """Return the route of the echo that belongs to `echo.urls`, as in `path()`."""
-    mount = f"{_mount()}/".removeprefix(get_script_prefix())
-    return f"{mount}<str:name>/websocket"
+    return f"{_below_script_name()}/<str:name>/websocket".removeprefix("/")
 
 
 def _headers() -> dict[str, str]:

@@ -42,9 +42,11 @@ class Command(BaseCommand):
     requires_system_checks = []  # noqa: RUF012  (Django's name; they are among the findings)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        what = "prefix of the echo routes of a running site; by default a server is started"
+        what = (
+            "root of a running site, or prefix of its echo routes; by default a server is started"
+        )
         parser.add_argument("--url", type=http_url, help=what)
-        what = "print [{check, ok, message, remedy}]; ok is null where nothing could be tried"
+        what = "print [{check, ok, message, remedy, log}]; ok is null if nothing could be tried"
         parser.add_argument("--json", action="store_true", help=what)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -53,6 +55,8 @@ class Command(BaseCommand):
             findings.append(finding)
             if not options["json"]:
                 self.stdout.write(line(finding))
+                for logged in finding.log.splitlines():
+                    self.stdout.write(f"         {logged}")
         if options["json"]:
             self.stdout.write(json.dumps([finding._asdict() for finding in findings]))
         failed = sum(finding.ok is False for finding in findings)
