@@ -12,6 +12,7 @@
 | echo.W005 | an EchoConsumer, or one of its kind, is not counted                          |
 | echo.W101 | (--deploy) counts are of one process only                                    |
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
+| echo.W103 | (--deploy) anybody may connect to the objects of the site's own routes       |
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ from echo.conf import conf, problems
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
 from echo.layer import layer_or_none
-from echo.routes import Leaf, is_known, leaves_of
+from echo.routes import Leaf, counted_leaves, is_known, leaves_of
+from echo.routing import websocket_urlpatterns
 
 
 @register
@@ -141,3 +143,30 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
         hint = _("Use %s.") % "channels_redis.pubsub.RedisPubSubChannelLayer"
         found.append(Warning(message, hint=hint, id="echo.W102"))
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_names_are_not_open(**kwargs: object) -> list[CheckMessage]:
+    """Find `websocket_urlpatterns`, which take any name, beside routes that count objects."""
+    if problems() or conf.ECHO_AUTHORIZE is not None:  # the site decides who may connect to what
+        return []
+    leaves = counted_leaves()
+    open_to_all = [pattern.callback for pattern in websocket_urlpatterns]
+    opened = [leaf.route for leaf in leaves if leaf.application in open_to_all]
+    # The console is for those who may "list".
+    others = [
+        leaf.route
+        for leaf in leaves
+        if leaf.route not in opened and not hasattr(leaf.application, "required_action")
+    ]
+    if not (opened and others):
+        return []
+    return [
+        Warning(
+            f"By {max(opened, key=len)!r} anybody may connect to each object, also to those of "
+            f"{others[0]!r}, and receive what the site sends to them.",
+            hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing: "
+            'they are for those who may "list". Or set ECHO_AUTHORIZE.',
+            id="echo.W103",
+        )
+    ]
