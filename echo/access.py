@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from echo.answers import Application, log_rejection, refuse
+from echo.answers import LOGGED, Application, log_rejection, refuse
 from echo.conf import conf
 from echo.seldom import is_due
 from echo.tally import tally
@@ -133,7 +133,7 @@ class HostAndOriginCheck:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
             tally.refusals["origin"] += 1
-            _log_origin(scope, origin, host)
+            _log_origin(scope, origin[:LOGGED], host)
             await refuse(scope, receive, send, 403, _("WebSockets from other origins are refused."))
             return
         await self.application(scope, receive, send)

@@ -10,6 +10,8 @@ from echo.seldom import is_due
 
 logger = logging.getLogger(__name__)
 
+LOGGED = 200  # characters of a path: a client may send very many
+
 # asgiref's types know no denial events, and Django's `path()` is typed for views only.
 Application = Callable[..., Awaitable[Any]]
 
@@ -62,7 +64,8 @@ def log_rejection(
 ) -> None:
     """Log why a handshake is rejected, at most once a minute for each reason."""
     if is_due(("rejected", reason)):
-        logger.log(level, f"WebSocket handshake on %r rejected: {sentence}", scope["path"], *args)
+        path = scope["path"][:LOGGED]
+        logger.log(level, f"WebSocket handshake on %r rejected: {sentence}", path, *args)
 
 
 def can_answer(scope: WebSocketScope) -> bool:

@@ -14,6 +14,7 @@
 | echo.W007 | another distribution is installed that also has a package named `echo`       |
 | echo.W101 | (--deploy) counts are of one process only                                    |
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches one process only       |
+| echo.W103 | (--deploy) anybody may connect to the objects of the site's own routes       |
 
 E001, E003, W001, W002 and W005 need the import of asgi.py, which only `check`, `runserver` and
 `echo_doctor` do. Any other command must work where that import fails: `migrate` where asgi.py
@@ -43,7 +44,8 @@ from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
 from echo.doctor.finding import words_of
 from echo.layer import layer_or_none
-from echo.routes import Leaf, is_known, leaves_of
+from echo.routes import Leaf, counted_leaves, is_known, leaves_of
+from echo.routing import websocket_urlpatterns
 
 DISTRIBUTION = "django-echo-objects"  # ours, on PyPI
 
@@ -231,3 +233,30 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
         hint = _("Use %s.") % "channels_redis.pubsub.RedisPubSubChannelLayer"
         found.append(Warning(message, hint=hint, id="echo.W102"))
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_names_are_not_open(**kwargs: object) -> list[CheckMessage]:
+    """Find `websocket_urlpatterns`, which take any name, beside routes that count objects."""
+    if problems() or conf.ECHO_AUTHORIZE is not None:  # the site decides who may connect to what
+        return []
+    leaves = counted_leaves()
+    open_to_all = [pattern.callback for pattern in websocket_urlpatterns]
+    opened = [leaf.route for leaf in leaves if leaf.application in open_to_all]
+    # The console is for those who may "list".
+    others = [
+        leaf.route
+        for leaf in leaves
+        if leaf.route not in opened and not hasattr(leaf.application, "required_action")
+    ]
+    if not (opened and others):
+        return []
+    return [
+        Warning(
+            f"By {max(opened, key=len)!r} anybody may connect to each object, also to those of "
+            f"{others[0]!r}, and receive what the site sends to them.",
+            hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing: "
+            'they are for those who may "list". Or set ECHO_AUTHORIZE.',
+            id="echo.W103",
+        )
+    ]

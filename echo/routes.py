@@ -70,6 +70,19 @@ def leads_nowhere(path: str) -> bool:
     return all(is_known(leaf) for leaf in leaves) and path not in {leaf.route for leaf in leaves}
 
 
+def required_action(path: str) -> str | None:
+    """Return the action that the WebSocket route asks a right for, besides "connect"; or None."""
+    for leaf in _leaves_of_site() or ():
+        if leaf.route == path:  # the first is the one that the router takes
+            return getattr(leaf.application, "required_action", None)
+    return None
+
+
+def counted_leaves() -> list[Leaf]:
+    """Return the leaves of the site that are counted."""
+    return [leaf for leaf in _leaves_of_site() or () if hasattr(leaf.application, "counted_by")]
+
+
 def speaks_http_only() -> bool:
     """Return whether it is certain that the site has no WebSocket route at all."""
     leaves = _leaves_of_site()

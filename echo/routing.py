@@ -12,12 +12,14 @@ from channels.routing import URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
+from django.utils.translation import gettext as _
 
-from echo.access import HostAndOriginCheck
-from echo.answers import Application, can_answer, log_rejection
+from echo.access import LIST, HostAndOriginCheck, amay
+from echo.answers import Application, answer, can_answer, log_rejection
 from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
+from echo.tally import tally
 from echo.users import with_user
 
 
@@ -26,11 +28,43 @@ def _default_or_named(scope: WebSocketScope) -> str:
     return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
 
-_echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)
+class ConsoleAccess:
+    """ASGI middleware that rejects the handshakes of clients who may not "list" with 403.
 
+    Through the console its user can join any object and receive what the site sends to it.
+    """
+
+    required_action = LIST  # for the usage page and the doctor
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+        self.counted_by = application.counted_by  # for the system check
+
+    async def __call__(
+        self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        if await amay(scope, None, LIST):
+            await self.application(scope, receive, send)
+            return
+        tally.refusals["permission"] += 1
+        log_rejection(scope, "permission", "the console is for clients who may %r", LIST)
+        await receive()  # websocket.connect
+        await answer(scope, send, 403, _("You may not use the console."), code=4403)
+
+
+_echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)
+_console: Any = ConsoleAccess(_echo)
+
+# For a site that is the showpiece itself: everybody may connect to each object.
 websocket_urlpatterns: list[URLPattern] = [
     path("websocket", _echo),
     path("<str:name>/websocket", _echo),
+]
+
+# For a site with objects of its own: the same paths, for those who may "list".
+console_urlpatterns: list[URLPattern] = [
+    path("websocket", _console),
+    path("<str:name>/websocket", _console),
 ]
 
 
@@ -44,8 +78,8 @@ def as_websocket_application(
     name, as Django's URLs do. A handshake on a path without a route gets what the same request
     gets without `Upgrade`, from `http` (by default Django's own application).
     """
-    answer: Any = AnswerAsHTTP(http or get_asgi_application())
-    router = URLRouter([*routes, re_path("", answer)])
+    fallback: Any = AnswerAsHTTP(http or get_asgi_application())
+    router = URLRouter([*routes, re_path("", fallback)])
     return HostAndOriginCheck(with_user(BelowScriptName(router)))
 
 
@@ -93,8 +127,8 @@ class AnswerAsHTTP:
             return {"type": "http.disconnect"}
 
         async def http_send(event: Any) -> None:
-            answer: Any = {**event, "type": f"websocket.{event['type']}"}
-            await send(answer)
+            denial: Any = {**event, "type": f"websocket.{event['type']}"}
+            await send(denial)
 
         requests = [{"type": "http.request", "body": b"", "more_body": False}]
         await self.http(_as_http(scope), http_receive, http_send)

@@ -1,11 +1,16 @@
-from django.urls import path, re_path
+"""The HTTP side: `path("connections/", include("echo.urls"))`, or without the usage page:
+
+from echo.urls import endpoints
+path("connections/", include(endpoints))
+"""
+
+from django.urls import path
 
 from echo import live, views
 
 app_name = "echo"
 
-urlpatterns = [
-    path("", views.usage, name="usage"),
+endpoint_urlpatterns = [
     path("websocket", views.websocket, name="websocket"),
     path("getCurrentConnections", views.connections, name="connections"),
     path("<str:name>/websocket", views.websocket, name="websocket"),
@@ -13,6 +18,7 @@ urlpatterns = [
     path("live", live.total, name="live_total"),
     path("connections/live", live.count, name="live"),
     path("<str:name>/connections/live", live.count, name="live"),
-    # As the original: every other path tells how to use it.
-    re_path("", views.usage),
 ]
+endpoints = (endpoint_urlpatterns, app_name)
+
+urlpatterns = [path("", views.usage, name="usage"), *endpoint_urlpatterns]

@@ -21,7 +21,7 @@ from echo.answers import TEXT
 from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.names import check_name
-from echo.routes import leads_nowhere
+from echo.routes import leads_nowhere, required_action
 from echo.state import get_state
 
 # What the original says stays as it is, in every language.
@@ -30,16 +30,26 @@ WSGI_HINT = gettext_lazy(
     "This server speaks WSGI, which has no WebSockets. With runserver: put 'daphne' at the top of "
     "INSTALLED_APPS, below 'echo', and set ASGI_APPLICATION."
 )
-USAGE = """
-This Durable Object supports the following endpoints:
-/websocket
+UPGRADE_LOST = gettext_lazy(
+    "The request is a WebSocket handshake without the headers Upgrade and Connection, or with one "
+    "of them. A proxy must pass on both."
+)
+NO_WEBSOCKET = gettext_lazy(
+    "There is no WebSocket at this path: the site has no route for it in its asgi.py, or the "
+    "server has no WebSockets."
+)
+USAGE_WEBSOCKET = """/websocket
 - Creates a WebSocket connection. Any messages sent to it are echoed with a prefix.
-/getCurrentConnections
+"""
+USAGE = f"""
+This Durable Object supports the following endpoints:
+{USAGE_WEBSOCKET}/getCurrentConnections
 - A regular HTTP GET endpoint that returns the number of currently connected WebSocket clients.
 """
 
 UNKNOWN_COUNT = gettext_lazy("The number of connections is not known at the moment.")
 NOT_COUNT = gettext_lazy("You may not see the count of this object.")
+NAMED = "<str:name>/websocket"
 RETRY_AFTER = "2"  # seconds
 
 View = Callable[..., HttpResponse]
@@ -82,10 +92,37 @@ def text(body: str, status: int = 200) -> HttpResponse:
 
 @plain
 def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
-    """426: this path is for WebSockets. Under WSGI it says why an upgrade did not help."""
-    if isinstance(request, ASGIRequest):
-        return text(UPGRADE_EXPECTED, status=426)
-    return text(f"{UPGRADE_EXPECTED}\n{WSGI_HINT}", status=426)
+    """426: this path is for WebSockets. A client that did send an upgrade is told what is wrong."""
+    if not isinstance(request, ASGIRequest):
+        if _sent_upgrade(request):
+            return text(str(WSGI_HINT), status=404)
+        # PEP 3333 forbids an application to send Upgrade and Connection.
+        return text(f"{UPGRADE_EXPECTED}\n{WSGI_HINT}", status=426)
+    if not _sent_upgrade(request):
+        response = text(UPGRADE_EXPECTED, status=426)
+    elif "Upgrade" in request.headers and _has_upgrade_option(request):
+        return text(str(NO_WEBSOCKET), status=404)
+    else:
+        response = text(str(UPGRADE_LOST), status=426)
+    if request.scope.get("http_version", "1.1") in ("1.0", "1.1"):  # HTTP/2 has neither of them
+        response["Upgrade"] = "websocket"  # RFC 9110 §15.5.22
+        response["Connection"] = "Upgrade"  # RFC 9110 §7.8
+    return response
+
+
+def _sent_upgrade(request: HttpRequest) -> bool:
+    """Return whether the client has sent a handshake, of which a proxy may have dropped headers.
+
+    Proxies that are not told to pass on Upgrade and Connection drop these, and no others.
+    """
+    if "Upgrade" in request.headers:
+        return request.headers["Upgrade"].strip().lower() == "websocket"
+    return "Sec-WebSocket-Key" in request.headers and not _has_upgrade_option(request)
+
+
+def _has_upgrade_option(request: HttpRequest) -> bool:
+    options = request.headers.get("Connection", "").lower().split(",")
+    return "upgrade" in map(str.strip, options)
 
 
 @plain
@@ -111,7 +148,7 @@ def count_sentence(count: int) -> str:
 def usage(request: HttpRequest) -> HttpResponse:
     """How to use it: the original's text, or for a browser a page."""
     if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
-        return text(USAGE)
+        return text(usage_text(request))
     may_list = may(request, None, LIST)
     context = {
         "title": pgettext("echo", "Connections"),
@@ -119,15 +156,34 @@ def usage(request: HttpRequest) -> HttpResponse:
         "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,
         "may_count": not may_list and may(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
-        "has_websockets": not leads_nowhere(f"{_prefix()}<str:name>/websocket"),
+        "has_websockets": _has_websocket(request, NAMED),
+        "has_default_websocket": _has_websocket(request, "websocket"),
+        "has_route": not leads_nowhere(_route(NAMED)),
         **page_frame(request),
     }
     return render(request, "echo/usage.html", context)
 
 
-def _prefix() -> str:
-    """Return what `include("echo.urls")` has before it: `connections/`."""
-    return reverse("echo:usage").removeprefix(get_script_prefix())
+def usage_text(request: HttpRequest) -> str:
+    """Return the original's text, with the paths that there are here for this client."""
+    root = reverse("echo:websocket").removesuffix("websocket")
+    usage = USAGE if _has_websocket(request, "websocket") else USAGE.replace(USAGE_WEBSOCKET, "")
+    return usage.replace("\n/", f"\n{root}")
+
+
+def _has_websocket(request: HttpRequest, end: str) -> bool:
+    """Return whether the site may have such a WebSocket route that this client may use."""
+    route = _route(end)
+    if leads_nowhere(route):
+        return False
+    action = required_action(route)
+    return action is None or may(request, None, action)
+
+
+def _route(end: str) -> str:
+    """Return the WebSocket route of that end below the prefix of the URLs, as in `path()`."""
+    url = reverse("echo:websocket").removeprefix(get_script_prefix())
+    return url.removesuffix("websocket") + end
 
 
 def connected_or_none() -> list[tuple[str, int]] | None:

@@ -401,3 +401,14 @@ def test_rejected_handshake_is_told_by_the_log_of_a_server() -> None:
 
         wanted = f"its Origin 'http://evil.example' is not of the Host '127.0.0.1:{server.port}'"
         eventually(lambda: wanted in server.log(), True)
+
+
+async def test_log_has_no_more_than_the_beginning_of_a_long_path(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seldom._last.clear()
+
+    assert not await accepts(communicator(f"/{'x' * 60_000}"))
+
+    (record,) = [r for r in caplog.records if r.name == "echo.answers"]
+    assert len(record.getMessage()) < 300

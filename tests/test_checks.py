@@ -21,7 +21,11 @@ from echo.access import HostAndOriginCheck
 from echo.checks import check_runserver
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.routing import as_websocket_application
+from echo.routing import (
+    as_websocket_application,
+    console_urlpatterns,
+    websocket_urlpatterns,
+)
 from tests.servers import ROOT
 
 
@@ -444,3 +448,50 @@ def test_deploy_check_tells_of_state_and_layer_in_memory(settings: Any) -> None:
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
     assert sorted(found(deploy=True)) == ["echo.W101", "echo.W102"]
+
+
+own = path("chat/<str:room>/", counted(consumer, by="room"))
+below = path("connections/", URLRouter(websocket_urlpatterns))
+
+
+@pytest.mark.parametrize("routes", [[own, below], [*websocket_urlpatterns, own]])
+def test_deploy_check_tells_that_own_objects_are_open_to_anybody(
+    application: Any, routes: list[Any]
+) -> None:
+    application(site(*routes))
+
+    (message,) = (m for m in run_checks(include_deployment_checks=True) if m.id == "echo.W103")
+    opened = "connections/<str:name>/websocket" if below in routes else "<str:name>/websocket"
+    assert message == Warning(
+        f"By {opened!r} anybody may connect to each object, also to those of "
+        "'chat/<str:room>/', and receive what the site sends to them.",
+        hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing: "
+        'they are for those who may "list". Or set ECHO_AUTHORIZE.',
+        id="echo.W103",
+    )
+    assert "echo.W103" not in found()
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        [own],
+        websocket_urlpatterns,
+        [own, path("connections/", URLRouter(console_urlpatterns))],
+        [below, path("console/", URLRouter(console_urlpatterns))],
+    ],
+    ids=["own", "showpiece", "console", "showpiece with a console"],
+)
+def test_deploy_check_leaves_other_routes_alone(application: Any, routes: list[Any]) -> None:
+    application(site(*routes))
+
+    assert "echo.W103" not in found(deploy=True)
+
+
+def test_deploy_check_leaves_it_to_the_function_of_the_site(
+    application: Any, settings: Any
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets"
+    application(site(own, below))
+
+    assert "echo.W103" not in found(deploy=True)

@@ -339,6 +339,48 @@ def test_class_of_a_consumer_is_told(site):
     assert found["server"]["message"].endswith(sentence)
 
 
+CONSOLE = "from echo.routing import console_urlpatterns"
+
+
+def test_console_is_not_tried_by_a_client_without_a_login(site):
+    how = site(routes="*console_urlpatterns", middle=CONSOLE)
+
+    code, found = findings(**how)
+
+    assert code == 0
+    assert found["echo"] == {
+        "check": "echo",
+        "ok": None,
+        "message": "the console is for those who may list the objects",
+        "remedy": "",
+    }
+
+
+def test_consumer_of_the_site_is_tried_beside_its_console(site):
+    routes = (
+        "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room')), *console_urlpatterns"
+    )
+
+    code, found = findings(**site(routes=routes, middle=CONSOLE))
+
+    assert code == 0
+    assert "/chat/" in found["handshake"]["message"]
+    assert found["count"]["ok"]
+
+
+def test_urls_without_the_usage_page_are_found(site, tmp_path):
+    (tmp_path / "doctor_urls.py").write_text(
+        "from django.urls import include, path\n"
+        "from echo.urls import endpoints\n"
+        "urlpatterns = [path('below/', include(endpoints))]\n"
+    )
+    route = "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))"
+
+    code, found = findings(**site("ROOT_URLCONF = 'doctor_urls'", routes=route))
+
+    assert (code, found["count"]["ok"], found["live"]["ok"]) == (0, True, True)
+
+
 NO_COUNT = "Is echo.urls in the URLconf, and --url, if given, its prefix?"
 
 

@@ -90,8 +90,8 @@ def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     for known, more in {
         "\nfrom chat": block("python", "CountFirst") + "\nfrom chat",
         "ProtocolTypeRouter\n": "ProtocolTypeRouter, URLRouter\n",
-        "as_websocket_application\n": "as_websocket_application, websocket_urlpatterns\n",
-        'by="room"))': 'by="room")),\n' + block("python", "URLRouter(websocket_urlpatterns)"),
+        "as_websocket_application\n": "as_websocket_application, console_urlpatterns\n",
+        'by="room"))': 'by="room")),\n' + block("python", "URLRouter(console_urlpatterns)"),
     }.items():
         assert code.count(known) == 1
         code = code.replace(known, more)
@@ -101,6 +101,8 @@ def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 def test_existing_site_counts_its_own_consumers(existing_site: tuple[Path, dict[str, str]]) -> None:
     folder, environment = existing_site
+    with (folder / "mysite" / "settings.py").open("a") as settings:
+        settings.write('\nDEBUG = False\nALLOWED_HOSTS = ["127.0.0.1"]\n')
 
     with Server("daphne", "mysite.asgi:application", folder=folder, **environment) as server:
         client = Client(server.port)
@@ -108,16 +110,55 @@ def test_existing_site_counts_its_own_consumers(existing_site: tuple[Path, dict[
         healthy = server.get("/operations/health")
         one = server.get("/connections/lobby/getCurrentConnections", Accept="application/json")
         page = server.get("/connections/", Accept="text/html")
-        with Client.opened(server.port, "connections/echoing") as echoing:
-            echoing.send_text("hello")
-            assert echoing.text() == "[Durable Object]: hello"
+        with Client(server.port) as stranger:  # DEBUG is off
+            refused = stranger.ask("/connections/user-7/websocket", UPGRADE)
         client.reset()
 
         assert answer.status_line == "HTTP/1.1 101 Switching Protocols"
         assert healthy[2] == '{"status": "ok", "state": "process"}'
-        assert 'id="echo-console"' in page[2]
+        assert (refused.status_line, refused.body) == (
+            "HTTP/1.1 403 Forbidden",
+            b"You may not use the console.",
+        )
+        assert 'id="echo-console"' not in page[2]
         assert one[2] == '{"name": "lobby", "connections": 1}'
         eventually(lambda: "0" in server.get("/connections/lobby/getCurrentConnections")[2], True)
+
+
+def test_existing_site_has_its_console_in_debug(
+    existing_site: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = existing_site  # as startproject makes it
+
+    with Server("daphne", "mysite.asgi:application", folder=folder, **environment) as server:
+        assert 'id="echo-console"' in server.get("/connections/", Accept="text/html")[2]
+        with Client.opened(server.port, "connections/echoing") as echoing:
+            echoing.send_text("hello")
+            assert echoing.text() == "[Durable Object]: hello"
+
+
+def test_existing_site_may_leave_out_the_usage_page(
+    existing_site: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = existing_site
+    urls = folder / "mysite" / "urls.py"
+    urls.write_text(
+        urls.read_text().replace('path("connections/", include("echo.urls"))', "")
+        + block("python", "include(endpoints)")
+    )
+
+    with Server("daphne", "mysite.asgi:application", folder=folder, **environment) as server:
+        statuses = {
+            path: server.get(f"/connections/{path}")[0]
+            for path in ("", "no/such/path", "lobby/getCurrentConnections", "lobby/websocket")
+        }
+
+    assert statuses == {
+        "": 404,
+        "no/such/path": 404,
+        "lobby/getCurrentConnections": 200,
+        "lobby/websocket": 426,
+    }
 
 
 def test_tests_of_an_existing_site_have_connections(

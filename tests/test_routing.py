@@ -5,12 +5,17 @@ from http.client import HTTPConnection
 import pytest
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import AnonymousUser, User
 from django.urls import path
 from websockets.exceptions import InvalidStatus
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.routing import as_websocket_application, websocket_urlpatterns
+from echo.routing import (
+    as_websocket_application,
+    console_urlpatterns,
+    websocket_urlpatterns,
+)
 from echo.state import get_state
 from echo.views import USAGE
 from tests.raw import UPGRADE, Client
@@ -238,3 +243,45 @@ async def test_routes_can_stand_below_a_prefix():
 
     assert get_state().counts() == {"bar": 1}
     await communicator.disconnect()
+
+
+console = URLRouter([path("connections/", URLRouter(console_urlpatterns))])
+
+
+async def joins(user, name="user-7"):
+    """Return whether that user's console joins the object."""
+    communicator = WebsocketCommunicator(console, f"/connections/{name}/websocket")
+    communicator.scope["user"] = user
+    accepted, _ = await communicator.connect()
+    stays = accepted and await communicator.receive_nothing(timeout=0.01)  # else 4403
+    assert get_state().counts() == ({name: 1} if stays else {})
+    if stays:
+        await communicator.disconnect()
+    return stays
+
+
+@pytest.mark.parametrize("user", [None, AnonymousUser(), User(username="visitor")])
+async def test_console_lets_nobody_join_an_object_who_may_not_list(settings, user):
+    assert not await joins(user)
+
+    settings.DEBUG = True
+    assert await joins(user)
+
+
+async def test_console_is_for_staff():
+    assert await joins(User(username="staff", is_staff=True))
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [("list", False), ("connect", False)])
+async def test_console_asks_for_connecting_too(settings, allowed, expected):
+    settings.ECHO_AUTHORIZE = f"tests.test_routing.may_{allowed}"
+
+    assert await joins(User(username="staff", is_staff=True)) == expected
+
+
+async def may_list(asking, name, action):
+    return action == "list"
+
+
+async def may_connect(asking, name, action):
+    return action == "connect"

@@ -60,6 +60,7 @@ def test_accepted_with_the_applications_headers_and_subprotocol(server: Server) 
 def test_wrong_version(server: Server, version: str | None) -> None:
     answer = ask(server, Sec_WebSocket_Version=version)
 
+    assert answer.header("Upgrade") == "websocket"
     text = "ERROR: The requested WebSocket version is not supported."
     assert plain(answer) == (426, text)
     assert answer.header("Sec-WebSocket-Version") == "13"

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from echo.consumers import PREFIX
 from echo.names import MAX_NAME_BYTES
-from echo.routing import websocket_urlpatterns
+from echo.routing import console_urlpatterns, websocket_urlpatterns
 from echo.state import get_state
 from tests.servers import free_port
 from tests.test_admin import HOSTILE
@@ -102,16 +102,15 @@ def test_page_speaks_of_the_prefix_it_is_included_under(client: Client, settings
     settings.ROOT_URLCONF = __name__
     settings.ASGI_APPLICATION = f"{__name__}.below_live"
 
-    for where in ("/live/", "/live/any/other/path"):
-        html = page(client, where)
+    html = page(client, "/live/")
 
-        assert 'data-root="/live/"' in html
-        assert "<code>/live/<var>name</var>/websocket</code>" in html
-        assert "<code>/live/websocket</code>" in html
-        assert '<a href="/live/getCurrentConnections">' in html
-        assert '<a href="/live/foo/getCurrentConnections">' in html
-        assert "<code>/live/<var>name</var>/connections/live</code>" in html
-        assert "<code>/live/live</code>" in html
+    assert 'data-root="/live/"' in html
+    assert "<code>/live/<var>name</var>/websocket</code>" in html
+    assert "<code>/live/websocket</code>" in html
+    assert '<a href="/live/getCurrentConnections">' in html
+    assert '<a href="/live/foo/getCurrentConnections">' in html
+    assert "<code>/live/<var>name</var>/connections/live</code>" in html
+    assert "<code>/live/live</code>" in html
 
 
 below_live = ProtocolTypeRouter(
@@ -120,7 +119,12 @@ below_live = ProtocolTypeRouter(
 opaque = ProtocolTypeRouter({"websocket": lambda scope, receive, send: None})
 
 
-@pytest.mark.parametrize("application", ["below_live", "opaque"])
+console = ProtocolTypeRouter(
+    {"websocket": URLRouter([path("live/", URLRouter(console_urlpatterns))])}
+)
+
+
+@pytest.mark.parametrize("application", ["below_live", "opaque", "console"])
 def test_page_has_a_console_where_a_route_may_lead_to_it(
     client: Client, settings: Settings, application: str
 ) -> None:
@@ -128,6 +132,26 @@ def test_page_has_a_console_where_a_route_may_lead_to_it(
     settings.ASGI_APPLICATION = f"{__name__}.{application}"
 
     assert 'id="echo-console"' in page(client, "/live/")
+
+
+def test_page_has_the_console_of_a_site_only_for_those_who_may_use_it(
+    client: Client, settings: Settings
+) -> None:
+    settings.DEBUG = False
+    settings.ROOT_URLCONF = __name__
+    settings.ASGI_APPLICATION = f"{__name__}.console"
+
+    html = page(client, "/live/")
+
+    assert 'id="echo-console"' not in html
+    assert "You may not use the console." in html
+    assert "/websocket</code></dt>" not in html
+    settings.ECHO_AUTHORIZE = "tests.test_usage_page.lists"
+    assert 'id="echo-console"' in page(client, "/live/")
+
+
+def lists(asking: object, name: str | None, action: str) -> bool:
+    return action == "list"
 
 
 def test_page_has_no_console_where_no_route_leads_to_it(client: Client, settings: Settings) -> None:

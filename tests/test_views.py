@@ -1,15 +1,24 @@
 import http.client
 import json
+from io import BytesIO
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncClient, RequestFactory
 from django.test import Client as DjangoClient
 
 from echo import views
 from echo.state import get_state
-from echo.views import UNKNOWN_COUNT, USAGE, WSGI_HINT, count_sentence
+from echo.views import (
+    NO_WEBSOCKET,
+    UNKNOWN_COUNT,
+    UPGRADE_LOST,
+    USAGE,
+    WSGI_HINT,
+    count_sentence,
+)
 from tests.raw import Client
-from tests.servers import free_port
+from tests.servers import Server, free_port
 
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
 NONE = "There are 0 WebSocket clients connected to this Durable Object instance."
@@ -191,8 +200,127 @@ async def test_urls_can_stand_below_a_prefix(settings):
 
     assert told(await of_asgi("/connections/foo/getCurrentConnections")) == (200, TEXT, NONE)
     assert told(await of_asgi("/connections/websocket")) == (426, TEXT, UPGRADE_EXPECTED)
-    assert told(await of_asgi("/connections/")) == (200, TEXT, USAGE)
+    assert (await of_asgi("/connections/")).status_code == 200
     assert (await of_asgi("/")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/connections/nothing", "/connections/websocket/", "/nothing"])
+async def test_unknown_path_of_an_existing_site_is_its_404(settings, path):
+    settings.ROOT_URLCONF = "tests.sites.prefix"
+
+    assert (await of_asgi(path)).status_code == 404
+
+
+COUNT_ENDPOINT = (
+    "- A regular HTTP GET endpoint that returns the number of currently connected WebSocket "
+    "clients.\n"
+)
+
+
+async def test_usage_text_has_the_paths_of_an_existing_site_that_are_routed(settings):
+    settings.ROOT_URLCONF = "tests.sites.prefix"  # the WebSockets of the demo are not below it
+
+    assert told(await of_asgi("/connections/")) == (
+        200,
+        TEXT,
+        "\nThis Durable Object supports the following endpoints:\n"
+        f"/connections/getCurrentConnections\n{COUNT_ENDPOINT}",
+    )
+
+
+async def test_usage_text_has_the_prefix_before_each_path(settings):
+    settings.ROOT_URLCONF = "tests.sites.prefix"
+    settings.ASGI_APPLICATION = "tests.sites.prefix.open_to_all"
+
+    assert told(await of_asgi("/connections/")) == (
+        200,
+        TEXT,
+        "\nThis Durable Object supports the following endpoints:\n"
+        "/connections/websocket\n"
+        "- Creates a WebSocket connection. Any messages sent to it are echoed with a prefix.\n"
+        f"/connections/getCurrentConnections\n{COUNT_ENDPOINT}",
+    )
+
+
+@pytest.mark.parametrize("debug", [True, False])
+async def test_usage_text_has_the_console_for_those_who_may_use_it(settings, debug):
+    settings.DEBUG = debug
+    settings.ROOT_URLCONF = "tests.sites.prefix"
+    settings.ASGI_APPLICATION = "tests.sites.prefix.console"
+
+    assert ("/connections/websocket" in told(await of_asgi("/connections/"))[2]) == debug
+
+
+async def test_426_names_the_protocol_to_upgrade_to():
+    response = await of_asgi("/websocket")
+
+    assert (response["Upgrade"], response["Connection"]) == ("websocket", "Upgrade")
+
+
+@pytest.mark.parametrize("method", ["", "HTTP/2"])
+def test_426_has_no_upgrade_where_it_is_forbidden(method):
+    """To applications under WSGI (PEP 3333), and in HTTP/2 (RFC 9113 §8.2.2)."""
+    if method:
+        scope = {"type": "http", "method": "GET", "path": "/websocket", "headers": []}
+        request = ASGIRequest({**scope, "http_version": "2"}, BytesIO())
+        response = views.websocket(request)
+    else:
+        response = of_wsgi("/websocket")
+
+    assert response.status_code == 426
+    assert not {"Upgrade", "Connection"} & set(response.headers)
+
+
+KEY = {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version": "13"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"upgrade": "websocket"},
+        {"upgrade": "WebSocket", "connection": "keep-alive"},
+        {"connection": "close", **KEY},
+        KEY,
+    ],
+)
+async def test_upgrade_that_a_proxy_has_lost_is_told(headers):
+    response = await of_asgi("/websocket", headers=headers)
+
+    assert told(response) == (426, TEXT, UPGRADE_LOST)
+    assert response["Upgrade"] == "websocket"
+
+
+async def test_upgrade_that_nothing_takes_is_told():
+    """On a server without WebSockets, or where asgi.py has no route for it."""
+    headers = {"upgrade": "websocket", "connection": "keep-alive, Upgrade", **KEY}
+
+    response = await of_asgi("/websocket", headers=headers)
+
+    assert told(response) == (404, TEXT, NO_WEBSOCKET)
+    assert "Upgrade" not in response.headers
+
+
+@pytest.mark.parametrize("headers", [{"upgrade": "websocket", "connection": "Upgrade"}, KEY])
+def test_upgrade_under_wsgi_is_told_the_reason_alone(headers):
+    assert told(of_wsgi("/websocket", headers=headers)) == (404, TEXT, WSGI_HINT)
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket/13", "websocket, h2c", ""])
+async def test_other_upgrade_gets_the_words_of_the_original(upgrade):
+    headers = {"upgrade": upgrade, "connection": "Upgrade", **KEY}
+
+    assert told(await of_asgi("/websocket", headers=headers)) == (426, TEXT, UPGRADE_EXPECTED)
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn", "stock-daphne", "stock-uvicorn"])
+def test_426_over_the_wire_names_the_protocol(kind):
+    with Server(kind) as server, Client(server.port) as client:
+        answer = client.ask("/websocket", {})
+        lost = client.ask("/websocket", KEY)
+
+    assert (answer.header("Upgrade"), answer.header("Connection")) == ("websocket", "Upgrade")
+    assert answer.body.decode() == UPGRADE_EXPECTED
+    assert (lost.status_line.split()[1], lost.body.decode()) == ("426", UPGRADE_LOST)
 
 
 def test_names_that_are_steps_in_a_path_can_be_asked_for():

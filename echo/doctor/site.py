@@ -16,7 +16,7 @@ from echo.doctor.finding import LOGS, REDIS, Finding, soon
 from echo.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
 from echo.doctor.probe import NoAnswer, ProbeFailed, server_command
 from echo.exceptions import StateUnavailable
-from echo.routes import counted_path, leads_nowhere, speaks_http_only
+from echo.routes import counted_path, leads_nowhere, required_action, speaks_http_only
 from echo.state import get_state
 
 INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1
@@ -58,7 +58,8 @@ class _Visit:
         self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
         # A site without an EchoConsumer has counted consumers of its own.
-        self._has_echo = not leads_nowhere(_echo_route())
+        # The console is not for a client without a login.
+        self._has_echo = not (leads_nowhere(_echo_route()) or required_action(_echo_route()))
         path = None if self._has_echo else counted_path(name)
         self._is_foreign = path is not None
         if path is not None:
@@ -107,6 +108,8 @@ class _Visit:
         told = {"url": self._tried, "status": status}
         if status < 500 and self._is_foreign and (self._server or status not in NO_HANDSHAKE):
             return Finding("handshake", None, _("%(url)s answers %(status)d to a stranger") % told)
+        if status == 403 and required_action(_echo_route()):
+            return Finding("echo", None, "the console is for those who may list the objects")
         if status in NO_HANDSHAKE and not (self._has_echo or self._is_foreign):
             return Finding("echo", None, _("the site has no echo route"))
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
@@ -177,9 +180,8 @@ def _read_log() -> str:
 
 def _mount() -> str:
     """Return the path below which the site has `echo.urls`, without a slash at its end."""
-    count = "/name/getCurrentConnections"
     try:
-        return reverse("echo:connections", args=["name"]).removesuffix(count)
+        return reverse("echo:websocket").removesuffix("/websocket")  # the page may not be there
     except NoReverseMatch:
         return ""
 

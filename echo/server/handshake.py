@@ -42,7 +42,11 @@ def judge(method: str, headers: Headers) -> Refusal | None:
     if method != "GET":
         return _error(400, "WebSocket must be initiated with a GET request.")
     if [value.strip() for value in values(headers, b"sec-websocket-version")] != [b"13"]:
-        version = [(b"sec-websocket-version", b"13")]
+        version = [
+            (b"sec-websocket-version", b"13"),
+            (b"upgrade", b"websocket"),  # RFC 9110 §15.5.22
+            (b"connection", b"upgrade"),
+        ]
         return _error(426, "The requested WebSocket version is not supported.", version)
     keys = [value.strip() for value in values(headers, b"sec-websocket-key")]
     if not any(keys):
@@ -89,7 +93,7 @@ def answer_head(status: int, headers: Headers) -> bytes:
     Raises ValueError for a header that HTTP does not allow.
     """
     status_line = b"HTTP/1.1 %d %s\r\n" % (status, phrase(status))
-    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+    kept = [h for h in headers if h[0].lower() != b"connection" or h[1].lower() == b"upgrade"]
     return status_line + b"Connection: close\r\n" + _lines(kept) + b"\r\n"
 
 

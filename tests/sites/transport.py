@@ -32,6 +32,7 @@ from echo.state import get_state  # noqa: E402
 
 # Django's own words about each 4xx over plain HTTP: a test looks for what else is logged.
 logging.getLogger("django.request").setLevel(logging.ERROR)
+logging.getLogger("echo.answers").setLevel(logging.ERROR)
 
 events: list[str] = []  # what consumers have noted, for GET /events
 release = asyncio.Event()  # set by GET /release
