@@ -87,8 +87,8 @@ class Servers:
     """What has been met at each address. May be used from any thread.
 
     `met` is called with the age in seconds of each server that is met for the first time, or again
-    after a start: its data may be an old snapshot. One that stands in for another that was known is
-    young, whatever its own age: a replica may not have been told the last writes.
+    after a start: its data may be an old snapshot. One that was a replica has the age 0, whatever
+    its own: it does not say when it was promoted, and may not have received the last writes.
     """
 
     def __init__(self, met: Callable[[float], None]) -> None:
@@ -107,9 +107,9 @@ class Servers:
         history = found.get("master_replid")  # a replica's is its primary's; once promoted, its own
         known = self._known.get(address)
         if known != (run_id, history):
-            # master_replid2 is what it had as a replica, of a primary that was known
-            histories = {each for _, each in list(self._known.values())} - {None}
-            is_deputy = found.get("master_replid2") in histories
+            # What it replicated before it was promoted; else zeros, and absent where there are
+            # no replicas at all.
+            was_replica = found.get("master_replid2", "").strip("0") != ""
             # The uptime is a difference of whole seconds: up to one too much.
-            self._met(max(uptime - 1, 0.0) if known is None and not is_deputy else 0.0)
+            self._met(max(uptime - 1, 0.0) if known is None and not was_replica else 0.0)
             self._known[address] = run_id, history  # last: who meets it meanwhile is told as well

@@ -4,7 +4,6 @@ Each process owns one share there, and is the only one that writes it. The share
 unless the process renews it: that is its lease. A count is the sum of the live shares.
 """
 
-import asyncio
 import logging
 import secrets
 import time
@@ -12,16 +11,15 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import Any
 
-from django.utils.translation import gettext
-
 from echo.exceptions import StateUnavailable
 from echo.seldom import is_due
 from echo.state import scripts
 from echo.state.announced import SharedAnnounced
 from echo.state.connection import ERRORS, LOST, Connection, Servers
 from echo.state.memory import MemoryState
+from echo.state.threads import ReadThreads
 from echo.state.waiting import Waiting
-from echo.state.writer import AT_ONCE, Own, Writer
+from echo.state.writer import AT_ONCE, UNDECIDED, Own, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +29,24 @@ SLOW_READ, AGAIN = 0.05, 0.1  # seconds
 PART = 1000  # names in one step of those that are many
 ATTEMPTS = 5  # to read many while processes end
 
+UNKNOWN = {
+    scripts.YOUNG: (
+        "The counts on Redis are new, or all leases may have ended at once: every process has "
+        "written its counts again within {youth:.1f} s."
+    ),
+    scripts.MISSING: "Redis has lost the counts of a process, which writes them again.",
+    scripts.NOT_LIVE: "Redis has no lease of this process, which writes its counts again.",
+    scripts.LOST: "Redis has lost the counts; the processes write them again.",
+}
+
 
 class RedisState(MemoryState):
     """A MemoryState that also publishes its counts, and adds those of all other processes.
 
     May be used from any thread and any event loop. One thread of its own writes; reads are made
     by the thread that asks. They raise StateUnavailable when the sum cannot be known: Redis is
-    away, or has just been flushed or restarted, and not every process has written again.
+    away, or has just been flushed or restarted, and not every process has written again. A process
+    that has just begun, and so may be the first, waits for that instead: a second or so.
     """
 
     shared = True
@@ -47,6 +56,7 @@ class RedisState(MemoryState):
         self._lease = lease  # seconds
         self._id = secrets.token_hex(8)
         # Whoever reads waits for others who do, but they never keep the writing from its sockets.
+        self._threads = ReadThreads()
         servers = Servers(self._met)
         writes, self._reads = Connection(url, servers), Connection(url, servers)
         own = Own(super().count, super().counts, self._add)
@@ -101,6 +111,7 @@ class RedisState(MemoryState):
         """Take this process's share away at once, and stop. Calls after that change nothing."""
         super().close()
         self._writer.close()
+        self._threads.close()
         self._reads.close()
 
     # Reading: what Redis has at one moment, when it has been told all that happened here before
@@ -128,9 +139,7 @@ class RedisState(MemoryState):
             except _Gone:
                 continue
             return dict(total)
-        raise StateUnavailable(
-            gettext("Processes end while their many counts are read; try again.")
-        )
+        raise StateUnavailable("Processes end while their many counts are read; try again.")
 
     def _in_parts(self, share: bytes) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -145,23 +154,34 @@ class RedisState(MemoryState):
                 return counts
 
     async def acount(self, name: str) -> int:
-        return await asyncio.to_thread(self.count, name)
+        return await self._threads.run(self.count, name)
 
     async def acounts(self) -> dict[str, int]:
-        return await asyncio.to_thread(self.counts)
+        return await self._threads.run(self.counts)
 
     def _read(self, script: str, name: str | None, *args: Any) -> Any:
+        """Return the script's answer; a process that has just begun waits until there is one."""
         self._writer.wait_until_written(name)
-        self._writer.require_sure()
-        known = [self._id, int(self._writer.youth * 1000), scripts.SHARE]
+        while True:
+            answer, unknown = self._try_to_read(script, *args)
+            if unknown is None:
+                return answer
+            if not self._writer.is_new():
+                raise StateUnavailable(unknown)
+            time.sleep(UNDECIDED)
+
+    def _try_to_read(self, script: str, *args: Any) -> tuple[Any, str | None]:
+        """Return the script's answer, and if it is no number, why not."""
+        if unknown := self._writer.unknown():
+            return None, unknown
+        known = [*self._writer.common, scripts.SHARE]
         answer = self._ask(script, [scripts.PROCESSES, scripts.BORN], [*known, *args])
-        self._writer.require_sure()
-        if answer in (scripts.YOUNG, scripts.MISSING):
+        if unknown := self._writer.unknown():
+            return None, unknown
+        if isinstance(answer, int) and answer < 0:
             self._writer.beat_soon()
-            raise StateUnavailable(
-                gettext("Redis has lost data; its processes are writing them again.")
-            )
-        return answer
+            return None, UNKNOWN[answer].format(youth=self._writer.youth)
+        return answer, None
 
     def _ask(self, script: str, keys: list[Any], args: list[Any]) -> Any:
         began = time.monotonic()
@@ -172,7 +192,7 @@ class RedisState(MemoryState):
                 answer = self._reads.run(script, keys, args)
         except Exception as error:
             self._could_not_read(error)
-            raise StateUnavailable(gettext("Redis does not answer: %s") % error) from error
+            raise StateUnavailable(f"Redis does not answer: {error}") from error
         return answer
 
     def _could_not_read(self, error: Exception) -> None:
@@ -182,7 +202,8 @@ class RedisState(MemoryState):
 
     def _met(self, age: float) -> None:
         """A Redis of that age in seconds was met: a young one may have lost data."""
-        self._writer.distrust(self._writer.youth - age)
+        why = "Redis has just been started, or has taken over from another server"
+        self._writer.distrust(self._writer.youth - age, why)
 
     # Doing something once
 

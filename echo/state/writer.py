@@ -8,10 +8,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import islice
+from math import inf
 from threading import Condition, Lock, Thread
 from typing import Any, NamedTuple
-
-from django.utils.translation import gettext
 
 from echo.exceptions import StateUnavailable
 from echo.seldom import is_due
@@ -31,7 +30,11 @@ STUCK = 1.25 * TIMEOUT  # seconds
 CATCH_UP = 0.3  # seconds
 AT_ONCE = 5000  # names in one step: some milliseconds, in which Redis does nothing else
 UNDECIDED = 0.05  # seconds between tries to reserve while Redis cannot know the sum
+# The youth ends in Redis, and its end is known here after a step and a pause between two tries.
+SLACK = 0.2  # seconds
 END_TIMEOUT = 2.5  # seconds for the thread to end
+
+AWAY = "Redis is away."
 
 
 class Own(NamedTuple):
@@ -55,7 +58,14 @@ class Writer:
         self._process = process
         self._own = own
         self._lease, self._heartbeat = lease, heartbeat  # seconds
-        self.youth = heartbeat + CATCH_UP  # seconds in which every live process has written
+        # In seconds: in `youth` every live process has written, in `settle` those that find Redis
+        # back. For why no write in `silence` makes the sum unknown, see scripts.py.
+        self.youth = heartbeat + CATCH_UP
+        settle = min(RETRY + CATCH_UP + 0.1, self.youth)
+        silence = max(lease - self.youth, self.youth)
+        self._times = [int(1000 * each) for each in (self.youth, silence, settle, lease)]
+        # What each script that reads or writes counts begins with.
+        self.common = [process, *self._times[:2]]
         self.share = scripts.SHARE + process
         # What is to be written, who waits for it, and what is being written; guarded by the lock.
         lock = Lock()
@@ -76,7 +86,9 @@ class Writer:
         self._asked: float | None = None  # time.monotonic() of the step that is under way
         self._acknowledged: float | None = None  # time.monotonic() of the last write
         self._outage = False
-        self._unsure_until = 0.0  # time.monotonic(): reads raise until then
+        self._new_until = -inf  # time.monotonic(): this process has just begun to write
+        self._unsure_until = 0.0  # time.monotonic(): the sum cannot be known until then,
+        self._why_unsure = ""  # since this has happened
 
     # For those who join and leave
 
@@ -124,7 +136,7 @@ class Writer:
     def wait_until_written(self, name: str | None = None) -> None:
         """Return when Redis knows of all changes until now, of the object or of all.
 
-        Raises StateUnavailable if that takes too long; while Redis is away, `require_sure` does.
+        Raises StateUnavailable if that takes too long; while Redis is away, `unknown` does.
         """
         with self._work:
             self._start()
@@ -137,7 +149,7 @@ class Writer:
                 lambda: self._rounds >= end or self._closed, timeout=STUCK
             )
         if not in_time:
-            raise StateUnavailable(gettext("Redis is away."))
+            raise StateUnavailable(AWAY)
 
     def _rounds_until_written(self, name: str | None) -> int:
         def concerned(names: set[str]) -> bool:
@@ -148,18 +160,28 @@ class Writer:
         is_to_be_written = concerned(self._dirty) or (is_first and not is_being_written)
         return is_being_written + is_to_be_written
 
-    def require_sure(self) -> None:
-        """Raise StateUnavailable if it is known that Redis cannot know the sum."""
-        if self.is_away():
-            raise StateUnavailable(gettext("Redis is away."))
-        if time.monotonic() < self._unsure_until or self._has_lapsed():
-            raise StateUnavailable(
-                gettext("Redis is back; its processes are writing their counts again.")
-            )
+    def unknown(self) -> str | None:
+        """Return why Redis cannot know the sum now, if that is known here.
 
-    def distrust(self, seconds: float) -> None:
-        """Take what Redis says for unsure for that time: not all processes may have written."""
-        self._unsure_until = max(self._unsure_until, time.monotonic() + seconds)
+        Raises StateUnavailable if Redis is away.
+        """
+        if self.is_away():
+            raise StateUnavailable(AWAY)
+        if self._has_lapsed():
+            return "This process could not renew its lease on Redis in time, and does so again."
+        if (seconds := self._unsure_until - time.monotonic()) > 0:
+            return f"{self._why_unsure}; every process has written its counts in {seconds:.1f} s."
+        return None
+
+    def is_new(self) -> bool:
+        """Return whether this process has just begun to write, so that the sum is known soon."""
+        return time.monotonic() < self._new_until
+
+    def distrust(self, seconds: float, why: str) -> None:
+        """Take the sum for unknown for that time: not all processes may have written."""
+        until = time.monotonic() + seconds
+        if until > self._unsure_until:
+            self._why_unsure, self._unsure_until = why, until
 
     def beat_soon(self) -> None:
         """Write without waiting for the next heartbeat: the sooner all have, the sooner is read."""
@@ -207,8 +229,8 @@ class Writer:
                 with self._work:
                     self._waiting += undecided
         try:
-            keys = [scripts.PROCESSES, self.share, scripts.ANNOUNCER]
-            self._redis.run(scripts.REMOVE, keys, [self._process])
+            keys = [scripts.PROCESSES, scripts.BORN, self.share, scripts.ANNOUNCER]
+            self._redis.run(scripts.REMOVE, keys, self.common)
         except Exception as error:
             logger.debug("The share could not be taken away, it will lapse: %s", error)
         self._redis.close()
@@ -255,10 +277,11 @@ class Writer:
         pairs = [part for pair in counts.items() for part in pair]
         self._attempts += 1
         sequence = self._attempts
-        lease = int(self._lease * 1000)
-        told = [self._process, lease, self._sequence, sequence, int(whole)]
+        told = [self._process, *self._times, self._sequence, sequence, int(whole)]
         if not self._step(scripts.WRITE, *told, *pairs):
             return False
+        if self._acknowledged is None:
+            self._new_until = time.monotonic() + self.youth + SLACK
         self._sequence, self._acknowledged = sequence, began
         return True
 
@@ -293,7 +316,7 @@ class Writer:
         with self._work:
             self._dirty.add(name)  # whatever comes of it, the count is written once more
         own = self._own.count(name)
-        told = [self._process, int(self.youth * 1000), scripts.SHARE, name]
+        told = [*self.common, scripts.SHARE, name]
         return int(self._step(scripts.RESERVE, *told, own, wanted, limit, self._sequence))
 
     def _step(self, script: str, *args: Any) -> Any:
@@ -320,5 +343,5 @@ class Writer:
     def _succeeded(self) -> None:
         if self._outage:
             logger.warning("Redis is back.")
-            self.distrust(self.youth)
+            self.distrust(self.youth, "Redis did not answer, and does again")
         self._outage = False

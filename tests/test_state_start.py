@@ -1,0 +1,308 @@
+"""What the first reads of a process say: it may be the only one, or the first after a loss."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import pytest
+import redis
+
+from echo.state import scripts
+from echo.state.redis import RedisState
+from tests.faults.redis_server import OwnRedis
+from tests.servers import ROOT
+from tests.states import known, redis_state, told
+from tests.waiting import DEADLINE, SECOND, eventually
+
+LEASE, HEARTBEAT = 3.0, 1.0  # seconds, as by default
+YOUTH = 1.3  # seconds: what a process waits at the most
+SETTLE = 0.65  # seconds: what it waits where all have left in order
+NOBODY = "False 0 {}\n"
+READ = """
+import django
+django.setup()
+from echo.objects import connected_objects, get_object
+print(get_object("foo").is_occupied(), get_object("foo").count(), connected_objects())
+"""
+HOLD = """
+import asyncio, time
+import django
+django.setup()
+from echo.state import get_state
+asyncio.run(get_state().join("foo"))
+print("joined", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def own_redis():
+    with OwnRedis() as server:
+        yield server
+
+
+def python(code, url):
+    """Start Python in a site that has the Redis, with all other settings as by default."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "ECHO_STATE_URL": url},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_from_a_shell(url):
+    """Return what a process prints that starts, reads the counts once, and ends."""
+    with python(READ, url) as process:
+        try:
+            return "".join(process.communicate(timeout=6 * DEADLINE))
+        finally:
+            process.kill()
+
+
+@contextmanager
+def holder(url):
+    """Give a process that has a connection of "foo", and take away what is left of it."""
+    process = python(HOLD, url)
+    try:
+        assert process.stdout.readline() == "joined\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def state_of(url, lease=LEASE):
+    return closing(RedisState(url, lease, HEARTBEAT))
+
+
+def first_read(url):
+    """Return the counts as a process reads them first, or "unknown", and how long that took."""
+    with state_of(url) as state:
+        began = time.monotonic()
+        counts = told(state)
+        return counts, time.monotonic() - began
+
+
+# Nothing was lost
+
+
+def test_shell_reads_0_on_a_redis_that_was_never_used(redis_url):
+    assert read_from_a_shell(redis_url) == NOBODY
+
+
+def test_shell_reads_0_when_all_have_left_in_order(redis_url):
+    with state_of(redis_url) as state:
+        asyncio.run(state.join("foo"))
+
+    assert read_from_a_shell(redis_url) == NOBODY
+
+
+def test_shell_reads_0_when_all_were_killed_and_their_leases_have_ended(redis_url, client):
+    with holder(redis_url) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        eventually(lambda: client.keys(f"{scripts.SHARE}*"), [])
+
+        assert read_from_a_shell(redis_url) == NOBODY
+        assert client.zrange(scripts.PROCESSES, 0, -1) == [b""]
+
+
+def test_shell_reads_what_a_live_process_has_and_at_once(redis_url):
+    with holder(redis_url):
+        known_by(redis_url)
+
+        assert read_from_a_shell(redis_url) == "True 1 {'foo': 1}\n"
+        counts, seconds = first_read(redis_url)
+        assert (counts, seconds < 0.3 * SECOND) == ({"foo": 1}, True)
+
+
+def known_by(url):
+    with state_of(url) as state:
+        return known(state)
+
+
+def test_first_count_waits_for_a_settle_only_when_all_have_left_in_order(redis_url):
+    known_by(redis_url)
+    counts, seconds = first_read(redis_url)
+
+    assert counts == {}
+    assert SETTLE * 0.9 < seconds < SETTLE + 0.4 * SECOND
+
+
+def test_first_count_waits_no_longer_when_another_was_killed(redis_url, client):
+    with holder(redis_url) as process:
+        known_by(redis_url)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        eventually(lambda: client.keys(f"{scripts.SHARE}*"), [])
+
+        counts, seconds = first_read(redis_url)
+        assert (counts, seconds < YOUTH + 0.4 * SECOND) == ({}, True)
+        counts, seconds = first_read(redis_url)  # which knows that the killed one is over
+        assert (counts, seconds < SETTLE + 0.4 * SECOND) == ({}, True)
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_counts_of_a_full_start_are_never_unknown(redis_url, is_used):
+    if is_used:
+        known_by(redis_url)
+    states = [RedisState(redis_url, LEASE, HEARTBEAT) for _ in range(4)]
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            assert list(threads.map(told, states * 4)) == [{}] * 16
+    finally:
+        for state in states:
+            state.close()
+
+
+def test_redis_that_is_away_is_an_error_at_once_for_a_new_process_too(own_redis):
+    own_redis.stop()
+
+    counts, seconds = first_read(own_redis.url)
+
+    assert (counts, seconds < 0.3 * SECOND) == ("unknown", True)
+
+
+# Live processes that write again are never left out
+
+
+NEVER_0 = ({"foo": 1}, "unknown")
+
+
+@pytest.mark.parametrize("lease_of_another", [None, LEASE, 60])
+async def test_new_process_after_redis_stood_still_does_not_read_0(own_redis, lease_of_another):
+    """All leases have ended, or all but a long one; and each live process writes again."""
+    url = own_redis.url
+    with redis_state(url, LEASE, HEARTBEAT) as here:
+        await here.join("foo")
+        other = lease_of_another and RedisState(url, lease_of_another, HEARTBEAT)
+        try:
+            if other:
+                assert other.counts() == {"foo": 1}
+            own_redis.hang()
+            await asyncio.sleep(LEASE + 0.2)
+            with ThreadPoolExecutor() as threads:
+                own_redis.resume()
+                reads = [threads.submit(first_read, url) for _ in range(4)]
+                answers = [read.result()[0] for read in reads]
+        finally:
+            own_redis.resume()
+            if other:
+                other.close()
+
+        assert [answer for answer in answers if answer not in NEVER_0] == []
+        assert known(here) == {"foo": 1}
+
+
+async def test_process_that_started_while_redis_stood_still_is_not_left_out(own_redis):
+    """Nothing on Redis tells of it: all that were there have left in order."""
+    url = own_redis.url
+    known_by(url)
+    own_redis.hang()
+    try:
+        with state_of(url) as here:
+            await here.join("foo")  # goes on without Redis
+            eventually(here._writer.is_away, True)
+            own_redis.resume()
+            counts, _ = await asyncio.to_thread(first_read, url)
+
+            assert counts in NEVER_0
+            assert known(here) == {"foo": 1}
+    finally:
+        own_redis.resume()
+
+
+async def test_snapshot_of_a_redis_that_all_had_left_is_no_0(own_redis):
+    url = own_redis.url
+    known_by(url)
+    own_redis.save()
+    with redis_state(url, LEASE, HEARTBEAT) as here:
+        await here.join("foo")
+        own_redis.stop()
+        await asyncio.sleep(LEASE)
+        own_redis.start()
+        counts, _ = await asyncio.to_thread(first_read, url)
+
+        assert counts in NEVER_0
+        assert known(here) == {"foo": 1}
+
+
+@pytest.mark.parametrize("keys", [[scripts.PROCESSES], [scripts.BORN], ["*"]])
+async def test_registry_that_is_lost_does_not_look_like_one_that_was_left(redis_url, client, keys):
+    with redis_state(redis_url, LEASE, HEARTBEAT) as here:
+        await here.join("foo")
+        for _ in range(3):
+            await asyncio.sleep(0.2)  # so that the heartbeat is not now
+            client.delete(*(client.keys("*") if keys == ["*"] else keys))
+            counts, _ = await asyncio.to_thread(first_read, redis_url)
+
+            assert counts in NEVER_0
+            assert known(here) == {"foo": 1}
+
+
+async def test_process_that_leaves_a_redis_that_lost_all_does_not_hide_it(redis_url, client):
+    with redis_state(redis_url, LEASE, HEARTBEAT) as here:
+        await here.join("foo")
+        leaving = RedisState(redis_url, LEASE, HEARTBEAT)
+        known(leaving)
+        client.flushall()
+        leaving.close()
+
+        counts, _ = await asyncio.to_thread(first_read, redis_url)
+
+        assert counts in NEVER_0
+        assert known(here) == {"foo": 1}
+
+
+# The clock of Redis. It cannot be set here, so all that Redis holds is moved the other way.
+
+
+def jump(client, seconds):
+    """Move the clock of Redis, as seen from our keys; shares whose time is over are gone."""
+    with client.pipeline() as step:
+        for process in client.zrange(scripts.PROCESSES, 0, -1):
+            step.zincrby(scripts.PROCESSES, -seconds * 1_000_000, process)
+        step.set(scripts.BORN, int(client.get(scripts.BORN)) - seconds * 1_000_000)
+        if seconds > LEASE:
+            step.delete(*client.keys(f"{scripts.SHARE}*"))
+        step.execute()
+
+
+@pytest.mark.parametrize("seconds", [2, 4, 3600, -2, -3600])
+async def test_clock_that_jumps_is_no_wrong_answer(redis_url, client, seconds):
+    with (
+        redis_state(redis_url, LEASE, HEARTBEAT) as here,
+        redis_state(redis_url, LEASE, HEARTBEAT) as there,
+    ):
+        await here.join("foo")
+        for _ in range(3):
+            known(there)
+            jump(client, seconds)
+            counts, _ = await asyncio.to_thread(first_read, redis_url)
+
+            assert counts in NEVER_0
+            assert told(there) in NEVER_0
+            assert known(here, YOUTH + SECOND) == {"foo": 1}
+
+
+async def test_killed_process_is_out_after_its_lease_though_the_clock_jumps_back(redis_url, client):
+    with redis_state(redis_url, LEASE, HEARTBEAT) as there, holder(redis_url) as process:
+        assert there.counts() == {"foo": 1}
+        process.kill()
+        jump(client, -3600)
+
+        eventually(lambda: told(there), {}, deadline=LEASE + SECOND)
