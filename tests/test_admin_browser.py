@@ -213,6 +213,25 @@ def test_header_of_counts_ends_where_they_end_and_a_blank_name_can_be_clicked(
         expect(page.locator("output")).to_have_text("1")
 
 
+def test_pages_look_like_the_admin_of_every_django(enter: Enter, server: Server) -> None:
+    """Its markup is not the same in 5.2, 6.0 and 6.1."""
+    with Client.opened(server.port):
+        page = enter(server, viewport={"width": 1280, "height": 900})
+        toolbar, table = (page.locator(id).bounding_box() for id in ("#toolbar", "#result_list"))
+        page.get_by_role("link", name="foo").click()
+        crumbs = page.locator(".breadcrumbs")
+        colors = [
+            part.evaluate("part => getComputedStyle(part).backgroundColor")
+            for part in (crumbs, page.locator("#header"), page.locator("body"))
+        ]
+
+    assert toolbar["y"] + toolbar["height"] <= table["y"]
+    assert (toolbar["x"], toolbar["width"]) == (table["x"], table["width"])
+    assert crumbs.inner_text().split() == ["Home", "Connections", "Objects", "foo"]
+    assert crumbs.bounding_box()["width"] == 1280
+    assert len(set(colors)) == 3
+
+
 def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:
     with Client.opened(server.port) as foo:
         page = enter(server, f"{OBJECTS}object/?name=foo")
