@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 
+import django
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
@@ -288,6 +289,95 @@ def test_page_works_under_a_strict_content_security_policy(page: Page, server: S
     eventually(lambda: log(page, "received"), ["[Durable Object]: Hello"])
     eventually(lambda: table(page), [["foo", "1"]])
     assert complaints == []
+
+
+def complaints_of(page: Page) -> list[str]:
+    """Return a list that gets what the browser's console says from now on."""
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
+
+
+@pytest.fixture(scope="module")
+def nonce_server() -> Iterator[Server]:
+    site = {"DJANGO_SETTINGS_MODULE": "tests.sites.nonce", "DJANGO_DEBUG": "1"}
+    with Server("runserver", **site) as server:
+        yield server
+
+
+def test_live_number_and_console_run_under_a_policy_of_nonces(
+    open_page: Open, nonce_server: Server
+) -> None:
+    page = open_page(nonce_server)
+    complaints = complaints_of(page)
+    response = page.goto(f"{page.url}page")
+    assert "script-src 'nonce-" in response.headers["content-security-policy"]
+    with Client.opened(nonce_server.port):
+        expect(page.locator("p")).to_have_text("1 people are here.")
+    expect(page.locator("p")).to_have_text("0 people are here.")
+
+    page.go_back()
+    connect(page)
+    page.get_by_label("Text").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+
+    eventually(lambda: log(page, "received"), ["[Durable Object]: Hello"])
+    eventually(lambda: table(page), [["foo", "1"]])
+    expect(page.get_by_text("did not run")).to_have_count(0)
+    # The admin's own pages, which are the base of this one, have nonces since Django 6.1.
+    ours = complaints if django.VERSION >= (6, 1) else [c for c in complaints if "/echo/" in c]
+    assert ours == []
+
+
+def block(page: Page, server: Server, policy: str) -> None:
+    """Let the pages of the server have another policy."""
+
+    def replace_policy(route: Route) -> None:
+        response = route.fetch()
+        headers = {**response.headers, "content-security-policy": policy}
+        route.fulfill(response=response, headers=headers)
+
+    page.route(re.compile(f"http://127.0.0.1:{server.port}/(page)?$"), replace_policy)
+
+
+@pytest.mark.parametrize("policy", ["script-src 'none'", "script-src 'none'; style-src 'none'"])
+def test_what_cannot_be_kept_fresh_says_so(
+    open_page: Open, nonce_server: Server, policy: str
+) -> None:
+    page = open_page(nonce_server)
+    root = page.url
+    block(page, nonce_server, policy)
+
+    page.goto(f"{root}page")
+    expect(page.get_by_text("(not fresh)")).to_be_visible()
+    assert page.locator("p").inner_text() == "0 (not fresh) people are here."
+    page.goto(root)
+    expect(page.get_by_text("The table is not kept fresh: the script")).to_be_visible()
+
+
+def test_mark_of_a_number_takes_no_room_while_its_script_is_awaited(
+    open_page: Open, nonce_server: Server
+) -> None:
+    page = open_page(nonce_server)
+    page.route("**/live.js", lambda route: route.abort())
+    page.goto(f"{page.url}page")
+
+    styles = page.get_by_text("(not fresh)").evaluate(
+        """mark => {
+          const copy = mark.cloneNode(true);
+          mark.replaceWith(copy); // whose two seconds begin now
+          const [late] = copy.getAnimations();
+          late.pause();
+          return [0, 1999, 2001].map(time => {
+            late.currentTime = time;
+            const { position, visibility } = getComputedStyle(copy);
+            return `${position} ${visibility}`;
+          });
+        }"""
+    )
+
+    assert styles == ["absolute hidden", "absolute hidden", "static visible"]
 
 
 def test_german_console_and_page_fit_a_telephone(

@@ -7,6 +7,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Template, engines
 from django.test import RequestFactory
+from django.utils.functional import SimpleLazyObject, empty
 from pytest_django import Settings
 
 from echo.exceptions import InvalidName
@@ -32,6 +33,13 @@ def redis_is_away(settings: Settings) -> Iterator[None]:
         taken.bind(("127.0.0.1", 0))
         settings.ECHO_STATE_URL = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
         yield
+
+
+class LazyNonce(SimpleLazyObject):
+    """What Django 6.0 has in its context: false until it is read."""
+
+    def __bool__(self) -> bool:
+        return self._wrapped is not empty
 
 
 def render(source: str, **values: object) -> str:
@@ -61,15 +69,18 @@ async def test_tag_renders_a_dash_in_async_code_too(redis_is_away: None) -> None
 
 
 def test_live_tag_renders_the_number_with_the_address_of_its_stream(connected: None) -> None:
+    unscripted = "This number is not fresh: the script that keeps it so did not run."
     assert render('{% connection_count "foo" live=True %}') == (
+        '<link rel="stylesheet" href="/static/echo/live.css">'
         f'<output class="echo-live" data-url="/foo/connections/live" data-unknown="{UNKNOWN}"'
-        f' data-old="{OLD}" data-stale-mark="not fresh" title="">2</output>'
+        f' data-old="{OLD}" data-stale-mark="not fresh" title="">2'
+        f'<span class="echo-unscripted" title="{unscripted}"> (not fresh)</span></output>'
         '<script src="/static/echo/live.js" defer></script>'
     )
 
 
 def test_live_tag_tells_that_the_count_is_unknown(redis_is_away: None) -> None:
-    assert f'title="{UNKNOWN}">—</output>' in render('{% connection_count "foo" live=True %}')
+    assert f'title="{UNKNOWN}">—<span' in render('{% connection_count "foo" live=True %}')
 
 
 def test_part_of_a_page_that_is_cached_keeps_its_script(settings: Settings) -> None:
@@ -80,6 +91,31 @@ def test_part_of_a_page_that_is_cached_keeps_its_script(settings: Settings) -> N
     render(tag + part)
 
     assert render(part).count("<script") == 1
+
+
+def test_live_tag_has_the_nonce_of_the_page() -> None:
+    html = render('{% connection_count "foo" live=True %}', csp_nonce="a&b")
+
+    assert '/static/echo/live.css" nonce="a&amp;b">' in html
+    assert '<script src="/static/echo/live.js" defer nonce="a&amp;b">' in html
+
+
+def test_nonce_that_is_false_until_it_is_read_is_read() -> None:
+    nonce = LazyNonce(lambda: "abc")
+
+    assert ' defer nonce="abc">' in render('{% connection_count "foo" live=1 %}', csp_nonce=nonce)
+
+
+def test_live_tag_has_the_nonce_of_django_csp() -> None:
+    request = RequestFactory().get("/")
+    request.csp_nonce = SimpleLazyObject(lambda: "abc")
+    template = engines["django"].from_string('{% load echo %}{% connection_count "foo" live=1 %}')
+
+    assert template.render({}, request).count('nonce="abc"') == 2
+
+
+def test_page_without_a_nonce_has_none() -> None:
+    assert "nonce" not in render('{% connection_count "foo" live=True %}', csp_nonce=None)
 
 
 def test_live_tag_without_its_urls_says_what_to_add(settings: Settings) -> None:

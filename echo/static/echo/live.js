@@ -130,6 +130,7 @@
   for (const element of document.querySelectorAll('.echo-live:not([data-followed])')) {
     const { url } = element.dataset;
     element.dataset.followed = '';
+    element.querySelectorAll('.echo-unscripted').forEach((note) => note.remove()); // it runs
     numbers.set(element, element.textContent);
     streams.set(url, [...(streams.get(url) || []), element]);
   }
