@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from echo.state.memory import MemoryState
+from tests.raw import Client
 from tests.redis_server import RedisServer
 from tests.servers import Server
 from tests.wire.tally import Tally
@@ -17,7 +18,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Tally("test_wire.py::test_case"))
 
 
-pytest_plugins = ["echo.testing"]
+pytest_plugins = ["echo.testing", "tests.browser", "tests.limits"]
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    """Close the clients that a test leaves open, as one that fails does.
+
+    The traceback of a failure keeps their sockets until a later test runs, which then fails by a
+    ResourceWarning of which it knows nothing.
+    """
+    before = set(Client.all)
+    yield
+    for client in set(Client.all) - before:
+        client.socket.close()
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
+from weakref import WeakSet
 
 from tests.waiting import DEADLINE
 
@@ -78,7 +80,12 @@ class Answer:
 
 
 class Client:
-    """A TCP connection to a server on the loopback, and what came back on it."""
+    """A TCP connection to a server on the loopback, and what came back on it.
+
+    The fixture `closed_clients` closes those that a failing test leaves open.
+    """
+
+    all: ClassVar[WeakSet["Client"]] = WeakSet()
 
     def __init__(self, port: int, receive_buffer: int | None = None) -> None:
         self.port = port
@@ -92,6 +99,7 @@ class Client:
             self.socket.close()
             raise
         self.buffer = b""
+        self.all.add(self)
 
     def __enter__(self) -> "Client":
         return self

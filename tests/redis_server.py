@@ -26,7 +26,11 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         self.directory = tempfile.TemporaryDirectory()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "RedisServer":
         return self

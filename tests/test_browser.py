@@ -1,21 +1,19 @@
 """The usage page in a real browser, on `manage.py runserver`."""
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 
 import django
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from echo.consumers import REASON
+from tests.browser import new_page
 from tests.raw import Client
 from tests.servers import Server
-from tests.waiting import DEADLINE, SECOND, eventually
+from tests.waiting import SECOND, eventually
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 IMAGE = "<img src=x onerror=alert(1)>"
 LONG = "😀" * 32  # 128 bytes, and no place to break
 
@@ -52,19 +50,6 @@ LOW_CONTRASTS = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
-        refuse(f"No browser on PATH: none of {', '.join(BROWSERS)}.")
-    # Module scope: as long as Playwright lives, its loop is the running one of this thread.
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server("runserver", DJANGO_DEBUG="1") as server:
         yield server
@@ -74,24 +59,15 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+def open_page(browser: Browser) -> Open:
     """Return a function that opens the usage page of a server, with options of the browser."""
-    contexts = []
 
     def open_page(server: Server, **options: object) -> Page:
-        context = browser.new_context(**options)
-        context.set_default_timeout(DEADLINE * 1000)
-        contexts.append(context)
-        page = context.new_page()
+        page = new_page(browser, **options)
         page.goto(f"http://127.0.0.1:{server.port}/")
         return page
 
-    expect.set_options(timeout=DEADLINE * 1000)
-    yield open_page
-    for context in contexts:
-        for page in context.pages:  # it may be fetching, for a table that is kept fresh
-            page.unroute_all(behavior="ignoreErrors")
-        context.close()
+    return open_page
 
 
 @pytest.fixture
@@ -551,16 +527,15 @@ def test_table_that_comes_late_does_not_hide_that_it_is_not_kept_fresh(open_page
 
 
 @pytest.fixture
-def live_page(browser: Browser) -> Iterator[Open]:
+def live_page(browser: Browser) -> Open:
     """Return a function that opens the page of the site with the template tag."""
-    with browser.new_context() as context:
 
-        def live_page(server: Server) -> Page:
-            page = context.new_page()
-            page.goto(f"http://127.0.0.1:{server.port}/page")
-            return page
+    def live_page(server: Server) -> Page:
+        page = new_page(browser)
+        page.goto(f"http://127.0.0.1:{server.port}/page")
+        return page
 
-        yield live_page
+    return live_page
 
 
 def counts(page: Page) -> list[str]:

@@ -3,22 +3,19 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import django
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page
 
 from echo.testing.connection import Connection
-from tests import test_browser
+from tests.browser import new_page
 from tests.raw import UPGRADE, Client
 from tests.readme import make_site, run
 from tests.servers import ROOT, Server
-from tests.test_browser import connect, log
-from tests.waiting import DEADLINE, SECOND, eventually
-
-browser = test_browser.browser
+from tests.test_browser import connect, log, table
+from tests.waiting import SECOND, eventually
 
 PIP = "python -m pip --disable-pip-version-check --quiet"
 
@@ -305,14 +302,11 @@ def complaints() -> list[str]:
 
 
 @pytest.fixture
-def browser_page(browser: test_browser.Browser, complaints: list[str]) -> Iterator[Page]:
-    with browser.new_context() as context:
-        context.set_default_timeout(DEADLINE * 1000)
-        expect.set_options(timeout=DEADLINE * 1000)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
+def browser_page(browser: Browser, complaints: list[str]) -> Page:
+    page = new_page(browser)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page
 
 
 def test_pages_work_in_a_browser_below_a_path_and_under_the_strictest_policy(
@@ -335,5 +329,5 @@ def test_pages_work_in_a_browser_below_a_path_and_under_the_strictest_policy(
 
         eventually(lambda: log(browser_page, "received"), ["[Durable Object]: Hello"])
         assert log(browser_page, "opened") == [f"ws://{base}/connections/foo/websocket"]
-        eventually(lambda: test_browser.table(browser_page), [["foo", "1"]])
+        eventually(lambda: table(browser_page), [["foo", "1"]])
         assert complaints == []
