@@ -7,7 +7,7 @@ import pytest
 
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
-from tests.waiting import SECOND
+from tests.waiting import SECOND, eventually
 
 SITE = "tests.sites.transport:application"
 OURS = ["daphne", "uvicorn"]
@@ -67,4 +67,79 @@ def test_send_from_the_event_loop_of_another_thread_reaches_a_slow_client(server
 
     assert {len(text) for text in texts} == {65_536}
     assert (code, left) == (4001, "0")
-    assert server.get("/events")[2] == "[]"
+    assert "Error" not in server.get("/events")[2]
+
+
+# An open socket is counted: an end that the server rejects is no end
+
+
+@on_all
+@pytest.mark.parametrize("code", [999, 1005, 70_000])
+def test_code_that_no_server_sends_leaves_the_connection_open_and_counted(servers, kind, code):
+    with opened(servers[kind], "stubborn", "open") as client:
+        client.send_text(f"close {code}")
+
+        assert client.text() == f"ValueError: {code} is not a code that a Close frame may carry."
+        assert servers[kind].get("/count/open")[2] == "1"
+    eventually(lambda: servers[kind].get("/count/open")[2], "0")
+
+
+@on_all
+def test_denial_after_the_accept_leaves_the_connection_open_and_counted(servers, kind) -> None:
+    with opened(servers[kind], "stubborn", "open") as client:
+        client.send_text("deny 403")
+        if kind != "stock-daphne":  # it takes no notice of what it does not know
+            assert "websocket.http.response.start" in client.text()
+
+        client.send_text("close 1005")
+        assert client.text().startswith("ValueError")
+        assert servers[kind].get("/count/open")[2] == "1"
+    eventually(lambda: servers[kind].get("/count/open")[2], "0")
+
+
+def code_on(kind: str, code: int) -> int:
+    """Return the code that reaches the client: autobahn sends none of the protocol's own."""
+    return code + 3000 if kind == "stock-daphne" and code != 1000 else code
+
+
+@on_all
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1012])
+def test_close_of_an_object_reaches_its_clients_on_each_server(servers, kind, code) -> None:
+    with opened(servers[kind], "deaf", "closed") as client:
+        servers[kind].get(f"/close/closed?{code}")
+
+        assert client.closing()[0] == code_on(kind, code)
+
+
+@on_all
+@pytest.mark.parametrize("code", [1001, 1008, 1012])
+def test_close_of_an_application_reaches_its_client_on_each_server(servers, kind, code) -> None:
+    with opened(servers[kind], "stubborn", "closed") as client:
+        client.send_text(f"close {code}")
+
+        assert client.closing()[0] == code_on(kind, code)
+
+
+@on_all
+def test_close_that_a_server_cannot_write_still_closes(servers, kind) -> None:
+    with opened(servers[kind], "stubborn", "closed") as client:
+        client.send_text("reason 4000")  # a number for a reason
+
+        assert client.closing()[0] == 4000
+
+
+@pytest.mark.parametrize("kind", ["daphne", "stock-uvicorn"])
+def test_close_goes_out_though_the_application_gave_it_up(kind: str, redis_server) -> None:
+    """Redis stands still, and the application's time limit is shorter than ours."""
+    redis_server.flush()
+    with (
+        Server(kind, SITE, ECHO_STATE_URL=redis_server.url) as server,
+        opened(server, "impatient", "closed") as client,
+    ):
+        redis_server.hang()
+        try:
+            client.send_text("close")
+            assert client.text() == "given up"
+            assert client.closing()[0] == 4001
+        finally:
+            redis_server.resume()

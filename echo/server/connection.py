@@ -498,11 +498,12 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _close(self, code: int, reason: str) -> None:
         """Close from our side: the client has CLOSE_TIMEOUT to answer."""
+        close = framing.close_frame(code, reason)  # may raise: the connection stays as it is
         self.state = State.CLOSE_SENT
         self._since = self._loop.time()
         self._end(code, reason)
         self._flush()
-        self._write(framing.close_frame(code, reason))
+        self._write(close)
         self._events.clear()
         self._resume_reading()
         if self._framing.has_more:  # the client's Close may be in what has been read already

@@ -80,6 +80,37 @@ async def burst(scope, receive, send):
             await send({"type": "websocket.send", "text": PIECE})
 
 
+async def stubborn(scope, receive, send):
+    """Closes as the client's texts say (`close 1001`), and goes on where that is an error."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        command, _, code = event["text"].partition(" ")
+        answer = {"type": "websocket.close", "code": int(code)}
+        if command == "deny":
+            answer = {"type": START, "status": int(code), "headers": []}
+        if command == "reason":
+            answer["reason"] = int(code)  # not a text
+        try:
+            await send(answer)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            await send({"type": "websocket.send", "text": text})
+
+
+async def impatient(scope, receive, send):
+    """Closes at the first text, and gives that up after a moment."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    await receive()
+    try:
+        async with asyncio.timeout(0.05):
+            await send({"type": "websocket.close", "code": 4001})
+    except TimeoutError:
+        await send({"type": "websocket.send", "text": "given up"})
+    await asyncio.sleep(3600)
+
+
 class ScriptError(Exception):
     pass
 
@@ -247,6 +278,8 @@ KINDS = {
     "broadcast": broadcast,
     "burst": burst,
     "script": script,
+    "impatient": impatient,
+    "stubborn": stubborn,
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
@@ -275,6 +308,10 @@ async def http(scope, receive, send):
     elif scope["path"] == "/release":
         release.set()
         await answer(send, "released")
+    elif scope["path"].startswith("/close/"):
+        code = int(scope["query_string"])
+        await get_object(scope["path"].removeprefix("/close/")).aclose(code)
+        await answer(send, "closed")
     elif scope["path"].startswith("/push/"):
         for _ in range(200):
             await get_object(scope["path"].removeprefix("/push/")).asend(PIECE)
