@@ -1,11 +1,12 @@
 """What other people's applications may do: on our servers as on those they were written for."""
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.raw import UPGRADE, Client
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
 from tests.waiting import SECOND, eventually
 
@@ -14,16 +15,20 @@ OURS = ["daphne", "uvicorn"]
 KINDS = [*OURS, "stock-daphne", "stock-uvicorn"]
 
 
+class Servers(dict[str, Server]):
+    """Servers by their kind, each started when it is first asked for."""
+
+    def __missing__(self, kind: str) -> Server:
+        self[kind] = Server(kind, SITE)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Server]]:
-    running: dict[str, Server] = {}
-    try:
-        for kind in KINDS:
-            running[kind] = Server(kind, SITE)
-        yield running
-    finally:
-        for server in running.values():
-            server.stop()
+def servers() -> Iterator[Servers]:
+    running = Servers()
+    yield running
+    for server in running.values():
+        server.stop()
 
 
 on_all = pytest.mark.parametrize("kind", KINDS)
@@ -143,3 +148,66 @@ def test_close_goes_out_though_the_application_gave_it_up(kind: str, redis_serve
             assert client.closing()[0] == 4001
         finally:
             redis_server.resume()
+
+
+# The end of a connection
+
+
+@pytest.mark.slow
+@on_ours
+def test_application_that_receives_for_ever_stops_nobody_and_is_cancelled(servers, kind) -> None:
+    server = servers[kind]
+    with opened(server, "endless") as client:
+        client.send(frame(CLOSE, close_payload(1000)))
+        assert client.closing()[0] == 1000
+    began = time.monotonic()
+    slowest = 0.0
+    with opened(server, "echo") as other:
+        while "endless cancelled" not in server.get("/events")[2]:
+            sent = time.monotonic()
+            assert sent - began < 15 * SECOND
+            other.send_text("hello")
+            other.text()
+            slowest = max(slowest, time.monotonic() - sent)
+            time.sleep(0.1)
+
+    assert slowest < SECOND
+
+
+@on_ours
+@pytest.mark.parametrize("end", ["reset", "fin"])
+def test_client_that_goes_during_connect_reaches_disconnect_once(servers, kind, end) -> None:
+    server, path = servers[kind], f"/busy-in-connect/{end}/websocket"
+    clients = [Client(server.port) for _ in range(5)]
+    for client in clients:
+        client.send(request(path, UPGRADE, port=server.port))
+    eventually(lambda: noted(server, f"begins {path}"), 5)
+    leave(clients, end)
+
+    eventually(lambda: noted(server, f"disconnect {path}"), 5)
+    assert server.get(f"/count/{end}")[2] == "0"
+
+
+@on_ours
+@pytest.mark.parametrize("end", ["reset", "fin"])
+def test_client_that_goes_during_a_handler_reaches_disconnect_once(servers, kind, end) -> None:
+    server, path = servers[kind], f"/busy-in-receive/{end}/websocket"
+    clients = [opened(server, "busy-in-receive", end) for _ in range(5)]
+    for client in clients:
+        client.send_text("go")
+    eventually(lambda: noted(server, f"receives {path}"), 5)
+    leave(clients, end)
+
+    eventually(lambda: noted(server, f"disconnect {path}"), 5)
+
+
+def noted(server: Server, event: str) -> int:
+    return json.loads(server.get("/events")[2]).count(event)
+
+
+def leave(clients: list[Client], end: str) -> None:
+    for client in clients:
+        if end == "reset":
+            client.reset()
+        else:
+            client.socket.close()

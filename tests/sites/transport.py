@@ -111,6 +111,54 @@ async def impatient(scope, receive, send):
     await asyncio.sleep(3600)
 
 
+async def endless(scope, receive, send):
+    """Receives for ever, whatever it is told."""
+    try:
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+    finally:
+        events.append("endless cancelled")
+
+
+class Grouped(AsyncWebsocketConsumer):
+    """Is busy in the method that its name says, and then sends; notes its disconnect()."""
+
+    busy_in = "connect"
+
+    async def connect(self):
+        self.path = self.scope["path"]
+        events.append(f"begins {self.path}")
+        if self.busy_in == "connect":
+            await asyncio.sleep(0.5)
+        await self.accept()
+        await self.send(text_data="accepted")
+
+    async def receive(self, text_data=None, bytes_data=None):
+        events.append(f"receives {self.path}")
+        await asyncio.sleep(0.5)
+        for _ in range(20):
+            await self.send(text_data=PIECE)
+            await asyncio.sleep(0.01)
+
+    async def disconnect(self, code):
+        events.append(f"disconnect {self.path}")
+
+
+class GroupedInReceive(Grouped):
+    busy_in = "receive"
+
+
+async def pushing(scope, receive, send):
+    """Sends from time to time, and never receives."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while True:
+        await asyncio.sleep(0.3)
+        await send({"type": "websocket.send", "text": "news"})
+
+
 class ScriptError(Exception):
     pass
 
@@ -277,6 +325,10 @@ KINDS = {
     "deaf": deaf,
     "broadcast": broadcast,
     "burst": burst,
+    "endless": endless,
+    "busy-in-connect": Grouped.as_asgi(),
+    "busy-in-receive": GroupedInReceive.as_asgi(),
+    "pushing": pushing,
     "script": script,
     "impatient": impatient,
     "stubborn": stubborn,
