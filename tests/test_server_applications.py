@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
+from tests.raw import CLOSE, TEXT, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
 from tests.waiting import SECOND, eventually
 
@@ -211,3 +211,29 @@ def leave(clients: list[Client], end: str) -> None:
             client.reset()
         else:
             client.socket.close()
+
+
+@on_ours
+@pytest.mark.parametrize("app", ["deaf", "pushing", "busy-in-receive"])
+def test_close_is_answered_at_once_where_the_application_is_busy(servers, kind, app) -> None:
+    with opened(servers[kind], app, "answered") as client:
+        if app == "busy-in-receive":
+            client.send_text("begin")
+            eventually(lambda: servers[kind].get("/count/answered")[2], "1")
+        began = time.monotonic()
+        client.send(frame(CLOSE, close_payload(4000, "bye")))
+        while (received := client.frame())[0] != CLOSE:
+            pass
+
+        assert received == (CLOSE, close_payload(4000))
+        assert client.at_end()
+        assert time.monotonic() - began < SECOND
+
+
+@on_ours
+def test_close_behind_texts_waits_for_an_application_that_takes_them(servers, kind) -> None:
+    with opened(servers[kind], "slow-echo") as client:
+        client.send(frame(TEXT, b"x") * 20 + frame(CLOSE, close_payload(4000)))
+
+        assert [client.text() for _ in range(20)] == ["x"] * 20
+        assert client.closing()[0] == 4000

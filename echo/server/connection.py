@@ -22,6 +22,7 @@ ROOM_BYTES = 256 * 1024  # and the bytes in them
 LARGE = 4096  # bytes of a frame that does not wait for others, to be written with them
 CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what is left
 REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
+BUSY_GRACE = 0.1  # seconds, for one that is busy: what it sends in them goes before that answer
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
 MAX_DROPPED = 1000  # events that an application sends before it receives the end
@@ -241,7 +242,18 @@ class WebSocketConnection(asyncio.Protocol):
         self.state = State.CLIENT_CLOSED
         self._client_close = close
         self._since = self._loop.time()
+        if self._events or self._waiter is None or self._waiter.done():
+            self._loop.call_later(BUSY_GRACE, self._answer_for_busy, len(self._events))
         self._end(close.code, close.reason)
+
+    def _answer_for_busy(self, events: int) -> None:
+        """Answer the client's Close, unless the application takes its events or has the end."""
+        if self.state is not State.CLIENT_CLOSED or self._told:
+            return
+        if len(self._events) < events:
+            self._loop.call_later(BUSY_GRACE, self._answer_for_busy, len(self._events))
+        else:
+            self._answer_close(framing.NO_CODE, "")
 
     def _fail(self, failure: Failure) -> None:
         logger.debug("Closing %r with %s: %s", self.scope["path"], failure.code, failure.reason)

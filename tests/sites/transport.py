@@ -159,6 +159,12 @@ async def pushing(scope, receive, send):
         await send({"type": "websocket.send", "text": "news"})
 
 
+class SlowEcho(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await asyncio.sleep(0.03)
+        await self.send(text_data=text_data)
+
+
 class ScriptError(Exception):
     pass
 
@@ -329,6 +335,7 @@ KINDS = {
     "busy-in-connect": Grouped.as_asgi(),
     "busy-in-receive": GroupedInReceive.as_asgi(),
     "pushing": pushing,
+    "slow-echo": SlowEcho.as_asgi(),
     "script": script,
     "impatient": impatient,
     "stubborn": stubborn,
