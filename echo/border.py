@@ -35,6 +35,8 @@ NAME = "echo.name"
 PATIENCE = 0.4  # seconds; it may take twice that
 # and how much is taken from the server for it: all that waits, unless it is a flood.
 AHEAD = 1 << 20  # bytes or characters
+# What a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
+CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 
 
 class Connection:
@@ -46,6 +48,7 @@ class Connection:
     __slots__ = (
         "_accepted",
         "_ahead",
+        "_closing",
         "_code",
         "_ended",
         "_groups",
@@ -94,6 +97,7 @@ class Connection:
         self._receiving = False
         self._handed = 0  # events to the application
         self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Future[None] | None = None  # kept, for its loop does not keep it
         # Events that were taken from the server for an application that is busy; the last
         # may still be to come.
         self._ahead: deque[asyncio.Future[ASGIReceiveEvent]] = deque()
@@ -113,7 +117,12 @@ class Connection:
         if kind == "websocket.accept" and not self._accepted and not self._left:
             await self._accept(event)
             return
-        if kind in ("websocket.close", "websocket.http.response.start"):
+        if kind == "websocket.close" and self._accepted and not self._left:
+            await self._close(event)
+            return
+        if kind == "websocket.close" or (
+            kind == "websocket.http.response.start" and not self._accepted
+        ):
             if not (self._accepted or self._left):
                 self._record.refusals["application"] += 1
                 log_rejection(
@@ -150,6 +159,24 @@ class Connection:
         if self._member is not None and not self._left:
             self._member.start()
 
+    async def _close(self, event: ASGISendEvent) -> None:
+        """Leave, and close: an open connection that has left would never be counted again.
+
+        So a code that no server sends is an error before that, and the Close goes out even if the
+        application's call is cancelled meanwhile.
+        """
+        code = _code(event)
+        if code not in CODES:
+            raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
+        self.leave(code)
+
+        async def close() -> None:
+            await self._state.settled()
+            await _send_close(self._send, event)
+
+        self._closing = asyncio.ensure_future(close())
+        await asyncio.shield(self._closing)
+
     async def _send_for_group(self, event: ASGISendEvent) -> None:
         """Send what the object was told. After a Close what the application sends goes nowhere."""
         if event["type"] != "websocket.close":
@@ -158,7 +185,7 @@ class Connection:
         self.leave(_code(event))
         await self._state.settled()
         send, self._send = self._send, _ignore  # servers may raise on what follows a Close
-        await send(event)
+        await _send_close(send, event)
 
     async def _refuse(self, limit: int) -> None:
         self._left = True
@@ -268,6 +295,21 @@ class Connection:
 def _code(event: Any) -> int:
     """Return the code of the end: a Close without one is 1005, and one that we send 1000."""
     return event.get("code") or (1005 if event["type"] == "websocket.disconnect" else 1000)
+
+
+async def _send_close(send: ASGISendCallable, event: ASGISendEvent) -> None:
+    """Send the Close; where the server rejects it, one that each server takes.
+
+    Stock Daphne (autobahn) takes 1000 and 3000 to 4999 only: there 1001 becomes 4001.
+    """
+    try:
+        await send(event)
+    except OSError:  # the client has gone
+        raise
+    except Exception:
+        code = int(_code(event))
+        own = code if code == 1000 or code >= 3000 else code + 3000
+        await send({"type": "websocket.close", "code": own, "reason": ""})
 
 
 async def _ignore(event: ASGISendEvent) -> None:

@@ -62,7 +62,8 @@ class NamedObject:
         """Close all its connections with that code and reason; reaches whom `send` reaches.
 
         The consumers are told as of any other end. Raises ValueError for a code that may not be
-        sent, or a reason over 123 bytes.
+        sent, or a reason over 123 bytes. Stock Daphne sends 1000 and 3000 to 4999 only: on it a
+        client gets 4001 for 1001, and so on.
         """
         async_to_sync(self.aclose)(code, reason)
 

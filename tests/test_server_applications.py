@@ -1,29 +1,34 @@
 """What other people's applications may do: on our servers as on those they were written for."""
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.raw import UPGRADE, Client
+from tests.raw import CLOSE, TEXT, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
-from tests.waiting import SECOND
+from tests.waiting import SECOND, eventually
 
 SITE = "tests.sites.transport:application"
 OURS = ["daphne", "uvicorn"]
 KINDS = [*OURS, "stock-daphne", "stock-uvicorn"]
 
 
+class Servers(dict[str, Server]):
+    """Servers by their kind, each started when it is first asked for."""
+
+    def __missing__(self, kind: str) -> Server:
+        self[kind] = Server(kind, SITE)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Server]]:
-    running: dict[str, Server] = {}
-    try:
-        for kind in KINDS:
-            running[kind] = Server(kind, SITE)
-        yield running
-    finally:
-        for server in running.values():
-            server.stop()
+def servers() -> Iterator[Servers]:
+    running = Servers()
+    yield running
+    for server in running.values():
+        server.stop()
 
 
 on_all = pytest.mark.parametrize("kind", KINDS)
@@ -67,4 +72,168 @@ def test_send_from_the_event_loop_of_another_thread_reaches_a_slow_client(server
 
     assert {len(text) for text in texts} == {65_536}
     assert (code, left) == (4001, "0")
-    assert server.get("/events")[2] == "[]"
+    assert "Error" not in server.get("/events")[2]
+
+
+# An open socket is counted: an end that the server rejects is no end
+
+
+@on_all
+@pytest.mark.parametrize("code", [999, 1005, 70_000])
+def test_code_that_no_server_sends_leaves_the_connection_open_and_counted(servers, kind, code):
+    with opened(servers[kind], "stubborn", "open") as client:
+        client.send_text(f"close {code}")
+
+        assert client.text() == f"ValueError: {code} is not a code that a Close frame may carry."
+        assert servers[kind].get("/count/open")[2] == "1"
+    eventually(lambda: servers[kind].get("/count/open")[2], "0")
+
+
+@on_all
+def test_denial_after_the_accept_leaves_the_connection_open_and_counted(servers, kind) -> None:
+    with opened(servers[kind], "stubborn", "open") as client:
+        client.send_text("deny 403")
+        if kind != "stock-daphne":  # it takes no notice of what it does not know
+            assert "websocket.http.response.start" in client.text()
+
+        client.send_text("close 1005")
+        assert client.text().startswith("ValueError")
+        assert servers[kind].get("/count/open")[2] == "1"
+    eventually(lambda: servers[kind].get("/count/open")[2], "0")
+
+
+def code_on(kind: str, code: int) -> int:
+    """Return the code that reaches the client: autobahn sends none of the protocol's own."""
+    return code + 3000 if kind == "stock-daphne" and code != 1000 else code
+
+
+@on_all
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1012])
+def test_close_of_an_object_reaches_its_clients_on_each_server(servers, kind, code) -> None:
+    with opened(servers[kind], "deaf", "closed") as client:
+        servers[kind].get(f"/close/closed?{code}")
+
+        assert client.closing()[0] == code_on(kind, code)
+
+
+@on_all
+@pytest.mark.parametrize("code", [1001, 1008, 1012])
+def test_close_of_an_application_reaches_its_client_on_each_server(servers, kind, code) -> None:
+    with opened(servers[kind], "stubborn", "closed") as client:
+        client.send_text(f"close {code}")
+
+        assert client.closing()[0] == code_on(kind, code)
+
+
+@on_all
+def test_close_that_a_server_cannot_write_still_closes(servers, kind) -> None:
+    with opened(servers[kind], "stubborn", "closed") as client:
+        client.send_text("reason 4000")  # a number for a reason
+
+        assert client.closing()[0] == 4000
+
+
+@pytest.mark.parametrize("kind", ["daphne", "stock-uvicorn"])
+def test_close_goes_out_though_the_application_gave_it_up(kind: str, redis_server) -> None:
+    """Redis stands still, and the application's time limit is shorter than ours."""
+    redis_server.flush()
+    with (
+        Server(kind, SITE, ECHO_STATE_URL=redis_server.url) as server,
+        opened(server, "impatient", "closed") as client,
+    ):
+        redis_server.hang()
+        try:
+            client.send_text("close")
+            assert client.text() == "given up"
+            assert client.closing()[0] == 4001
+        finally:
+            redis_server.resume()
+
+
+# The end of a connection
+
+
+@pytest.mark.slow
+@on_ours
+def test_application_that_receives_for_ever_stops_nobody_and_is_cancelled(servers, kind) -> None:
+    server = servers[kind]
+    with opened(server, "endless") as client:
+        client.send(frame(CLOSE, close_payload(1000)))
+        assert client.closing()[0] == 1000
+    began = time.monotonic()
+    slowest = 0.0
+    with opened(server, "echo") as other:
+        while "endless cancelled" not in server.get("/events")[2]:
+            sent = time.monotonic()
+            assert sent - began < 15 * SECOND
+            other.send_text("hello")
+            other.text()
+            slowest = max(slowest, time.monotonic() - sent)
+            time.sleep(0.1)
+
+    assert slowest < SECOND
+
+
+@on_ours
+@pytest.mark.parametrize("end", ["reset", "fin"])
+def test_client_that_goes_during_connect_reaches_disconnect_once(servers, kind, end) -> None:
+    server, path = servers[kind], f"/busy-in-connect/{end}/websocket"
+    clients = [Client(server.port) for _ in range(5)]
+    for client in clients:
+        client.send(request(path, UPGRADE, port=server.port))
+    eventually(lambda: noted(server, f"begins {path}"), 5)
+    leave(clients, end)
+
+    eventually(lambda: noted(server, f"disconnect {path}"), 5)
+    assert server.get(f"/count/{end}")[2] == "0"
+
+
+@on_ours
+@pytest.mark.parametrize("end", ["reset", "fin"])
+def test_client_that_goes_during_a_handler_reaches_disconnect_once(servers, kind, end) -> None:
+    server, path = servers[kind], f"/busy-in-receive/{end}/websocket"
+    clients = [opened(server, "busy-in-receive", end) for _ in range(5)]
+    for client in clients:
+        client.send_text("go")
+    eventually(lambda: noted(server, f"receives {path}"), 5)
+    leave(clients, end)
+
+    eventually(lambda: noted(server, f"disconnect {path}"), 5)
+
+
+def noted(server: Server, event: str) -> int:
+    return json.loads(server.get("/events")[2]).count(event)
+
+
+def leave(clients: list[Client], end: str) -> None:
+    for client in clients:
+        if end == "reset":
+            client.reset()
+        else:
+            client.socket.close()
+
+
+@on_ours
+@pytest.mark.parametrize("app", ["deaf", "pushing", "busy-in-receive"])
+def test_close_is_answered_at_once_where_the_application_is_busy(servers, kind, app) -> None:
+    with opened(servers[kind], app, "answered") as client:
+        if app == "busy-in-receive":
+            client.send_text("begin")
+            eventually(lambda: servers[kind].get("/count/answered")[2], "1")
+        began = time.monotonic()
+        client.send(frame(CLOSE, close_payload(4000, "bye")))
+        while (received := client.frame())[0] != CLOSE:
+            pass
+
+        assert received == (CLOSE, close_payload(4000))
+        assert client.at_end()
+        assert time.monotonic() - began < SECOND
+
+
+@on_ours
+def test_close_behind_texts_waits_for_an_application_that_takes_them(servers, kind) -> None:
+    with opened(servers[kind], "slow-echo") as client:
+        client.send(frame(TEXT, b"x") * 20 + frame(CLOSE, close_payload(4000)))
+
+        assert [client.text() for _ in range(20)] == ["x"] * 20
+        assert client.closing()[0] == 4000

@@ -22,8 +22,11 @@ ROOM_BYTES = 256 * 1024  # and the bytes in them
 LARGE = 4096  # bytes of a frame that does not wait for others, to be written with them
 CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what is left
 REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
+BUSY_GRACE = 0.1  # seconds, for one that is busy: what it sends in them goes before that answer
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
+MAX_DROPPED = 1000  # events that an application sends before it receives the end
+AGAIN = 0.1  # seconds until an application is told of the end once more
 EARLY = 0.1  # seconds: a ping that is nearly due does not wait for the next look
 ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
 
@@ -85,6 +88,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_backlog",
         "_binary_reply",
         "_client_close",
+        "_dropped",
         "_early",
         "_ending",
         "_events",
@@ -139,6 +143,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._client_close: Close | None = None
         self._ending: dict[str, Any] | None = None  # the websocket.disconnect event
         self._told = False  # has the application received it?
+        self._dropped = 0  # events that were sent after it
         self._on_end: list[Callable[[int], None]] | None = None
         # What goes out: frames of one pass are written together.
         self._out: list[bytes] = []
@@ -237,7 +242,18 @@ class WebSocketConnection(asyncio.Protocol):
         self.state = State.CLIENT_CLOSED
         self._client_close = close
         self._since = self._loop.time()
+        if self._events or self._waiter is None or self._waiter.done():
+            self._loop.call_later(BUSY_GRACE, self._answer_for_busy, len(self._events))
         self._end(close.code, close.reason)
+
+    def _answer_for_busy(self, events: int) -> None:
+        """Answer the client's Close, unless the application takes its events or has the end."""
+        if self.state is not State.CLIENT_CLOSED or self._told:
+            return
+        if len(self._events) < events:
+            self._loop.call_later(BUSY_GRACE, self._answer_for_busy, len(self._events))
+        else:
+            self._answer_close(framing.NO_CODE, "")
 
     def _fail(self, failure: Failure) -> None:
         logger.debug("Closing %r with %s: %s", self.scope["path"], failure.code, failure.reason)
@@ -346,8 +362,11 @@ class WebSocketConnection(asyncio.Protocol):
             if self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED):
                 self._parse(b"")
             elif self._ending is not None:
-                self._told = True
-                self._since = self._loop.time()
+                if self._told:  # a loop that does not end at it must not stop all others
+                    await asyncio.sleep(AGAIN)
+                else:
+                    self._told = True
+                    self._since = self._loop.time()
                 return self._ending
             else:
                 self._resume_reading()
@@ -372,8 +391,9 @@ class WebSocketConnection(asyncio.Protocol):
             return
         kind = event["type"]
         if kind == "websocket.send":
-            self._send_message(event)
-            if self._writable is not None:
+            if not self._send_message(event):
+                await self._drop()
+            elif self._writable is not None:
                 await self._until_writable()
         elif kind == "websocket.accept" and self.state is State.HANDSHAKE:
             await self._accept(event)
@@ -385,7 +405,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:
             await self._send_body(event.get("body", b""), event.get("more_body", False))
         elif self.state is State.OVER:
-            raise ClientDisconnected
+            await self._drop()
         else:
             raise RuntimeError(f"{kind!r} cannot be sent at this point of the connection.")
 
@@ -399,7 +419,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._started = self._loop.time()  # its time limit is for the application alone
         await self.take_over()
         if self._ending is not None or self.transport is None:
-            raise ClientDisconnected
+            self._finish()
+            await self._drop()
+            return
         self.transport.write(head)
         self.state = State.OPEN
         self.log("connected")
@@ -421,11 +443,23 @@ class WebSocketConnection(asyncio.Protocol):
             self._end(ABNORMAL, "")
             self.answer_body(b"", more=False)
 
-    def _send_message(self, event: dict[str, Any]) -> None:
+    async def _drop(self) -> None:
+        """Send nothing, for the connection is over; an error if the application knows that.
+
+        Until it has received the end it may not know, and Channels' consumers would not come to
+        their disconnect() after an exception.
+        """
+        self._dropped += 1
+        if self._told or self._dropped > MAX_DROPPED:
+            raise ClientDisconnected
+        await asyncio.sleep(0)
+
+    def _send_message(self, event: dict[str, Any]) -> bool:
+        """Send it, if the connection is not over."""
         if self.state is not State.OPEN and (self.state is not State.CLIENT_CLOSED or self._told):
             if self.state in (State.HANDSHAKE, State.ANSWERING):
                 raise RuntimeError("'websocket.send' needs a 'websocket.accept' before it.")
-            raise ClientDisconnected
+            return False
         text = event.get("text")
         if text is not None:
             frame = framing.frame(framing.TEXT, text.encode())
@@ -442,13 +476,14 @@ class WebSocketConnection(asyncio.Protocol):
                 self._loop.call_soon(self._flush_later)
         elif self.transport is not None:
             self.transport.write(frame)
+        return True
 
     async def _until_writable(self) -> None:
         self._flush()
         if self._writable is not None:
             await asyncio.shield(self._writable)
         if self.transport is None:
-            raise ClientDisconnected
+            await self._drop()
 
     def _send_now(self, text: str) -> bool:
         """The extension "echo.send_now": send a text unless that would have to wait."""
@@ -483,6 +518,7 @@ class WebSocketConnection(asyncio.Protocol):
             if code not in framing.CODES:
                 raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
             self._close(code, reason)
+            self._dropped = MAX_DROPPED  # what follows is an error: the application knows the end
 
     # The ends
 
@@ -498,11 +534,12 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _close(self, code: int, reason: str) -> None:
         """Close from our side: the client has CLOSE_TIMEOUT to answer."""
+        close = framing.close_frame(code, reason)  # may raise: the connection stays as it is
         self.state = State.CLOSE_SENT
         self._since = self._loop.time()
         self._end(code, reason)
         self._flush()
-        self._write(framing.close_frame(code, reason))
+        self._write(close)
         self._events.clear()
         self._resume_reading()
         if self._framing.has_more:  # the client's Close may be in what has been read already

@@ -81,6 +81,91 @@ async def burst(scope, receive, send):
             await send({"type": "websocket.send", "text": PIECE})
 
 
+async def stubborn(scope, receive, send):
+    """Closes as the client's texts say (`close 1001`), and goes on where that is an error."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        command, _, code = event["text"].partition(" ")
+        answer = {"type": "websocket.close", "code": int(code)}
+        if command == "deny":
+            answer = {"type": START, "status": int(code), "headers": []}
+        if command == "reason":
+            answer["reason"] = int(code)  # not a text
+        try:
+            await send(answer)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            await send({"type": "websocket.send", "text": text})
+
+
+async def impatient(scope, receive, send):
+    """Closes at the first text, and gives that up after a moment."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    await receive()
+    try:
+        async with asyncio.timeout(0.05):
+            await send({"type": "websocket.close", "code": 4001})
+    except TimeoutError:
+        await send({"type": "websocket.send", "text": "given up"})
+    await asyncio.sleep(3600)
+
+
+async def endless(scope, receive, send):
+    """Receives for ever, whatever it is told."""
+    try:
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+    finally:
+        events.append("endless cancelled")
+
+
+class Grouped(AsyncWebsocketConsumer):
+    """Is busy in the method that its name says, and then sends; notes its disconnect()."""
+
+    busy_in = "connect"
+
+    async def connect(self):
+        self.path = self.scope["path"]
+        events.append(f"begins {self.path}")
+        if self.busy_in == "connect":
+            await asyncio.sleep(0.5)
+        await self.accept()
+        await self.send(text_data="accepted")
+
+    async def receive(self, text_data=None, bytes_data=None):
+        events.append(f"receives {self.path}")
+        await asyncio.sleep(0.5)
+        for _ in range(20):
+            await self.send(text_data=PIECE)
+            await asyncio.sleep(0.01)
+
+    async def disconnect(self, code):
+        events.append(f"disconnect {self.path}")
+
+
+class GroupedInReceive(Grouped):
+    busy_in = "receive"
+
+
+async def pushing(scope, receive, send):
+    """Sends from time to time, and never receives."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    while True:
+        await asyncio.sleep(0.3)
+        await send({"type": "websocket.send", "text": "news"})
+
+
+class SlowEcho(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await asyncio.sleep(0.03)
+        await self.send(text_data=text_data)
+
+
 class ScriptError(Exception):
     pass
 
@@ -247,7 +332,14 @@ KINDS = {
     "deaf": deaf,
     "broadcast": broadcast,
     "burst": burst,
+    "endless": endless,
+    "busy-in-connect": Grouped.as_asgi(),
+    "busy-in-receive": GroupedInReceive.as_asgi(),
+    "pushing": pushing,
+    "slow-echo": SlowEcho.as_asgi(),
     "script": script,
+    "impatient": impatient,
+    "stubborn": stubborn,
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
@@ -276,6 +368,10 @@ async def http(scope, receive, send):
     elif scope["path"] == "/release":
         release.set()
         await answer(send, "released")
+    elif scope["path"].startswith("/close/"):
+        code = int(scope["query_string"])
+        await get_object(scope["path"].removeprefix("/close/")).aclose(code)
+        await answer(send, "closed")
     elif scope["path"].startswith("/push/"):
         for _ in range(200):
             await get_object(scope["path"].removeprefix("/push/")).asend(PIECE)
