@@ -2,15 +2,17 @@
 
 import os
 import resource
+import select
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
 from tests.raw import Client, request
 from tests.servers import Server
-from tests.waiting import eventually
+from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
 KINDS = ["daphne", "uvicorn"]
@@ -106,3 +108,77 @@ def without_end(client: Client) -> bytes:
         while data := client.socket.recv(1000):
             client.buffer += data
     return client.buffer
+
+
+# Forms
+
+
+def form(size: int, name: bytes = b"f") -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of a form with a file of that size."""
+    head = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n' % name
+    body = head + b"x" * size + b"\r\n--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    return {"Content-Type": kind, "Content-Length": str(len(body))}, body
+
+
+def many_fields(size: int) -> tuple[dict[str, str], bytes]:
+    field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n\r\n'
+    body = field * (size // len(field)) + b"--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    return {"Content-Type": kind, "Content-Length": str(len(body))}, body
+
+
+def test_form_of_many_fields_delays_nobody(daphne: Server) -> None:
+    headers, body = many_fields(9 * MiB)
+    with Client(daphne.port) as client, Client.opened(daphne.port) as good:
+        client.socket.settimeout(3 * DEADLINE)
+        client.send(request("/size", headers, method="POST") + body)
+        longest = 0.0
+        while not select.select([client.socket], [], [], 0.005)[0]:
+            start = time.monotonic()
+            good.send_text("hello")
+            good.text()
+            longest = max(longest, time.monotonic() - start)
+
+        assert client.answer().status_line == "HTTP/1.1 200 OK"
+    assert longest < SECOND
+
+
+def test_long_body_is_not_held_in_memory(server: Server) -> None:
+    headers, body = form(100 * MiB)
+    before = server.forget_peak()
+    with Client(server.port) as client:
+        client.send(request("/size", headers, method="POST"))
+        client.send(body)
+        assert client.answer().status_line.startswith("HTTP/1.1 200")
+        while not client.buffer.endswith(b"0\r\n\r\n"):
+            client.buffer += client.socket.recv(1000)
+
+    assert str(len(body)).encode() in client.buffer
+    assert server.memory("VmHWM") - before < 24 * MiB
+
+
+def test_form_with_files_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "smaller.py").write_text(
+        "from project.settings import *\nECHO_MAX_UPLOAD_SIZE = 3_000_000\n"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "smaller", "PYTHONPATH": str(tmp_path)}
+    with Server("daphne", SITE, **env) as server:
+        for size, status in ((2_900_000, "200 OK"), (3_000_000, "413 Content Too Large")):
+            headers, body = form(size)
+            with Client(server.port) as client, suppress(OSError):
+                client.send(request("/size", headers, method="POST"))
+                answer = client.answer() if "413" in status else None
+                client.send(body)
+                answer = answer or client.answer()
+                assert answer.status_line == f"HTTP/1.1 {status}"
+
+
+def test_client_that_leaves_in_its_body_leaves_no_file(daphne: Server) -> None:
+    before = descriptors(daphne)
+    headers, body = form(5 * MiB)
+    with Client(daphne.port) as client:
+        client.send(request("/wait", headers, method="POST") + body)
+        eventually(lambda: descriptors(daphne), before + 2)
+
+    eventually(lambda: descriptors(daphne), before)

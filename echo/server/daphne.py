@@ -9,7 +9,9 @@ import logging
 import os
 import socket
 import time
-from typing import Any
+from functools import partial
+from io import BytesIO
+from typing import IO, Any
 from urllib.parse import unquote
 
 from daphne import server as stock
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 MAX_BODY = 2_621_440  # bytes, where no Django setting tells
+PIECE = 65_536  # bytes of a body that the application receives at a time
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
 
 
@@ -43,7 +46,7 @@ class Server(stock.Server):  # type: ignore[misc]
         # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
         super().__init__(*args, ping_timeout=ping_timeout, **options)
         self.stopping = False
-        self.max_body = _max_body()
+        self.max_body, self.max_upload = _max_sizes()
         self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
         if self.has_tls:
             logger.warning(
@@ -71,6 +74,15 @@ class Server(stock.Server):  # type: ignore[misc]
             handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
         )
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if not isinstance(protocol, Request):
+            return super().create_application(protocol, scope)
+        events = Events(protocol.body)
+        scope["asgi"] = {"version": "3.0"}
+        application = self.application(scope, events.get, partial(self.handle_reply, protocol))
+        self.connections[protocol]["application_instance"] = asyncio.ensure_future(application)
+        return events
 
     def application_checker(self) -> None:
         """Each second: log and forget the applications that have ended, as Daphne does.
@@ -133,12 +145,40 @@ class Server(stock.Server):  # type: ignore[misc]
             task.cancel()
 
 
-def _max_body() -> int | None:
-    """Return the bytes that a body may have, or None: Django would refuse more, but later.
+def _max_sizes() -> tuple[int | None, int | None]:
+    """Return the bytes that a body, and one with files, may have; None for no limit.
 
-    As there, files are exempt: they are multipart/form-data.
+    Django would reject the former, but later, and sets no limit for the latter.
     """
-    return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if settings.configured else MAX_BODY
+    if not settings.configured:
+        return MAX_BODY, MAX_BODY
+    from echo.conf import conf
+
+    return settings.DATA_UPLOAD_MAX_MEMORY_SIZE, conf.ECHO_MAX_UPLOAD_SIZE
+
+
+class Events(asyncio.Queue[dict[str, Any]]):
+    """The events of a request for its application, which get the body from its file as they go.
+
+    Daphne would put all of the body into the queue.
+    """
+
+    def __init__(self, body: IO[bytes]) -> None:
+        super().__init__()
+        self._body = body
+        self._has_more = True
+
+    def put_nowait(self, event: dict[str, Any]) -> None:
+        if event["type"] != "http.request":
+            super().put_nowait(event)
+
+    async def get(self) -> dict[str, Any]:
+        if not self._has_more or self._body.closed or not self.empty():
+            return await super().get()
+        await asyncio.sleep(0)  # others have their turn, too, while a long body is read
+        piece = b"" if self._body.closed else self._body.read(PIECE)
+        self._has_more = len(piece) == PIECE
+        return {"type": "http.request", "body": piece, "more_body": self._has_more}
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
@@ -194,8 +234,14 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
     """An HTTP request that may become a WebSocket."""
 
     connection: "Connection | None" = None
+    content: Any
+    body: IO[bytes] = BytesIO()
     _body_size = 0  # bytes
     _refused = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._parsePOSTFormSubmission = False  # into `args`, on the event loop, for nobody
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
@@ -210,9 +256,11 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         """Return whether a body of that size is taken; the first time that it is not, refuse it."""
         if self._refused:
             return False
-        kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0]
-        limit = self.channel.factory.server.max_body
-        if limit is None or size <= limit or kind.lower().startswith(b"multipart/form-data"):
+        kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0].lower()
+        server = self.channel.factory.server
+        has_files = kind.startswith(b"multipart/form-data")
+        limit = server.max_upload if has_files else server.max_body
+        if limit is None or size <= limit:
             return True
         self._refused = True
         self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
@@ -235,7 +283,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
         if len(handshake.values(headers, b"host")) > 1:
             return self._refuse("More than one Host header")
+        # Daphne would read all of it at once: see Events.
+        self.body, self.content = self.content, BytesIO()
         return super().process()
+
+    def finish(self) -> None:
+        self.body.close()
+        super().finish()
 
     def _strip_authority(self) -> None:
         """Take `GET http://host/path` for `GET /path` (RFC 9112 §3.2.2); Host says the host."""
@@ -317,6 +371,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             super().check_timeouts()
 
     def connectionLost(self, reason: Any) -> None:
+        self.body.close()
         super().connectionLost(reason)
         if self.connection is not None:
             self.connection.connection_lost(None)
