@@ -7,6 +7,7 @@ asyncio, on the same event loop, when its handshake is accepted.
 import asyncio
 import logging
 import os
+import re
 import socket
 import time
 from functools import partial
@@ -74,6 +75,10 @@ class Server(stock.Server):  # type: ignore[misc]
             handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
         )
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        # Daphne's access log writes the path between quotes.
+        super().log_action(protocol, action, {**details, "path": _escaped(details["path"])})
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if not isinstance(protocol, Request):
@@ -155,6 +160,11 @@ def _max_sizes() -> tuple[int | None, int | None]:
     from echo.conf import conf
 
     return settings.DATA_UPLOAD_MAX_MEMORY_SIZE, conf.ECHO_MAX_UPLOAD_SIZE
+
+
+def _escaped(text: str) -> str:
+    """Return the text as nginx would log it: nothing in it ends a field or a line."""
+    return re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02X}", text)
 
 
 class Events(asyncio.Queue[dict[str, Any]]):
@@ -281,6 +291,9 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if handshake.is_upgrade(headers):
             return self._start_websocket(headers)
         self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
+        problem = self._forwarding_problem(headers)
+        if problem is not None:
+            return self._refuse(problem)
         if len(handshake.values(headers, b"host")) > 1:
             return self._refuse("More than one Host header")
         # Daphne would read all of it at once: see Events.
@@ -300,13 +313,14 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
         self.request_start = time.time()
-        problem = self._problem(headers)
+        problem = self._problem(headers) or self._forwarding_problem(headers)
         if problem is not None:
             self._refuse(problem)
             return
+        scope = self._scope(headers)
         self.connection = Connection(self, self.server.application, self.server.limits)
         get_watch().add(self.connection)
-        self.connection.start(self._scope(headers), self.method.decode("ascii", "replace"))
+        self.connection.start(scope, self.method.decode("ascii", "replace"))
         if self.server.stopping:
             self.connection.shutdown()
 
@@ -319,6 +333,22 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
                 return "Invalid header name"
             if INVALID_HEADER_VALUE_BYTES.intersection(value):
                 return "Invalid header value"
+        return None
+
+    def _forwarding_problem(self, headers: handshake.Headers) -> str | None:
+        """Return why what a proxy has added about its client cannot be true."""
+        server = self.server
+        names = (
+            server.proxy_forwarded_address_header,
+            server.proxy_forwarded_port_header,
+            server.proxy_forwarded_proto_header,
+        )
+        for name in filter(None, names):
+            for value in handshake.values(headers, name.lower().encode()):
+                address = value.partition(b",")[0].strip()
+                is_address = name != names[0] or handshake.is_address(address)
+                if not value.isascii() or not is_address:
+                    return f"Invalid {name} header"
         return None
 
     def _refuse(self, problem: str) -> None:
