@@ -6,7 +6,6 @@ asyncio, on the same event loop, when its handshake is accepted.
 
 import asyncio
 import logging
-import os
 import re
 import socket
 import time
@@ -36,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 MAX_BODY = 2_621_440  # bytes, where no Django setting tells
+BODY_PERIOD = 60.0  # seconds, in each of which a body must grow
+SLOWEST_BODY = 1024  # bytes per second
+ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # RFC 3986 §3.2: the authority
 PIECE = 65_536  # bytes of a body that the application receives at a time
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
 
@@ -192,7 +194,7 @@ class Events(asyncio.Queue[dict[str, Any]]):
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
-    """An HTTP connection whose headers must come in time."""
+    """An HTTP connection whose headers and bodies must come in time."""
 
     transport: Any
     _late: Any = None
@@ -208,8 +210,25 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         self._in_time()
         self._in_body = True
         super().allHeadersReceived()
+        if self.length != 0:
+            self._late = reactor.callLater(BODY_PERIOD, self._check_body, 0)
+
+    def _check_body(self, size: int) -> None:
+        """Cut off a body that has hardly grown beyond that size."""
+        grown = self.requests[-1].body_size
+        if grown - size < SLOWEST_BODY * BODY_PERIOD:
+            self._late = None
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+            self.timeoutConnection()
+        else:
+            self._late = reactor.callLater(BODY_PERIOD, self._check_body, grown)
+
+    def _send100Continue(self) -> None:
+        if not self.requests[-1].is_rejected:
+            super()._send100Continue()
 
     def allContentReceived(self) -> None:
+        self._in_time()
         self._in_body = False
         super().allContentReceived()
 
@@ -228,8 +247,7 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         transport = self.transport
         transport.stopReading()
         transport.stopWriting()
-        own = socket.socket(fileno=os.dup(transport.fileno()))
-        transport.socket.close()
+        own = transport.socket  # without a second descriptor: there may be none left
         unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
         read_ahead = b"".join(self._dataBuffer)
         # Nothing may keep the other alive: there may be very many of them.
@@ -245,9 +263,10 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
     connection: "Connection | None" = None
     content: Any
+    uri: bytes
     body: IO[bytes] = BytesIO()
-    _body_size = 0  # bytes
-    _refused = False
+    body_size = 0  # bytes
+    is_rejected = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -258,13 +277,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         self._take_body(length or 0)
 
     def handleContentChunk(self, data: bytes) -> None:
-        self._body_size += len(data)
-        if self._take_body(self._body_size):
+        self.body_size += len(data)
+        if self._take_body(self.body_size):
             super().handleContentChunk(data)
 
     def _take_body(self, size: int) -> bool:
         """Return whether a body of that size is taken; the first time that it is not, refuse it."""
-        if self._refused:
+        if self.is_rejected:
             return False
         kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0].lower()
         server = self.channel.factory.server
@@ -272,7 +291,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         limit = server.max_upload if has_files else server.max_body
         if limit is None or size <= limit:
             return True
-        self._refused = True
+        self.is_rejected = True
         self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
         self.channel.loseConnection()
         return False
@@ -281,7 +300,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         super().setResponseCode(code, message or handshake.phrase(code))
 
     def process(self) -> Any:
-        if self._refused:
+        if self.is_rejected:
             return None
         self._strip_authority()
         # A client has no say in where the site is mounted.
@@ -306,9 +325,10 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
     def _strip_authority(self) -> None:
         """Take `GET http://host/path` for `GET /path` (RFC 9112 §3.2.2); Host says the host."""
-        uri: bytes = getattr(self, "uri", b"")
-        if uri.lower().startswith((b"http://", b"https://")):
-            self.uri = b"/" + uri.split(b"//", 1)[1].partition(b"/")[2]
+        found = ABSOLUTE_FORM.match(getattr(self, "uri", b""))
+        if found is not None:
+            rest = self.uri[found.end() :]
+            self.uri = rest if rest.startswith(b"/") else b"/" + rest
             self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
@@ -489,3 +509,10 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
         super().__init__()
         self.parser.prog = "python -m echo.server"
         self.parser.set_defaults(ping_timeout=10)  # as the server's
+        # Django's error of a bad Host has a traceback of 2 KB, and Daphne writes it to the log.
+        logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
