@@ -67,11 +67,7 @@ class Conf:
     @property
     def ECHO_MAX_CONNECTIONS(self) -> int | None:
         """How many connections an object may have, in all processes; None for no limit."""
-        value = getattr(settings, "ECHO_MAX_CONNECTIONS", None)
-        if value is not None and (type(value) is not int or value < 1):
-            sentence = _("ECHO_MAX_CONNECTIONS %r is no limit; expected a number from 1, or None.")
-            raise ImproperlyConfigured(sentence % (value,))
-        return value
+        return _limit("ECHO_MAX_CONNECTIONS", None)
 
     @property
     def ECHO_AUTHORIZE(self) -> str | None:
@@ -107,6 +103,11 @@ class Conf:
     def ECHO_VACATED_DELAY(self) -> float:
         """Seconds without a connection until `object_vacated` is sent: a page that is reloaded."""
         return _seconds("ECHO_VACATED_DELAY", 3.0, least=0)
+
+    @property
+    def ECHO_MAX_UPLOAD_SIZE(self) -> int | None:
+        """How many bytes a multipart body may have on `echo.server`; None for no limit."""
+        return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)
 
 
 EXPECTED = "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://… or valkeys://…"
@@ -150,6 +151,15 @@ def _seconds(name: str, default: float, least: float = 0.001) -> float:
         sentence = _("%(name)s %(value)r is not a number of seconds %(wanted)s.")
         raise ImproperlyConfigured(sentence % {"name": name, "value": value, "wanted": wanted})
     return float(value)
+
+
+def _limit(name: str, default: int | None) -> int | None:
+    """Return a setting that is a greatest number, or None."""
+    value = getattr(settings, name, default)
+    if value is not None and (type(value) is not int or value < 1):
+        sentence = f"{name} {value!r} is no limit; expected a number from 1, or None."
+        raise ImproperlyConfigured(sentence)
+    return value
 
 
 NAMES = tuple(name for name in vars(Conf) if name.startswith("ECHO_"))

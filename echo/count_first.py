@@ -22,6 +22,7 @@ from echo.names import check_name
 from echo.state import get_state
 from echo.views import RETRY_AFTER, UNKNOWN_COUNT, count_sentence, prefers
 
+MAX_ACCEPT = 1024  # bytes of the Accept header; Django takes a second for each 800 KB
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -61,8 +62,13 @@ class CountFirst:
 
 
 def _is_plain_get(scope: HTTPScope) -> bool:
-    """Return whether it is a GET on a site without a script name, which paths may begin with."""
+    """Return whether it is a GET that can be answered on the event loop.
+
+    The site has no script name, which paths may begin with, and Accept is soon parsed.
+    """
     if scope["type"] != "http" or scope["method"] != "GET":
+        return False
+    if len(_accept(scope)) > MAX_ACCEPT:
         return False
     return not (settings.FORCE_SCRIPT_NAME or scope.get("root_path"))
 
@@ -83,10 +89,13 @@ async def _answer(name: str, scope: HTTPScope) -> tuple[int, str, str, list[tupl
         return 400, TEXT, str(error), []
     except StateUnavailable:
         return 503, TEXT, str(UNKNOWN_COUNT), [(b"retry-after", RETRY_AFTER.encode())]
-    accept = b",".join(value for header, value in scope["headers"] if header == b"accept")
-    if _prefers_json(accept):
+    if _prefers_json(_accept(scope)):
         return 200, "application/json", json.dumps({"name": name, "connections": count}), []
     return 200, TEXT, count_sentence(count), []
+
+
+def _accept(scope: HTTPScope) -> bytes:
+    return b",".join(value for header, value in scope["headers"] if header == b"accept")
 
 
 @lru_cache(maxsize=256)

@@ -135,3 +135,11 @@ async def test_count_that_cannot_be_known_is_503_as_in_the_view(monkeypatch):
     assert told[0] == 503
     assert told[1]["retry-after"] == "2"
     assert told == await answer(django)
+
+
+@pytest.mark.parametrize(("size", "status"), [(1024, 200), (1025, 299), (3_000_000, 299)])
+async def test_long_accept_is_left_to_the_view(connected, size: int, status: int) -> None:
+    """Django takes seconds for some megabytes, which must not be on the event loop."""
+    accept = ("a/b," * size)[:size]
+
+    assert (await answer(CountFirst(handed_on), accept=accept))[0] == status

@@ -1,16 +1,19 @@
 """What hostile HTTP clients may cost: descriptors, memory, log lines, time of others."""
 
+import itertools
 import os
 import resource
+import select
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
-from tests.raw import Client, request
+from tests.raw import TEXT, UPGRADE, Client, frame, request
 from tests.servers import Server
-from tests.waiting import eventually
+from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
 KINDS = ["daphne", "uvicorn"]
@@ -106,3 +109,212 @@ def without_end(client: Client) -> bytes:
         while data := client.socket.recv(1000):
             client.buffer += data
     return client.buffer
+
+
+# Forms
+
+
+def form(size: int, name: bytes = b"f") -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of a form with a file of that size."""
+    head = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n' % name
+    body = head + b"x" * size + b"\r\n--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    return {"Content-Type": kind, "Content-Length": str(len(body))}, body
+
+
+def many_fields(size: int) -> tuple[dict[str, str], bytes]:
+    field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n\r\n'
+    body = field * (size // len(field)) + b"--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    return {"Content-Type": kind, "Content-Length": str(len(body))}, body
+
+
+def test_form_of_many_fields_delays_nobody(daphne: Server) -> None:
+    headers, body = many_fields(9 * MiB)
+    with Client(daphne.port) as client, Client.opened(daphne.port) as good:
+        client.socket.settimeout(3 * DEADLINE)
+        client.send(request("/size", headers, method="POST") + body)
+        longest = 0.0
+        while not select.select([client.socket], [], [], 0.005)[0]:
+            start = time.monotonic()
+            good.send_text("hello")
+            good.text()
+            longest = max(longest, time.monotonic() - start)
+
+        assert client.answer().status_line == "HTTP/1.1 200 OK"
+    assert longest < SECOND
+
+
+def test_long_body_is_not_held_in_memory(server: Server) -> None:
+    headers, body = form(100 * MiB)
+    before = server.forget_peak()
+    with Client(server.port) as client:
+        client.send(request("/size", headers, method="POST"))
+        client.send(body)
+        assert client.answer().status_line.startswith("HTTP/1.1 200")
+        while not client.buffer.endswith(b"0\r\n\r\n"):
+            client.buffer += client.socket.recv(1000)
+
+    assert str(len(body)).encode() in client.buffer
+    assert server.memory("VmHWM") - before < 24 * MiB
+
+
+def test_form_with_files_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "smaller.py").write_text(
+        "from project.settings import *\nECHO_MAX_UPLOAD_SIZE = 3_000_000\n"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "smaller", "PYTHONPATH": str(tmp_path)}
+    with Server("daphne", SITE, **env) as server:
+        for size, status in ((2_900_000, "200 OK"), (3_000_000, "413 Content Too Large")):
+            headers, body = form(size)
+            with Client(server.port) as client:
+                client.send(request("/size", headers, method="POST"))
+                if "413" not in status:
+                    client.send(body)
+                assert client.answer().status_line == f"HTTP/1.1 {status}"
+
+
+def test_client_that_leaves_in_its_body_leaves_no_file(daphne: Server) -> None:
+    before = descriptors(daphne)
+    headers, body = form(5 * MiB)
+    with Client(daphne.port) as client:
+        client.send(request("/wait", headers, method="POST") + body)
+        eventually(lambda: descriptors(daphne), before + 2)
+
+    eventually(lambda: descriptors(daphne), before)
+
+
+# What a proxy, or a client in its place, says about the client's address
+
+
+PROXIED = ("--proxy-headers",)
+
+
+@pytest.fixture(scope="module")
+def proxied() -> Iterator[Server]:
+    with Server("daphne", SITE, PROXIED) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"])
+@pytest.mark.parametrize("path", ["/foo/websocket", "/count/foo"])
+def test_forwarded_header_that_is_no_text_is_rejected(proxied: Server, path: str, name: str):
+    headers = {"X-Forwarded-For": "10.0.0.1", name: "\xff"}
+    before, log = descriptors(proxied), len(proxied.log())
+    for _ in range(20):
+        with Client(proxied.port) as client:
+            upgrade = UPGRADE if path.endswith("websocket") else {}
+            answer = client.ask(path, {**upgrade, **headers})
+            assert answer.status_line == "HTTP/1.1 400 Bad Request"
+
+    eventually(lambda: descriptors(proxied) <= before, True)
+    assert proxied.get("/open")[2] == "0"
+    assert "Traceback" not in proxied.log()[log:]
+
+
+@pytest.mark.parametrize("value", ["<b>", "1.2.3", "evil 1", "x" * 5000, "", "fe80::1%\x1b[31m"])
+def test_forwarded_address_that_is_none_is_rejected(proxied: Server, value: str) -> None:
+    with Client(proxied.port) as client:
+        answer = client.ask("/foo/websocket", {**UPGRADE, "X-Forwarded-For": value})
+
+    assert answer.status_line == "HTTP/1.1 400 Bad Request"
+
+
+@pytest.mark.parametrize(
+    "value", ["10.0.0.1", "10.0.0.1, 10.0.0.2", "10.0.0.1:80", "2001:db8::1", "[2001:db8::1]:80"]
+)
+def test_forwarded_address_is_taken(proxied: Server, value: str) -> None:
+    log = len(proxied.log())
+
+    Client.opened(proxied.port, **{"X-Forwarded-For": value}).socket.close()
+
+    address = value.partition(",")[0]
+    eventually(lambda: f"{address}:0 - - " in proxied.log()[log:], True)
+
+
+def test_access_log_is_escaped(server: Server) -> None:
+    log = len(server.log())
+    path = '/a"_200_5_\\/websocket'
+
+    for headers in (UPGRADE, {}):
+        with Client(server.port) as client:
+            client.ask(path, headers)
+
+    eventually(lambda: server.log()[log:].count("websocket") >= 3, True)
+    assert '/a"_200' not in server.log()[log:]
+
+
+# Requests that are odd
+
+
+def test_100_continue_does_not_follow_a_413(daphne: Server) -> None:
+    headers = {"Content-Length": "99999999", "Expect": "100-continue"}
+    with Client(daphne.port) as client:
+        client.send(request("/size", headers, method="POST"))
+
+        answer = without_end(client)
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in answer
+
+
+def test_query_of_an_absolute_uri_is_no_path(daphne: Server) -> None:
+    with Client(daphne.port) as client:
+        answer = client.ask("http://127.0.0.1?x=/scope", {})
+
+    assert answer.status_line == "HTTP/1.1 200 OK"
+    assert b"root_path" not in answer.body
+
+
+def test_handshake_with_the_last_descriptor_is_answered(server: Server) -> None:
+    numbers = {int(number) for number in os.listdir(f"/proc/{server.process.pid}/fd")}
+    free = next(number for number in itertools.count() if number not in numbers)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+    try:
+        with Client.opened(server.port) as client:
+            client.send_text("hello")
+            assert client.text() == "[Durable Object]: hello"
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+
+
+def test_wrong_host_is_one_line_of_the_log(daphne: Server) -> None:
+    log = len(daphne.log())
+    with Client(daphne.port) as client:
+        answer = client.ask("/foo/getCurrentConnections", {"Host": "evil.example"})
+        assert answer.status_line == "HTTP/1.1 400 Bad Request"
+
+    eventually(lambda: "evil.example" in daphne.log()[log:], True)
+    assert "Traceback" not in daphne.log()[log:]
+
+
+def test_body_must_grow() -> None:
+    with Server("daphne", "tests.sites.impatient:application") as server:
+        start = time.monotonic()
+        with Client(server.port) as client:
+            client.send(request("/size", {"Content-Length": "99999"}, method="POST"))
+            answer = b""
+            while not select.select([client.socket], [], [], 0.1)[0]:
+                client.send(b"x")
+                assert time.monotonic() - start < DEADLINE
+            answer = without_end(client)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+        with Client(server.port) as client:
+            client.send(request("/size", {"Content-Length": "40000"}, method="POST"))
+            for _ in range(20):
+                time.sleep(0.1)
+                client.send(b"x" * 2000)
+            assert client.answer().status_line == "HTTP/1.1 200 OK"
+
+
+def test_error_and_reset_leave_no_traceback(server: Server) -> None:
+    log = len(server.log())
+    for _ in range(100):
+        client = Client.opened(server.port)
+        client.send(frame(TEXT, b"x", rsv=4))
+        client.reset()
+
+    eventually(server.count, 0)
+    assert "Traceback" not in server.log()[log:]

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -260,7 +261,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._close(failure.code, failure.reason)
         # A close of the socket with bytes unread would reset it, and the Close frame be lost.
         if self.transport is not None and self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has reset the connection
+                self.transport.write_eof()
 
     def eof_received(self) -> bool:
         """The client sends no more but may still read: what it has sent is answered first."""

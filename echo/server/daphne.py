@@ -6,10 +6,12 @@ asyncio, on the same event loop, when its handshake is accepted.
 
 import asyncio
 import logging
-import os
+import re
 import socket
 import time
-from typing import Any
+from functools import partial
+from io import BytesIO
+from typing import IO, Any
 from urllib.parse import unquote
 
 from daphne import server as stock
@@ -33,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 MAX_BODY = 2_621_440  # bytes, where no Django setting tells
+BODY_PERIOD = 60.0  # seconds, in each of which a body must grow
+SLOWEST_BODY = 1024  # bytes per second
+ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # RFC 3986 §3.2: the authority
+PIECE = 65_536  # bytes of a body that the application receives at a time
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
 
 
@@ -43,7 +49,7 @@ class Server(stock.Server):  # type: ignore[misc]
         # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
         super().__init__(*args, ping_timeout=ping_timeout, **options)
         self.stopping = False
-        self.max_body = _max_body()
+        self.max_body, self.max_upload = _max_sizes()
         self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
         if self.has_tls:
             logger.warning(
@@ -71,6 +77,19 @@ class Server(stock.Server):  # type: ignore[misc]
             handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
         )
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        # Daphne's access log writes the path between quotes.
+        super().log_action(protocol, action, {**details, "path": _escaped(details["path"])})
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if not isinstance(protocol, Request):
+            return super().create_application(protocol, scope)
+        events = Events(protocol.body)
+        scope["asgi"] = {"version": "3.0"}
+        application = self.application(scope, events.get, partial(self.handle_reply, protocol))
+        self.connections[protocol]["application_instance"] = asyncio.ensure_future(application)
+        return events
 
     def application_checker(self) -> None:
         """Each second: log and forget the applications that have ended, as Daphne does.
@@ -133,16 +152,49 @@ class Server(stock.Server):  # type: ignore[misc]
             task.cancel()
 
 
-def _max_body() -> int | None:
-    """Return the bytes that a body may have, or None: Django would refuse more, but later.
+def _max_sizes() -> tuple[int | None, int | None]:
+    """Return the bytes that a body, and one with files, may have; None for no limit.
 
-    As there, files are exempt: they are multipart/form-data.
+    Django would reject the former, but later, and sets no limit for the latter.
     """
-    return settings.DATA_UPLOAD_MAX_MEMORY_SIZE if settings.configured else MAX_BODY
+    if not settings.configured:
+        return MAX_BODY, MAX_BODY
+    from echo.conf import conf
+
+    return settings.DATA_UPLOAD_MAX_MEMORY_SIZE, conf.ECHO_MAX_UPLOAD_SIZE
+
+
+def _escaped(text: str) -> str:
+    """Return the text as nginx would log it: nothing in it ends a field or a line."""
+    return re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02X}", text)
+
+
+class Events(asyncio.Queue[dict[str, Any]]):
+    """The events of a request for its application, which get the body from its file as they go.
+
+    Daphne would put all of the body into the queue.
+    """
+
+    def __init__(self, body: IO[bytes]) -> None:
+        super().__init__()
+        self._body = body
+        self._has_more = True
+
+    def put_nowait(self, event: dict[str, Any]) -> None:
+        if event["type"] != "http.request":
+            super().put_nowait(event)
+
+    async def get(self) -> dict[str, Any]:
+        if not self._has_more or self._body.closed or not self.empty():
+            return await super().get()
+        await asyncio.sleep(0)  # others have their turn, too, while a long body is read
+        piece = b"" if self._body.closed else self._body.read(PIECE)
+        self._has_more = len(piece) == PIECE
+        return {"type": "http.request", "body": piece, "more_body": self._has_more}
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
-    """An HTTP connection whose headers must come in time."""
+    """An HTTP connection whose headers and bodies must come in time."""
 
     transport: Any
     _late: Any = None
@@ -158,8 +210,25 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         self._in_time()
         self._in_body = True
         super().allHeadersReceived()
+        if self.length != 0:
+            self._late = reactor.callLater(BODY_PERIOD, self._check_body, 0)
+
+    def _check_body(self, size: int) -> None:
+        """Cut off a body that has hardly grown beyond that size."""
+        grown = self.requests[-1].body_size
+        if grown - size < SLOWEST_BODY * BODY_PERIOD:
+            self._late = None
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+            self.timeoutConnection()
+        else:
+            self._late = reactor.callLater(BODY_PERIOD, self._check_body, grown)
+
+    def _send100Continue(self) -> None:
+        if not self.requests[-1].is_rejected:
+            super()._send100Continue()
 
     def allContentReceived(self) -> None:
+        self._in_time()
         self._in_body = False
         super().allContentReceived()
 
@@ -178,8 +247,7 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         transport = self.transport
         transport.stopReading()
         transport.stopWriting()
-        own = socket.socket(fileno=os.dup(transport.fileno()))
-        transport.socket.close()
+        own = transport.socket  # without a second descriptor: there may be none left
         unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
         read_ahead = b"".join(self._dataBuffer)
         # Nothing may keep the other alive: there may be very many of them.
@@ -194,27 +262,36 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
     """An HTTP request that may become a WebSocket."""
 
     connection: "Connection | None" = None
-    _body_size = 0  # bytes
-    _refused = False
+    content: Any
+    uri: bytes
+    body: IO[bytes] = BytesIO()
+    body_size = 0  # bytes
+    is_rejected = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._parsePOSTFormSubmission = False  # into `args`, on the event loop, for nobody
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
         self._take_body(length or 0)
 
     def handleContentChunk(self, data: bytes) -> None:
-        self._body_size += len(data)
-        if self._take_body(self._body_size):
+        self.body_size += len(data)
+        if self._take_body(self.body_size):
             super().handleContentChunk(data)
 
     def _take_body(self, size: int) -> bool:
         """Return whether a body of that size is taken; the first time that it is not, refuse it."""
-        if self._refused:
+        if self.is_rejected:
             return False
-        kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0]
-        limit = self.channel.factory.server.max_body
-        if limit is None or size <= limit or kind.lower().startswith(b"multipart/form-data"):
+        kind = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0].lower()
+        server = self.channel.factory.server
+        has_files = kind.startswith(b"multipart/form-data")
+        limit = server.max_upload if has_files else server.max_body
+        if limit is None or size <= limit:
             return True
-        self._refused = True
+        self.is_rejected = True
         self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
         self.channel.loseConnection()
         return False
@@ -223,7 +300,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         super().setResponseCode(code, message or handshake.phrase(code))
 
     def process(self) -> Any:
-        if self._refused:
+        if self.is_rejected:
             return None
         self._strip_authority()
         # A client has no say in where the site is mounted.
@@ -233,26 +310,37 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if handshake.is_upgrade(headers):
             return self._start_websocket(headers)
         self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
+        problem = self._forwarding_problem(headers)
+        if problem is not None:
+            return self._refuse(problem)
         if len(handshake.values(headers, b"host")) > 1:
             return self._refuse("More than one Host header")
+        # Daphne would read all of it at once: see Events.
+        self.body, self.content = self.content, BytesIO()
         return super().process()
+
+    def finish(self) -> None:
+        self.body.close()
+        super().finish()
 
     def _strip_authority(self) -> None:
         """Take `GET http://host/path` for `GET /path` (RFC 9112 §3.2.2); Host says the host."""
-        uri: bytes = getattr(self, "uri", b"")
-        if uri.lower().startswith((b"http://", b"https://")):
-            self.uri = b"/" + uri.split(b"//", 1)[1].partition(b"/")[2]
+        found = ABSOLUTE_FORM.match(getattr(self, "uri", b""))
+        if found is not None:
+            rest = self.uri[found.end() :]
+            self.uri = rest if rest.startswith(b"/") else b"/" + rest
             self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
         self.request_start = time.time()
-        problem = self._problem(headers)
+        problem = self._problem(headers) or self._forwarding_problem(headers)
         if problem is not None:
             self._refuse(problem)
             return
+        scope = self._scope(headers)
         self.connection = Connection(self, self.server.application, self.server.limits)
         get_watch().add(self.connection)
-        self.connection.start(self._scope(headers), self.method.decode("ascii", "replace"))
+        self.connection.start(scope, self.method.decode("ascii", "replace"))
         if self.server.stopping:
             self.connection.shutdown()
 
@@ -265,6 +353,22 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
                 return "Invalid header name"
             if INVALID_HEADER_VALUE_BYTES.intersection(value):
                 return "Invalid header value"
+        return None
+
+    def _forwarding_problem(self, headers: handshake.Headers) -> str | None:
+        """Return why what a proxy has added about its client cannot be true."""
+        server = self.server
+        names = (
+            server.proxy_forwarded_address_header,
+            server.proxy_forwarded_port_header,
+            server.proxy_forwarded_proto_header,
+        )
+        for name in filter(None, names):
+            for value in handshake.values(headers, name.lower().encode()):
+                address = value.partition(b",")[0].strip()
+                is_address = name != names[0] or handshake.is_address(address)
+                if not value.isascii() or not is_address:
+                    return f"Invalid {name} header"
         return None
 
     def _refuse(self, problem: str) -> None:
@@ -317,6 +421,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             super().check_timeouts()
 
     def connectionLost(self, reason: Any) -> None:
+        self.body.close()
         super().connectionLost(reason)
         if self.connection is not None:
             self.connection.connection_lost(None)
@@ -404,3 +509,10 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
         super().__init__()
         self.parser.prog = "python -m echo.server"
         self.parser.set_defaults(ping_timeout=10)  # as the server's
+        # Django's error of a bad Host has a traceback of 2 KB, and Daphne writes it to the log.
+        logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True

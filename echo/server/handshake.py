@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from hashlib import sha1
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import NamedTuple
 
 Headers = list[tuple[bytes, bytes]]
@@ -74,6 +75,24 @@ def subprotocols(headers: Headers) -> list[str]:
     """Return the subprotocols that the client offers, its preferred one first."""
     offers = b",".join(values(headers, b"sec-websocket-protocol")).split(b",")
     return [offer.strip().decode("latin-1") for offer in offers if offer.strip()]
+
+
+def is_address(value: bytes) -> bool:
+    """Return whether it is an IP address, with or without a port, as a proxy adds its client's.
+
+    An IPv6 address in front of a port is in brackets (RFC 7239 §6). Proxies that listen at a Unix
+    socket know no address: nginx calls it `unix:`, others `unknown`.
+    """
+    if value in (b"unix:", b"unknown"):
+        return True
+    text = value.decode("latin-1")
+    if with_port := re.fullmatch(r"\[(.*)\](?::[0-9]+)?|([0-9.]+):[0-9]+", text):
+        text = with_port[1] or with_port[2] or ""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # a zone may be any text
 
 
 def acceptance(request_headers: Headers, subprotocol: str | None, headers: Headers) -> bytes:

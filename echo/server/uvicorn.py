@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -91,5 +91,5 @@ class WebSocketProtocol(WebSocketConnection):
         if self._config.access_log:
             client = self.scope["client"]
             address = f"{client[0]}:{client[1]}" if client else "-"
-            path = self.scope["raw_path"].decode("latin-1")
+            path = quote(self.scope["path"])
             logger.info('%s - "WebSocket %s" [%s]', address, path, action)
