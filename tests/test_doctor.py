@@ -343,7 +343,7 @@ CONSOLE = "from echo.routing import console_urlpatterns"
 
 
 def test_console_is_not_tried_by_a_client_without_a_login(site):
-    how = site(routes="*console_urlpatterns", middle=CONSOLE)
+    how = site("DEBUG = False", "*console_urlpatterns", CONSOLE)
 
     code, found = findings(**how)
 
