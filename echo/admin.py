@@ -1,8 +1,9 @@
 """The operators' page in the site's admin: the objects connected now, and a word to one of them.
 
-Nothing of it is in the database: no table, no migration, no permission; what is done is told by
-the admin's own log. ECHO_AUTHORIZE decides, on those whom the admin lets in. On an AdminSite that
-is not the default one: `site.register([ConnectedObject], ConnectedObjectAdmin)`.
+Nothing of it is in the database: no table, no migration, no permission. The admin's own log has an
+entry for each action; the first one creates the content type of these entries. ECHO_AUTHORIZE
+decides, on those whom the admin lets in. On an AdminSite that is not the default one:
+`site.register([ConnectedObject], ConnectedObjectAdmin)`.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models.options import Options
@@ -48,7 +50,7 @@ MAX_DEED = 200  # characters: LogEntry.object_repr
 class ConnectedObject:
     """What the admin's registry takes for a model: only what it asks of one, its `_meta`.
 
-    A real one, even unmanaged, would have a content type and permissions in the database.
+    A real one, even unmanaged, would have permissions in the database.
     """
 
     _meta: Any = Options(None, "echo")
@@ -251,6 +253,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         try:
             entry = LogEntry.objects.create(
                 user_id=user.pk,
+                content_type=_content_type(),
                 object_id=name,
                 object_repr=deed[:MAX_DEED],
                 action_flag=CHANGE,
@@ -301,6 +304,17 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request.current_app = self.admin_site.name
         frame = {**self.admin_site.each_context(request), "shared": get_state().shared}
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
+
+
+def _content_type() -> ContentType:
+    """Return the content type of the log entries: "Recent actions" show its name below each.
+
+    Its model does not exist: `remove_stale_contenttypes` may delete it, and the entries stay.
+    """
+    options = ConnectedObject._meta
+    return ContentType.objects.get_or_create(app_label=options.app_label, model=options.model_name)[
+        0
+    ]
 
 
 def _live_url(view: str, **arguments: str) -> str | None:

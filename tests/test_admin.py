@@ -18,6 +18,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import path
 from pytest_django import Settings
@@ -283,6 +284,33 @@ def test_text_is_sent_once_logged_and_told(
     assert log() == [("foo", "Sent “ a\nb ”.")]
 
 
+def test_recent_actions_name_the_object_and_what_it_is(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+
+    for text in ("one", "two"):
+        staff.post(f"{OBJECT}foo", {"text": text})
+
+    body = staff.get("/admin/").content.decode()
+    assert body.count("foo: text sent") == 2
+    assert body.count('<span class="mini quiet">Object</span>') == 2
+    assert "Unknown content" not in body
+
+
+def test_entries_stay_when_stale_content_types_are_removed(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+    staff.post(f"{OBJECT}foo", {"text": "one"})
+
+    call_command("remove_stale_contenttypes", interactive=False, verbosity=0)
+    staff.post(f"{OBJECT}foo", {"text": "two"})
+
+    assert [message for _, message in log()] == ["Sent “one”.", "Sent “two”."]
+    assert staff.get("/admin/").content.decode().count("foo: text sent") == 2
+
+
 def test_closing_is_asked_first_and_then_done_once(
     staff: Client, received: Callable[[str], list[dict[str, Any]]], join: Join
 ) -> None:
@@ -474,7 +502,7 @@ def test_live_count_has_no_separators_as_its_script_writes_none(
     settings.USE_THOUSAND_SEPARATOR = True
     join(*["foo"] * 1001)
 
-    assert ">1001</output>" in staff.get(f"{OBJECT}foo").content.decode()
+    assert ">1001<span" in staff.get(f"{OBJECT}foo").content.decode()
 
 
 def test_current_page_is_no_link(staff: Client, join: Join) -> None:
