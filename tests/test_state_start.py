@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from threading import Event
 
 import pytest
 import redis
@@ -192,7 +193,7 @@ async def test_new_process_after_redis_stood_still_does_not_read_0(own_redis, le
         other = lease_of_another and RedisState(url, lease_of_another, HEARTBEAT)
         try:
             if other:
-                assert other.counts() == {"foo": 1}
+                assert known(other) == {"foo": 1}
             own_redis.hang()
             await asyncio.sleep(LEASE + 0.2)
             with ThreadPoolExecutor() as threads:
@@ -205,6 +206,29 @@ async def test_new_process_after_redis_stood_still_does_not_read_0(own_redis, le
                 other.close()
 
         assert [answer for answer in answers if answer not in NEVER_0] == []
+        assert known(here) == {"foo": 1}
+
+
+async def test_lease_that_ended_in_a_silence_is_not_over_though_another_lasts(redis_url):
+    """Nothing reaches Redis for a while; then a process starts, and the others go on."""
+    with (
+        redis_state(redis_url, LEASE, HEARTBEAT) as here,
+        redis_state(redis_url, 60, HEARTBEAT) as there,
+    ):
+        await here.join("foo")
+        assert known(there) == {"foo": 1}
+        go_on = Event()
+        for writer in (here._writer, there._writer):
+            run = writer._redis.run
+            writer._redis.run = lambda *step, run=run: (go_on.wait(DEADLINE), run(*step))[1]
+        await asyncio.sleep(LEASE + 0.2)
+        with ThreadPoolExecutor() as threads:
+            read = threads.submit(first_read, redis_url)
+            await asyncio.sleep(0.2)
+            go_on.set()
+            counts, _ = read.result()
+
+        assert counts in NEVER_0
         assert known(here) == {"foo": 1}
 
 

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SIZE = 8  # threads at most: one waits for Redis, the next ones wait for the interpreter
+SIZE = 8  # threads at most; the sockets for reads are 50
 
 
 class ReadThreads:
@@ -52,6 +52,8 @@ class ReadThreads:
 
         That is quick: a state that is closed raises StateUnavailable at once.
         """
+        if self._pid != os.getpid():  # the lock may have been held by a thread of the parent
+            return
         with self._lock:
             self._is_closed = True
             for _ in range(self._started):
