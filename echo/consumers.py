@@ -75,7 +75,8 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             if awaits:
                 answer = await answer
             if answer is not None:
-                await send({"type": "websocket.send", "text": answer, "bytes": None})
+                event = {"type": "websocket.send", "text": answer}  # one key, as Channels has it
+                await send(event)
                 if began:
                     tally.answered(perf_counter() - began)
         return int(event.get("code") or 1005)

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from channels.testing import WebsocketCommunicator
 
-from tests.raw import CLOSE, TEXT, UPGRADE, Client, close_payload, frame, request
+from echo.consumers import EchoConsumer
+from tests.raw import BINARY, CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
 from tests.waiting import SECOND, eventually
 
@@ -237,3 +239,49 @@ def test_close_behind_texts_waits_for_an_application_that_takes_them(servers, ki
 
         assert [client.text() for _ in range(20)] == ["x"] * 20
         assert client.closing()[0] == 4000
+
+
+# Events and scopes
+
+
+@on_all
+def test_scope_can_be_copied_and_pickled_and_events_have_one_key(servers, kind) -> None:
+    with opened(servers[kind], "copying", "copied") as client:
+        copied = json.loads(client.text())
+        client.send(frame(TEXT, b"x") + frame(BINARY, b"x"))
+        keys = [json.loads(client.text()) for _ in range(2)]
+
+    assert copied == {"copied": "/copying/copied/websocket", "pickled": True}
+    assert keys == [["text", "type"], ["bytes", "type"]]
+
+
+async def test_channels_test_client_reads_the_reply_of_an_echo_consumer() -> None:
+    communicator = WebsocketCommunicator(EchoConsumer.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to(text_data="hello")
+
+    assert await communicator.receive_from() == "[Durable Object]: hello"
+    await communicator.disconnect()
+
+
+# Pings
+
+
+def test_interval_of_zero_means_no_pings() -> None:
+    options = ("--ws-ping-interval", "0")
+    with Server("uvicorn", SITE, options) as server, opened(server, "loop") as client:
+        client.socket.settimeout(3)
+
+        with pytest.raises(TimeoutError):
+            client.frame()
+
+
+@pytest.mark.slow
+@on_ours
+def test_peer_that_answers_no_pings_is_told_1011(kind: str) -> None:
+    prefix = "--ws-ping" if kind == "uvicorn" else "--ping"
+    options = (f"{prefix}-interval", "1", f"{prefix}-timeout", "1")
+    with Server(kind, SITE, options) as server, opened(server, "loop", "silent") as client:
+        assert client.frame() == (PING, b"")
+        assert client.closing() == (1011, "keepalive ping timeout")
+        assert server.get("/count/silent")[2] == "0"

@@ -59,7 +59,7 @@ class Limits(NamedTuple):
     """What a connection may take, in bytes and seconds; None where there is no limit."""
 
     max_size: int = 1024 * 1024  # bytes of a message
-    ping_interval: float | None = 20
+    ping_interval: float | None = 20  # 0 as None
     ping_timeout: float | None = 10
     handshake_timeout: float | None = 20  # for the application to accept or refuse
     max_age: float | None = None
@@ -74,6 +74,17 @@ class State:
     CLIENT_CLOSED = 3  # the client's Close or FIN is here; the application may choose the answer
     CLOSE_SENT = 4
     OVER = 5
+
+
+class PickledConnection:
+    """What a pickled scope has in place of its connection: it has all methods, and none works."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return _fail_in_other_process
+
+
+def _fail_in_other_process(*arguments: object) -> None:
+    raise RuntimeError("This scope has been pickled: it has no connection any more.")
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -155,6 +166,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._started = self._since = self._quiet_since = self._loop.time()
         self._heard = True
         self._pinged: float | None = None
+
+    def __deepcopy__(self, memo: object) -> "WebSocketConnection":
+        """Return itself: a copy of the scope (test suites make them) is of the same connection."""
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Let the scope be pickled: its extensions are the methods of a connection."""
+        return PickledConnection, ()
 
     def over(self) -> None:
         """Transport and application have ended. For subclasses."""
@@ -377,9 +396,9 @@ class WebSocketConnection(asyncio.Protocol):
         event = self._events.pop(0)
         self._events_size -= len(event)
         if isinstance(event, str):
-            return {"type": "websocket.receive", "bytes": None, "text": event}
+            return {"type": "websocket.receive", "text": event}
         if isinstance(event, bytes):
-            return {"type": "websocket.receive", "bytes": event, "text": None}
+            return {"type": "websocket.receive", "bytes": event}
         return cast(dict[str, Any], event)
 
     def _wake(self) -> None:
@@ -650,9 +669,10 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._pinged is not None:
             if limits.ping_timeout is not None and now - self._pinged >= limits.ping_timeout:
                 logger.debug("%r does not answer pings", self.scope["path"])
-                self._abort()
+                self._end(ABNORMAL, "")
+                self._close(INTERNAL_ERROR, "keepalive ping timeout")
         elif (
-            limits.ping_interval is not None
+            limits.ping_interval  # None or 0: no pings, as uvicorn has it
             and now - self._quiet_since >= limits.ping_interval - EARLY
         ):
             self._pinged = now

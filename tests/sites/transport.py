@@ -5,9 +5,11 @@ Any other path is the demo's. At its end the site prints the counts that are lef
 
 import asyncio
 import atexit
+import copy
 import json
 import logging
 import os
+import pickle
 import threading
 import time
 
@@ -165,6 +167,19 @@ class SlowEcho(AsyncWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None):
         await asyncio.sleep(0.03)
         await self.send(text_data=text_data)
+
+
+async def copying(scope, receive, send):
+    """Copies and pickles its scope, as test suites do; then tells the keys of each event."""
+    own = {key: value for key, value in scope.items() if key != "url_route"}  # it has the route
+    copied = copy.deepcopy(own)
+    pickled = pickle.loads(pickle.dumps(own))
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    told = {"copied": copied["path"], "pickled": pickled["headers"] == scope["headers"]}
+    await send({"type": "websocket.send", "text": json.dumps(told)})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": json.dumps(sorted(event))})
 
 
 class ScriptError(Exception):
@@ -338,6 +353,7 @@ KINDS = {
     "busy-in-receive": GroupedInReceive.as_asgi(),
     "pushing": pushing,
     "slow-echo": SlowEcho.as_asgi(),
+    "copying": copying,
     "script": script,
     "impatient": impatient,
     "stubborn": stubborn,
