@@ -146,6 +146,10 @@ async def sleeper(scope, receive, send):
         await asyncio.to_thread(time.sleep, 20)
 
 
+async def returns(scope, receive, send):
+    """Returns without an answer."""
+
+
 async def silent(scope, receive, send):
     """Neither accepts nor refuses."""
     await asyncio.sleep(3600)
@@ -202,6 +206,7 @@ KINDS = {
     "broadcast": broadcast,
     "burst": burst,
     "script": script,
+    "returns": returns,
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
