@@ -15,7 +15,7 @@ import redis
 
 from echo.state import scripts
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
-from tests.servers import ROOT, Server
+from tests.servers import ROOT, Server, free_port
 from tests.waiting import DEADLINE, eventually
 
 REASON = "Durable Object is closing WebSocket"
@@ -85,7 +85,9 @@ def test_file_descriptor() -> None:
             assert server.wait(DEADLINE) == 0
 
 
-def test_tls_endpoint_keeps_daphnes_protocol(tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of localhost, and its key."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         [
@@ -95,21 +97,54 @@ def test_tls_endpoint_keeps_daphnes_protocol(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    endpoint = f"ssl:{port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1"
-    with Server("daphne", options=("-e", endpoint)) as server:
-        client = connected(socket.AF_INET, ("127.0.0.1", port))
-        context = ssl.create_default_context(cafile=str(certificate))
-        context.check_hostname = False
-        client.socket = context.wrap_socket(client.socket)
-        with client:
+    return certificate, key
+
+
+def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> None:
+    port = free_port()
+    with Server("daphne", options=("-e", tls_endpoint("", port, certificate))) as server:
+        with over_tls(port, certificate) as client:
             assert greeted(client) == "[Durable Object]: hello"
             assert server.count() == 1
         eventually(server.count, 0)
 
-        assert server.log().count("TLS endpoint") == 1
+        assert server.log().count("TLS or PROXY protocol") == 1
+        with Client.opened(server.port) as plain:  # it is not wrapped, and has this transport
+            assert closed(plain) == (4000, REASON)
+
+
+def test_tls_endpoint_of_another_name_answers_in_tls(certificate: tuple[Path, Path]) -> None:
+    """autobahn has no WebSockets for `haproxy:ssl:`: with stock Daphne, too, that is a 500."""
+    port = free_port()
+    with Server("daphne", options=("-e", tls_endpoint("haproxy:", port, certificate))) as server:
+        with over_tls(port, certificate) as client:
+            client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
+            client.send(request("/foo/websocket", UPGRADE))
+            assert client.answer().status_line == "HTTP/1.1 500 Internal Server Error"
+        assert server.count() == 0
+
+
+def test_endpoint_with_the_proxy_protocol() -> None:
+    port = free_port()
+    options = ("-e", f"haproxy:tcp:{port}:interface=127.0.0.1")
+    with Server("daphne", options=options) as server, Client(port) as client:
+        client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
+        assert greeted(client) == "[Durable Object]: hello"
+        assert server.count() == 1
+
+
+def tls_endpoint(prefix: str, port: int, certificate: tuple[Path, Path]) -> str:
+    files = f"privateKey={certificate[1]}:certKey={certificate[0]}"
+    return f"{prefix}ssl:{port}:{files}:interface=127.0.0.1"
+
+
+def over_tls(port: int, certificate: tuple[Path, Path]) -> Client:
+    eventually(lambda: listens(socket.AF_INET, ("127.0.0.1", port)), True)
+    client = connected(socket.AF_INET, ("127.0.0.1", port))
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    context.check_hostname = False
+    client.socket = context.wrap_socket(client.socket)
+    return client
 
 
 @pytest.mark.parametrize("kind", ["runserver", "runserver with autoreload"])

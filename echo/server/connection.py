@@ -63,6 +63,7 @@ class Limits(NamedTuple):
     ping_timeout: float | None = 10
     handshake_timeout: float | None = 20  # for the application to accept or refuse
     max_age: float | None = None
+    application_timeout: float = APPLICATION_TIMEOUT
 
 
 class State:
@@ -180,6 +181,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     def log(self, action: str) -> None:
         """Note "connecting", "connected", "disconnected" or "rejected". For subclasses."""
+
+    def default_headers(self) -> handshake.Headers:
+        """Return what the server adds to each response. For subclasses."""
+        return []
 
     # The transport's side
 
@@ -344,6 +349,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _application_ended(self, code: int) -> None:
         if self.state is State.HANDSHAKE:
+            if code != INTERNAL_ERROR and self._ending is None:
+                logger.error("The application of %r returned unaccepted", self.scope["path"])
             self._answer(500, "Internal Server Error")
         elif self.state is State.OPEN:
             self._close(code, "")
@@ -434,9 +441,8 @@ class WebSocketConnection(asyncio.Protocol):
         if self._refusal is not None:
             self._refuse(self._refusal)
             raise ClientDisconnected
-        head = handshake.acceptance(
-            self.scope["headers"], event.get("subprotocol"), list(event.get("headers") or ())
-        )
+        headers = handshake.with_defaults(event.get("headers") or (), self.default_headers())
+        head = handshake.acceptance(self.scope["headers"], event.get("subprotocol"), headers)
         self._started = self._loop.time()  # its time limit is for the application alone
         await self.take_over()
         if self._ending is not None or self.transport is None:
@@ -616,7 +622,8 @@ class WebSocketConnection(asyncio.Protocol):
         self.answer_body(body, more=False)
 
     def answer_start(self, status: int, headers: handshake.Headers) -> None:
-        self._write(handshake.answer_head(status, headers))
+        kept = handshake.with_defaults(headers, self.default_headers())
+        self._write(handshake.answer_head(status, kept))
 
     def answer_body(self, body: bytes, more: bool) -> None:
         if body and not self._head:
@@ -645,7 +652,9 @@ class WebSocketConnection(asyncio.Protocol):
         elif self.transport is not None:
             if waited > CLOSE_TIMEOUT:
                 self._abort()
-        elif waited > APPLICATION_TIMEOUT and self._task is not None and not self._task.done():
+        elif self._task is None or self._task.done():
+            pass
+        elif waited > self._limits.application_timeout:
             logger.info("The application of %r did not end, and is cancelled", self.scope["path"])
             self._task.cancel()
 

@@ -24,7 +24,7 @@ from daphne.utils import (
     parse_x_forwarded_for,
 )
 from django.conf import settings
-from twisted.internet import defer, reactor
+from twisted.internet import defer, reactor, tcp
 from twisted.web import http
 
 from echo.server import handshake
@@ -43,27 +43,31 @@ APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the serv
 
 
 class Server(stock.Server):  # type: ignore[misc]
-    """Daphne's server; with a TLS endpoint it is Daphne's, protocols and all."""
+    """Daphne's server, with this package's HTTP channel and WebSocket connection."""
 
     def __init__(self, *args: Any, ping_timeout: float = 10, **options: Any) -> None:
         # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
         super().__init__(*args, ping_timeout=ping_timeout, **options)
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
-        self.has_tls = any(endpoint.startswith("ssl:") for endpoint in self.endpoints)
-        if self.has_tls:
-            logger.warning(
-                "TLS endpoint: Daphne's own WebSocket protocol serves it, and all others with it. "
-                "Terminate TLS in front of the server for this one."
-            )
+        self._has_warned = False
 
     @property
     def http_factory(self) -> Any:
         return self._http_factory
 
     @http_factory.setter
-    def http_factory(self, stock_factory: Any) -> None:  # Daphne's run() sets it
-        self._http_factory = stock_factory if self.has_tls else HTTPFactory(self)
+    def http_factory(self, _stock_factory: Any) -> None:  # Daphne's run() sets it
+        self._http_factory = HTTPFactory(self)
+
+    def warn_of_wrapped_transport(self) -> None:
+        """Log, once, that this transport of ours is not used."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "An endpoint with TLS or PROXY protocol: Daphne's own WebSocket protocol serves "
+                "its WebSockets. Let a proxy in front of the server take that off for this one."
+            )
 
     @property
     def limits(self) -> Limits:
@@ -76,6 +80,7 @@ class Server(stock.Server):  # type: ignore[misc]
             ping_timeout=self.ping_timeout or None,
             handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
+            application_timeout=self.application_close_timeout,
         )
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
@@ -193,6 +198,14 @@ class Events(asyncio.Queue[dict[str, Any]]):
         return {"type": "http.request", "body": piece, "more_body": self._has_more}
 
 
+def is_plain(transport: Any) -> bool:
+    """Return whether the bytes on its socket are those of HTTP: no TLS, no PROXY protocol.
+
+    Endpoints like `ssl:`, `txsni:` and `haproxy:` wrap the socket's transport.
+    """
+    return isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
+
+
 class Channel(http.HTTPChannel):  # type: ignore[misc]
     """An HTTP connection whose headers and bodies must come in time."""
 
@@ -308,7 +321,11 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         raw = self.requestHeaders.getAllRawHeaders()
         headers = [(name.lower(), value) for name, many in raw for value in many]
         if handshake.is_upgrade(headers):
-            return self._start_websocket(headers)
+            if is_plain(self.channel.transport):
+                return self._start_websocket(headers)
+            self.server.warn_of_wrapped_transport()
+            problem = self._problem(headers) or self._forwarding_problem(headers)
+            return super().process() if problem is None else self._refuse(problem)
         self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
         problem = self._forwarding_problem(headers)
         if problem is not None:
@@ -437,6 +454,9 @@ class HTTPFactory(StockHTTPFactory):  # type: ignore[misc]
         channel.requestFactory = Request
         return channel
 
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]  # of TLS: the channel speaks no other
+
 
 class Connection(WebSocketConnection):
     """A connection that is its HTTP request's until the handshake is accepted."""
@@ -447,6 +467,10 @@ class Connection(WebSocketConnection):
         super().__init__(application, limits)
         self._request: Request | None = request
         self._server = request.server
+
+    def default_headers(self) -> handshake.Headers:
+        name = self._server.server_name
+        return [(b"server", name.encode())] if name else []
 
     async def take_over(self) -> None:
         request, self._request = self._request, None

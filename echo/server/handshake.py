@@ -95,6 +95,13 @@ def is_address(value: bytes) -> bool:
     return "%" not in text  # a zone may be any text
 
 
+def with_defaults(headers: Iterable[tuple[bytes, bytes]], defaults: Headers) -> Headers:
+    """Return the application's headers, and those of the server's that it does not set itself."""
+    own = list(headers)
+    names = {bytes(name).lower() for name, _ in own}
+    return [*((name, value) for name, value in defaults if name.lower() not in names), *own]
+
+
 def acceptance(request_headers: Headers, subprotocol: str | None, headers: Headers) -> bytes:
     """Return the 101. Raises ValueError for a header that HTTP does not allow."""
     key = values(request_headers, b"sec-websocket-key")[0].strip()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextvars import Context, copy_context
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -10,8 +11,8 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from echo.server import handshake
-from echo.server.connection import Limits, WebSocketConnection
-from echo.server.watch import get_watch
+from echo.server.connection import APPLICATION_TIMEOUT, Limits, State, WebSocketConnection
+from echo.server.watch import STOP_TIMEOUT, get_watch
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -19,7 +20,8 @@ logger = logging.getLogger("uvicorn.error")
 class WebSocketProtocol(WebSocketConnection):
     """A connection of uvicorn's, which gives the handshake request as its first bytes.
 
-    Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout`.
+    Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and, for the
+    applications, `--timeout-graceful-shutdown`.
     """
 
     __slots__ = ("_app_state", "_config", "_server_state", "_watch")
@@ -31,7 +33,12 @@ class WebSocketProtocol(WebSocketConnection):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        limits = Limits(config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout)
+        limits = Limits(
+            config.ws_max_size,
+            config.ws_ping_interval or None,
+            config.ws_ping_timeout,
+            application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
+        )
         super().__init__(config.loaded_app, limits)
         self._config = config
         self._server_state = server_state
@@ -73,23 +80,37 @@ class WebSocketProtocol(WebSocketConnection):
             "subprotocols": handshake.subprotocols(headers),
             "state": self._app_state.copy(),
         }
-        self.start(scope, method)
+        # As with HTTP, `--reset-contextvars` leaves nothing of the server's to the application.
+        context = Context() if self._config.reset_contextvars else copy_context()
+        context.run(self.start, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
 
     def shutdown(self) -> None:
-        """uvicorn stops, and calls this for each connection: they have STOP_TIMEOUT to end."""
+        """uvicorn stops, and calls this for each connection."""
         super().shutdown()
-        get_watch().stop_soon()
+        timeout = self._config.timeout_graceful_shutdown
+        get_watch().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
 
     def over(self) -> None:
         self._server_state.connections.discard(self)
         self._watch.discard(self)
 
+    def default_headers(self) -> handshake.Headers:
+        return list(self._server_state.default_headers)
+
+    def answer_start(self, status: int, headers: handshake.Headers) -> None:
+        super().answer_start(status, headers)
+        self._log(str(status))
+
     def log(self, action: str) -> None:
+        if action != "rejected" or self.state is not State.ANSWERING:  # else with its status
+            self._log(f"[{action}]")
+
+    def _log(self, what: str) -> None:
         if self._config.access_log:
             client = self.scope["client"]
             address = f"{client[0]}:{client[1]}" if client else "-"
             path = quote(self.scope["path"])
-            logger.info('%s - "WebSocket %s" [%s]', address, path, action)
+            logger.info('%s - "WebSocket %s" %s', address, path, what)

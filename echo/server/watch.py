@@ -60,15 +60,15 @@ class Watch:
         if self._connections:
             self._schedule(loop)
 
-    def stop_soon(self) -> None:
+    def stop_soon(self, timeout: float) -> None:
         """Run `stop` in a task, the first time."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self.stop())
+            self._stopping = asyncio.ensure_future(self.stop(timeout))
 
-    async def stop(self) -> None:
-        """Close all connections with 1012; return when they have ended, or after STOP_TIMEOUT."""
+    async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Close all connections with 1012; return when they have ended, or after the timeout."""
         self.stopping = True
-        end = time.monotonic() + STOP_TIMEOUT
+        end = time.monotonic() + timeout
         while self._connections and time.monotonic() < end:
             for connection in list(self._connections):  # again, for those that were in between
                 connection.shutdown()

@@ -249,6 +249,10 @@ async def sleeper(scope, receive, send):
         await asyncio.to_thread(time.sleep, 20)
 
 
+async def returns(scope, receive, send):
+    """Returns without an answer."""
+
+
 async def silent(scope, receive, send):
     """Neither accepts nor refuses."""
     await asyncio.sleep(3600)
@@ -357,6 +361,7 @@ KINDS = {
     "script": script,
     "impatient": impatient,
     "stubborn": stubborn,
+    "returns": returns,
     "silent": silent,
     "sleeper": sleeper,
     "asynchronous": Asynchronous.as_asgi(),
