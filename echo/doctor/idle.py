@@ -14,8 +14,8 @@ from echo.layer import layer_or_none
 
 IDLE = 7.0  # seconds: the layer was seen to raise after 5 to 6
 CORE_LAYER = (
-    "Use channels_redis.pubsub.RedisPubSubChannelLayer, or an older redis-py: "
-    "`pip install 'redis<8'`."
+    'Give its hosts a longer time-out: "hosts": [{"address": "redis://…", "socket_timeout": None}]; '
+    "or use channels_redis.pubsub.RedisPubSubChannelLayer."
 )
 
 
