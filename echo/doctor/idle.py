@@ -14,7 +14,7 @@ from echo.layer import layer_or_none
 
 IDLE = 7.0  # seconds: the layer was seen to raise after 5 to 6
 CORE_LAYER = (
-    'Give its hosts a longer time-out: "hosts": [{"address": "redis://…", "socket_timeout": None}]; '
+    'Give its hosts a time-out: "hosts": [{"address": "redis://…", "socket_timeout": None}]; '
     "or use channels_redis.pubsub.RedisPubSubChannelLayer."
 )
 
