@@ -14,11 +14,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.waiting import DEADLINE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Without a GPU, Chromium computes all its drawing in a GPU process of its own (Debian's wrapper
-# even adds --enable-gpu-rasterization), and while that process does not answer, calls of Playwright
-# never return: https://github.com/microsoft/playwright/issues/4761. It can go when a browser
-# without a GPU does not start one. Playwright itself gives the browser a new profile, and switches
-# off its first run, updates, background requests and synchronisation.
+# Calls of Playwright that never return have been reported of machines without a GPU, with
+# --disable-gpu as the remedy: https://github.com/microsoft/playwright/issues/4761. It can go when
+# Chromium no longer starts a GPU process there. Playwright itself gives the browser a new profile,
+# and switches off its first run, updates, background requests and synchronisation.
 OPTIONS = ["--no-sandbox", "--disable-gpu"]
 LAUNCH_TIMEOUT = 6 * DEADLINE  # seconds: a busy machine with two cores took 30
 LIMIT = 9 * DEADLINE  # seconds for all that one test does with the browser; the longest takes 15

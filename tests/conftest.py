@@ -30,8 +30,9 @@ def closed_clients() -> Iterator[None]:
     """
     before = set(Client.all)
     yield
-    for client in set(Client.all) - before:
+    for client in Client.all - before:
         client.socket.close()
+    Client.all.intersection_update(before)
 
 
 @pytest.fixture

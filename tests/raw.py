@@ -6,7 +6,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from typing import ClassVar
-from weakref import WeakSet
 
 from tests.waiting import DEADLINE
 
@@ -82,10 +81,10 @@ class Answer:
 class Client:
     """A TCP connection to a server on the loopback, and what came back on it.
 
-    The fixture `closed_clients` closes those that a failing test leaves open.
+    The fixture `closed_clients` closes those that a test leaves open.
     """
 
-    all: ClassVar[WeakSet["Client"]] = WeakSet()
+    all: ClassVar[set["Client"]] = set()
 
     def __init__(self, port: int, receive_buffer: int | None = None) -> None:
         self.port = port
