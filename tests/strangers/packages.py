@@ -1,4 +1,9 @@
-"""The packages whose published tests are run, with the versions that are known to work."""
+"""The packages whose published tests are run, with the versions that are known to work.
+
+Few have tests in their source distribution. Tried and left out, since their tests fail plain, too:
+channels-demultiplexer 2.2.0 (asyncio.wait() with coroutines, which Python 3.11 forbids) and
+channels-yroom 0.0.6 (they hang with yroom 0.0.8 and 0.0.10).
+"""
 
 from dataclasses import dataclass
 
@@ -31,16 +36,5 @@ PACKAGES = [
         "djangochannelsrestframework",
         "1.3.0",
         requirements=("djangorestframework==3.18.3",),
-    ),
-    Package(
-        "channels-yroom",
-        "0.0.6",
-        requirements=("yroom==0.0.10", "y-py==0.6.2"),
-    ),
-    Package(
-        "channels-demultiplexer",
-        "2.2.0",
-        tests="tests/tests.py",
-        environment=(("DJANGO_SETTINGS_MODULE", "tests.settings"),),
     ),
 ]
