@@ -105,6 +105,11 @@ class Conf:
         return _seconds("ECHO_VACATED_DELAY", 3.0, least=0)
 
     @property
+    def ECHO_MAX_STREAMS(self) -> int | None:
+        """How many live counts a process may stream at a time; None for no limit."""
+        return _limit("ECHO_MAX_STREAMS", 2000)
+
+    @property
     def ECHO_MAX_UPLOAD_SIZE(self) -> int | None:
         """How many bytes a multipart body may have on `echo.server`; None for no limit."""
         return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)

@@ -678,3 +678,15 @@ STORAGES = {
     assert (code, found["static"]["ok"]) == (1, False)
     assert found["static"]["message"] == "Missing staticfiles manifest entry for 'echo/usage.css'"
     assert "collectstatic" in found["static"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "ok"),
+    [("daphne", (), True), ("uvicorn", ("--http", "h11"), True), ("uvicorn", (), None)],
+)
+def test_server_that_takes_long_headers_is_named(kind, options, ok):
+    with Server(kind, options=options) as server:
+        _, found = findings("--url", f"http://127.0.0.1:{server.port}")
+
+    assert found["headers"]["ok"] is ok
+    assert ("--http h11" in found["headers"]["remedy"]) is (ok is None)

@@ -7,9 +7,11 @@ import re
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing
 from itertools import pairwise
+from pathlib import Path
 from weakref import ref
 
 import psutil
@@ -24,7 +26,7 @@ from pytest_django import Settings
 from echo import live, watching
 from echo.state import get_state
 from echo.state.memory import MemoryState
-from tests.raw import Client
+from tests.raw import Client, request
 from tests.redis_server import RedisServer
 from tests.servers import Server
 from tests.test_admin import HOSTILE
@@ -572,3 +574,81 @@ def test_unknown_count_is_told_once_and_the_count_again_when_it_is_known() -> No
         eventually(lambda: last(stream), 1)
 
         assert stream.told() == [*before, "unknown", 1]
+
+
+async def test_event_is_sent_to_many_streams_in_slices(join, monkeypatch) -> None:
+    """An iteration of the event loop wakes some of them only, so that others have their turn."""
+    iterations = [0]
+    told_in: list[int] = []
+
+    class Counted(watching.Stream):
+        def tell(self, event: str) -> None:
+            told_in.append(iterations[0])
+            super().tell(event)
+
+    async def count_iterations() -> None:
+        while True:
+            iterations[0] += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_iterations())
+    streams = [Counted("foo") for _ in range(MANY)]
+    watcher = watching.get_watcher()
+    for stream in streams:
+        watcher.add(stream)
+    async with asyncio.timeout(DEADLINE):
+        while len(told_in) < MANY:
+            await asyncio.sleep(0.01)
+    await join("foo")
+    async with asyncio.timeout(DEADLINE):
+        while len(told_in) < 2 * MANY:
+            await asyncio.sleep(0.01)
+    for stream in streams:
+        watcher.discard(stream)
+    counting.cancel()
+
+    assert max(Counter(told_in).values()) <= watching.SLICE
+
+
+def streaming(server: Server) -> Client:
+    client = Client(server.port)
+    client.send(request("/foo/connections/live", {}))
+    assert client.answer().status_line == "HTTP/1.1 200 OK"
+    return client
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_more_streams_than_the_limit_are_rejected(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "few.py").write_text("from project.settings import *\nECHO_MAX_STREAMS = 3\n")
+    env = {"DJANGO_SETTINGS_MODULE": "few", "PYTHONPATH": str(tmp_path)}
+    with Server(kind, **env) as server, ExitStack() as stack:
+        clients = [stack.enter_context(streaming(server)) for _ in range(3)]
+
+        status, headers, _ = server.get("/foo/connections/live")
+        assert (status, headers["retry-after"]) == (503, "2")
+
+        clients[0].socket.close()
+        eventually(lambda: is_streamed(server), True)
+        eventually(lambda: is_streamed(server), True)  # its own have been given back, too
+
+
+def is_streamed(server: Server) -> bool:
+    with Client(server.port) as client:
+        client.send(request("/foo/connections/live", {}))
+        return client.answer().status_line == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_many_streams_that_end_at_once_make_no_threads(kind: str) -> None:
+    with Server(kind) as server:
+        clients = [streaming(server) for _ in range(300)]
+        process = psutil.Process(server.process.pid)
+        before = process.num_threads()
+        for client in clients:
+            client.socket.close()
+        most = before
+        end = time.monotonic() + 2 * SECOND
+        while time.monotonic() < end:
+            most = max(most, process.num_threads())
+
+    assert most < before + 20

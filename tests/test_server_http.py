@@ -318,3 +318,29 @@ def test_error_and_reset_leave_no_traceback(server: Server) -> None:
 
     eventually(server.count, 0)
     assert "Traceback" not in server.log()[log:]
+
+
+# Headers without end
+
+
+def test_handshake_with_long_headers_is_rejected(server: Server) -> None:
+    with Client(server.port) as client:
+        client.send(request("/foo/websocket", {**UPGRADE, "X-Long": "x" * 70_000}))
+        answer = without_end(client)
+
+    if server.kind == "uvicorn":
+        assert answer.startswith(b"HTTP/1.1 431 ")
+    else:  # Twisted just ends the connection
+        assert answer == b""
+    eventually(lambda: server.get("/open")[2], "0")
+
+
+def test_h11_has_limits() -> None:
+    """The command line of the docs."""
+    with Server("uvicorn", SITE, ("--http", "h11")) as server, Client(server.port) as client:
+        before = server.forget_peak()
+        with suppress(OSError):
+            client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            for number in range(500):
+                client.send(b"X-%d: " % number + b"x" * 60_000 + b"\r\n")
+        assert server.memory("VmHWM") - before < 4 * MiB

@@ -42,7 +42,7 @@ class NoAnswer(ProbeFailed):
 
 def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Return status and body of the answer. Raises ProbeFailed if there is none."""
-    with _answer(url, headers) as (_, response):
+    with _answer(url, headers) as (_, response), _told():
         return response.status, response.read()
 
 

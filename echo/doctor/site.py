@@ -19,6 +19,7 @@ from echo.exceptions import StateUnavailable
 from echo.routes import counted_path, leads_nowhere, required_action, speaks_http_only
 from echo.state import get_state
 
+LONG_HEADERS = 200_000  # bytes: more than nginx, h11 (64 KiB) and Twisted (16 KiB) take
 INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1
 NO_HANDSHAKE = (200, 404, 426)  # where an upgrade has got lost, or there is no such route
 
@@ -99,6 +100,21 @@ class _Visit:
             yield self._closed(socket.close())
         if counted.ok:
             yield self._counts.check_count("count after close", 0)
+        if not self._own:
+            yield self._long_headers()
+
+    def _long_headers(self) -> Finding:
+        """Whether anything limits the headers of a request: uvicorn's httptools does not."""
+        headers = {**self._headers, "X-Echo-Doctor": "x" * LONG_HEADERS}
+        try:
+            status, _body = probe.get(f"{self._url}/getCurrentConnections", headers)
+        except ProbeFailed:  # the connection was reset
+            return Finding("headers", True, "long headers are rejected")
+        if 400 <= status < 500 and status not in NO_HANDSHAKE:
+            return Finding("headers", True, f"long headers are rejected with {status}")
+        remedy = "Run uvicorn with `--http h11`, or let a proxy in front of it limit the headers."
+        message = f"headers of {LONG_HEADERS} bytes are taken: they may fill the memory"
+        return Finding("headers", None, message, remedy)
 
     @property
     def _tried(self) -> str:

@@ -16,6 +16,8 @@ from echo.server.watch import STOP_TIMEOUT, get_watch
 
 logger = logging.getLogger("uvicorn.error")
 
+MAX_HEAD = 65_536  # bytes of a handshake request, as h11 has it; httptools has no limit
+
 
 class WebSocketProtocol(WebSocketConnection):
     """A connection of uvicorn's, which gives the handshake request as its first bytes.
@@ -58,6 +60,9 @@ class WebSocketProtocol(WebSocketConnection):
 
     def _request_received(self, request: bytes) -> None:
         """Start, with the request that uvicorn has parsed, and written anew."""
+        if len(request) > MAX_HEAD:
+            self._reject_head()
+            return
         head, _, self._early = request.partition(b"\r\n\r\n")
         request_line, *lines = head.split(b"\r\n")
         method, target, _ = request_line.decode("latin-1").split(" ", 2)
@@ -86,6 +91,12 @@ class WebSocketProtocol(WebSocketConnection):
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
+
+    def _reject_head(self) -> None:
+        assert self.transport is not None
+        path = "too long to be read"
+        self.scope = {"path": path, "client": get_remote_addr(self.transport), "headers": []}
+        self._answer(431, "The headers are too long")
 
     def shutdown(self) -> None:
         """uvicorn stops, and calls this for each connection."""
