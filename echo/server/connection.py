@@ -28,6 +28,7 @@ APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its conne
 MAX_DROPPED = 1000  # events that an application sends before it receives the end
 AGAIN = 0.1  # seconds until an application is told of the end once more
 EARLY = 0.1  # seconds: a ping that is nearly due does not wait for the next look
+STATUSES = range(200, 600)  # RFC 9110 §15; one of the 1xx would not be final
 ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
 
 
@@ -376,6 +377,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._reply, self._binary_reply, self._observe = text, binary, observe
 
     async def _receive(self) -> dict[str, Any]:
+        if self._refusal is not None and self.state is State.HANDSHAKE:
+            # A wrong path has its own answer, sent without receiving; no consumer is to run.
+            self._refuse(self._refusal)
+            raise ClientDisconnected
         while not self._events:
             self._flush()
             if self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED):
@@ -419,6 +424,8 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind == "websocket.close":
             self._close_by_application(event)
         elif kind == "websocket.http.response.start" and self.state is State.HANDSHAKE:
+            if event["status"] not in STATUSES:
+                raise ValueError(f"{event['status']!r} is not the status of an HTTP response.")
             self.answer_start(event["status"], list(event.get("headers", ())))
             self.state = State.ANSWERING
         elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:

@@ -180,9 +180,9 @@ class Framing:
             if extended < (126 if length == 126 else 1 << 16) or extended >> 63:
                 return 0, self._fail(PROTOCOL_ERROR, "Received a length not in its shortest form")
             length = extended
-        limit = self.max_size - (self._message.size if self._message else 0)
-        if length > limit and not first & 8:
-            reason = f"Message is too large: {length} > {limit}"
+        size = length + (self._message.size if self._message else 0)
+        if size > self.max_size and not first & 8:
+            reason = f"Message is too large: {size} > {self.max_size}"
             return 0, self._fail(TOO_LARGE, reason)
         total = head + length
         if have < total:
