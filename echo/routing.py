@@ -1,5 +1,6 @@
 """The WebSocket side of `echo.urls`."""
 
+import asyncio
 from typing import Any, cast
 
 from asgiref.typing import (
@@ -114,8 +115,8 @@ class AnswerAsHTTP:
     async def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        await receive()  # websocket.connect
         if not can_answer(scope):
+            await receive()  # websocket.connect
             log_rejection(scope, "path", "the site has no WebSocket route that leads there")
             await send({"type": "websocket.close", "code": 1008, "reason": "No such path."})
             return
@@ -123,13 +124,19 @@ class AnswerAsHTTP:
         async def http_receive() -> Any:
             if requests:
                 return requests.pop()
-            await receive()  # websocket.disconnect: nothing else can come before an answer
+            # Our servers reject a handshake that has no key as soon as something receives, so that
+            # no consumer runs for it: the answer for a wrong path comes first.
+            await answered.wait()
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
             return {"type": "http.disconnect"}
 
         async def http_send(event: Any) -> None:
+            answered.set()
             denial: Any = {**event, "type": f"websocket.{event['type']}"}
             await send(denial)
 
+        answered = asyncio.Event()
         requests = [{"type": "http.request", "body": b"", "more_body": False}]
         await self.http(_as_http(scope), http_receive, http_send)
 

@@ -285,3 +285,35 @@ def test_peer_that_answers_no_pings_is_told_1011(kind: str) -> None:
         assert client.frame() == (PING, b"")
         assert client.closing() == (1011, "keepalive ping timeout")
         assert server.get("/count/silent")[2] == "0"
+
+
+# Handshakes that must be rejected
+
+
+@on_ours
+def test_consumer_does_not_run_for_a_handshake_that_is_rejected(servers, kind) -> None:
+    server, path = servers[kind], "/busy-in-connect/rejected/websocket"
+    without_key = {name: value for name, value in UPGRADE.items() if "Key" not in name}
+    wrong_version = {**UPGRADE, "Sec-WebSocket-Version": "12"}
+    for headers, status in ((without_key, "400"), (wrong_version, "426")):
+        with Client(server.port) as client:
+            assert client.ask(path, headers).status_line.split()[1] == status
+
+    assert noted(server, f"begins {path}") == 0
+
+
+@on_ours
+def test_wrong_path_wins_over_a_wrong_key(servers, kind) -> None:
+    with Client(servers[kind].port) as client:
+        answer = client.ask("/no/such/path", {**UPGRADE, "Sec-WebSocket-Key": "wrong"})
+
+    assert answer.status_line == "HTTP/1.1 200 OK"  # the demo's usage page
+
+
+@on_ours
+def test_status_that_http_does_not_have_is_an_error(servers, kind) -> None:
+    with Client(servers[kind].port) as client:
+        answer = client.ask("/status-700/foo/websocket", UPGRADE)
+
+    assert answer.status_line == "HTTP/1.1 500 Internal Server Error"
+    assert "ValueError: 700 is not the status of an HTTP response." in servers[kind].log()

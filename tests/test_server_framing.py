@@ -226,12 +226,12 @@ def test_too_large_with_the_length_of_64_bits() -> None:
 
 
 def test_fragments_are_summed() -> None:
-    """The second number is what is left of the limit, as the original tells it."""
+    """The reason has the size of the message so far, and the limit."""
     data = frame(BINARY, bytes(60), fin=False) + frame(0, bytes(30), fin=False)
 
     assert received(data + frame(0, bytes(10)), 100) == [bytes(100)]
     assert received(data + frame(0, bytes(11)), 100) == [
-        Failure(1009, "Message is too large: 11 > 10")
+        Failure(1009, "Message is too large: 101 > 100")
     ]
 
 

@@ -29,6 +29,7 @@ APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its conne
 MAX_DROPPED = 1000  # events that an application sends before it receives the end
 AGAIN = 0.1  # seconds until an application is told of the end once more
 EARLY = 0.1  # seconds: a ping that is nearly due does not wait for the next look
+STATUSES = range(200, 600)  # RFC 9110 §15; one of the 1xx would not be final
 ABNORMAL, RESTART, INTERNAL_ERROR = 1006, 1012, 1011  # RFC 6455 §7.4 and its registry
 
 
@@ -101,6 +102,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_backlog",
         "_binary_reply",
         "_client_close",
+        "_continues",
         "_dropped",
         "_early",
         "_ending",
@@ -149,6 +151,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._events_size = 0  # bytes
         self._waiter: asyncio.Future[None] | None = None
         self._reading_paused = False
+        self._continues = False  # is what has been read to be parsed in the loop's next turn?
         self._reply: framing.TextReply | None = None
         self._binary_reply: framing.BinaryReply | None = None
         self._observe: Callable[[float], None] | None = None
@@ -216,6 +219,8 @@ class WebSocketConnection(asyncio.Protocol):
         elif self.state is State.CLOSE_SENT:
             if Close in map(type, self._framing.receive(data)):
                 self._finish()
+            elif self._framing.has_more:
+                self._parse_soon()
             self._framing.pongs.clear()  # nothing follows a Close
 
     def _parse(self, data: bytes) -> None:
@@ -239,8 +244,35 @@ class WebSocketConnection(asyncio.Protocol):
             if self._observing and self._observe is not None:
                 self._observing = False
                 self._observe(perf_counter() - began)
-        if events or parser.has_more:
+        if events:
             self._take(events)
+        if self._has_more():
+            self._parse_soon()
+
+    def _has_more(self) -> bool:
+        """Return whether there is something to parse that came before the client's FIN, if any."""
+        return self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED)
+
+    def _parse_soon(self) -> None:
+        """Parse on in the loop's next turn, and read nothing meanwhile: others come first."""
+        self._pause_reading()
+        if not self._continues and not self._is_full():
+            self._continues = True
+            self._loop.call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        self._continues = False
+        if self.state is State.CLOSE_SENT:
+            self.data_received(b"")
+        elif self._has_more() and not self._is_full():
+            self._parse(b"")
+        if not self._framing.has_more and not self._is_full():
+            self._resume_reading()
+        self._wake()  # for one that waits for what this was the end of
+
+    def _is_full(self) -> bool:
+        """Return whether enough events wait for the application."""
+        return len(self._events) >= ROOM or self._events_size >= ROOM_BYTES
 
     def _send_pongs(self) -> None:
         pongs = self._framing.pongs
@@ -259,7 +291,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._client_has_closed(end)
         elif end is not None:
             self._fail(cast(Failure, end))
-        if len(self._events) >= ROOM or self._events_size >= ROOM_BYTES:
+        if self._is_full():
             self._pause_reading()
         self._wake()
 
@@ -385,10 +417,15 @@ class WebSocketConnection(asyncio.Protocol):
         self._reply, self._binary_reply, self._observe = text, binary, observe
 
     async def _receive(self) -> dict[str, Any]:
+        if self._refusal is not None and self.state is State.HANDSHAKE:
+            # A wrong path has its own answer, sent without receiving; no consumer is to run.
+            self._refuse(self._refusal)
+            raise ClientDisconnected
         while not self._events:
             self._flush()
-            if self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED):
-                self._parse(b"")
+            if self._has_more():
+                self._parse_soon()
+                await self._until_event()
             elif self._ending is not None:
                 if self._told:  # a loop that does not end at it must not stop all others
                     await asyncio.sleep(AGAIN)
@@ -398,8 +435,7 @@ class WebSocketConnection(asyncio.Protocol):
                 return self._ending
             else:
                 self._resume_reading()
-                self._waiter = self._loop.create_future()
-                await self._waiter
+                await self._until_event()
         event = self._events.pop(0)
         self._events_size -= len(event)
         if isinstance(event, str):
@@ -407,6 +443,10 @@ class WebSocketConnection(asyncio.Protocol):
         if isinstance(event, bytes):
             return {"type": "websocket.receive", "bytes": event}
         return cast(dict[str, Any], event)
+
+    async def _until_event(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -428,6 +468,8 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind == "websocket.close":
             self._close_by_application(event)
         elif kind == "websocket.http.response.start" and self.state is State.HANDSHAKE:
+            if event["status"] not in STATUSES:
+                raise ValueError(f"{event['status']!r} is not the status of an HTTP response.")
             self.answer_start(event["status"], list(event.get("headers", ())))
             self.state = State.ANSWERING
         elif kind == "websocket.http.response.body" and self.state is State.ANSWERING:
@@ -568,9 +610,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
         self._write(close)
         self._events.clear()
-        self._resume_reading()
+        self._events_size = 0
         if self._framing.has_more:  # the client's Close may be in what has been read already
-            self._loop.call_soon(self.data_received, b"")
+            self._parse_soon()
+        else:
+            self._resume_reading()
 
     def _answer_close(self, code: int, reason: str) -> None:
         """Answer the client's Close, with its own code where the application names none."""

@@ -23,10 +23,12 @@ except ImportError:  # the extra [speed] is not installed
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame had no code
-PROTOCOL_ERROR, INVALID_TEXT, TOO_LARGE = 1002, 1007, 1009
+PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_LARGE = 1002, 1007, 1008, 1009
 # RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 ALL = 1 << 62  # events: no limit
+FRAMES_AT_ONCE = 256  # frames of one call: some may take 3 µs each, and all others wait meanwhile
+MAX_EMPTY = 4096  # empty fragments of a message
 REPLIES_AT_ONCE = 256 * 1024  # bytes of long replies to collect before they are to be written
 
 
@@ -87,7 +89,8 @@ class Framing:
     ) -> list[Event]:
         """Return what the bytes, with those before them, amount to: at most `room` events.
 
-        What is left over waits for the next call, which may bring no bytes. With
+        What is left over waits for the next call, which may bring no bytes: also what is
+        beyond FRAMES_AT_ONCE, so that a flood of tiny frames leaves time to others. With
         `reply` (and `binary_reply`) messages are no events: they are answered into `replies`
         in their order; what these functions raise is raised, the replies so far and what is
         left over kept. About REPLIES_AT_ONCE are made in one call: see `has_more`.
@@ -103,7 +106,9 @@ class Framing:
         position, size, fast = 0, len(data), self._fast
         long = 0  # bytes of the long replies
         try:
-            while position < size and len(events) < room and not self._ended:
+            for _ in range(FRAMES_AT_ONCE):
+                if position >= size or len(events) >= room or self._ended:
+                    break
                 # Nearly every frame: a short, whole, masked text, and no message half received.
                 if (
                     data[position] == 0x81
@@ -153,7 +158,7 @@ class Framing:
 
     @property
     def has_more(self) -> bool:
-        """Whether the last call stopped at its `room`, or because of much to send: call again."""
+        """Whether the last call stopped at its `room`, or because it was enough: call again."""
         return bool(self._rest) and self._missing <= 0
 
     def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
@@ -180,9 +185,9 @@ class Framing:
             if extended < (126 if length == 126 else 1 << 16) or extended >> 63:
                 return 0, self._fail(PROTOCOL_ERROR, "Received a length not in its shortest form")
             length = extended
-        limit = self.max_size - (self._message.size if self._message else 0)
-        if length > limit and not first & 8:
-            reason = f"Message is too large: {length} > {limit}"
+        size = length + (self._message.size if self._message else 0)
+        if size > self.max_size and not first & 8:
+            reason = f"Message is too large: {size} > {self.max_size}"
             return 0, self._fail(TOO_LARGE, reason)
         total = head + length
         if have < total:
@@ -226,6 +231,8 @@ class Framing:
             if self._message is None:
                 self._message = _Fragments(opcode)
             self._message.add(payload, final)
+            if self._message.empty > MAX_EMPTY:
+                return self._fail(POLICY_VIOLATION, "Too many empty fragments")
         except UnicodeDecodeError:
             return self._fail(INVALID_TEXT, "Invalid UTF-8 in a text")
         if not final:
@@ -273,6 +280,7 @@ class _Fragments:
 
     def __init__(self, opcode: int) -> None:
         self._data = bytearray()
+        self.empty = 0  # fragments
         self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
     @property
@@ -281,6 +289,7 @@ class _Fragments:
 
     def add(self, payload: bytes, final: bool) -> None:
         self._data += payload
+        self.empty += not payload
         if self._decoder is not None:
             self._decoder.decode(payload, final)
 

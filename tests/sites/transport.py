@@ -224,6 +224,7 @@ ANSWERS = {
         {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-one", b"1")]},
         {"type": "websocket.close", "code": 4000, "reason": "done"},
     ],
+    "status-700": [{"type": START, "status": 700}, {"type": BODY}],
     "injects-header": [{"type": "websocket.accept", "headers": [CRLF]}],
     "injects-subprotocol": [{"type": "websocket.accept", "subprotocol": "b\r\nset-cookie: c=1"}],
     "injects-denial": [{"type": START, "status": 403, "headers": [CRLF]}, {"type": BODY}],

@@ -1,0 +1,37 @@
+"""Floods of tiny frames stop nobody; `python -m tests.attack` measures how little they do."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.attack.floods import FLOODS, Flood, latencies, percentile
+from tests.raw import TEXT, Client, frame
+from tests.servers import Server
+from tests.waiting import SECOND
+
+SITE = "tests.sites.transport:application"
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Server(request.param, SITE) as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_flood_of_tiny_frames_stops_no_other_client(server: Server, kind: str) -> None:
+    with Client.opened(server.port, "good") as good:
+        good.socket.settimeout(30 * SECOND)
+        with Flood(server.port, "/loop/flood/websocket", kind):
+            taken = latencies(good, SECOND)
+
+    # far from the target, for a machine that does much else; without a bound it is a second or more
+    assert percentile(taken, 0.9) < 0.25 * SECOND
+
+
+def test_message_of_thousands_of_empty_fragments_is_refused(server: Server) -> None:
+    with Client.opened(server.port, "empty") as client:
+        client.send(frame(TEXT, fin=False) + frame(0, fin=False) * 4000 + frame(0, b"x"))
+        assert client.text() == "[Durable Object]: x"
+        client.send(frame(TEXT, fin=False) + frame(0, fin=False) * 5000)
+        assert client.closing() == (1008, "Too many empty fragments")
