@@ -100,7 +100,7 @@ class _Visit:
             yield self._closed(socket.close())
         if counted.ok:
             yield self._counts.check_count("count after close", 0)
-        if not self._own:
+        if self._server is None:
             yield self._long_headers()
 
     def _long_headers(self) -> Finding:
