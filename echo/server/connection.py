@@ -25,6 +25,7 @@ CLOSE_TIMEOUT = 5.0  # seconds for the client to answer a Close, or to take what
 REPLY_TIMEOUT = 1.0  # seconds for the application to choose the answer to a client's Close
 BUSY_GRACE = 0.1  # seconds, for one that is busy: what it sends in them goes before that answer
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must take something of what waits for it
+MESSAGE_TIMEOUT = 60  # seconds from a message's first byte to its last
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to end after its connection
 MAX_DROPPED = 1000  # events that an application sends before it receives the end
 AGAIN = 0.1  # seconds until an application is told of the end once more
@@ -138,7 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._application = application
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._framing = Framing(limits.max_size)
+        self._framing = Framing(limits.max_size, framing.BUDGET)
         self.state = State.HANDSHAKE
         self.scope: dict[str, Any] = {}
         self.transport: asyncio.Transport | None = None
@@ -314,6 +315,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _fail(self, failure: Failure) -> None:
         logger.debug("Closing %r with %s: %s", self.scope["path"], failure.code, failure.reason)
+        self._framing.drop()
         self._close(failure.code, failure.reason)
         # A close of the socket with bytes unread would reset it, and the Close frame be lost.
         if self.transport is not None and self.transport.can_write_eof():
@@ -335,6 +337,8 @@ class WebSocketConnection(asyncio.Protocol):
         self.state = State.OVER
         self._since = self._loop.time()
         self.transport = None
+        # Here, since the cycle of connection, task and scope is for the garbage collector.
+        self._framing.drop()
         self.resume_writing()
         self._end(ABNORMAL, "")
         self._see_whether_over()
@@ -394,6 +398,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _see_whether_over(self) -> None:
         if self.transport is None and (self._task is None or self._task.done()):
+            self._events.clear()
             self.over()
 
     def _call_at_end(self, call: Callable[[int], None]) -> None:
@@ -714,6 +719,10 @@ class WebSocketConnection(asyncio.Protocol):
         limits = self._limits
         self._observing = self._observe is not None
         if self._watch_reader(now, waited):
+            return
+        if not self._reading_paused and self._framing.grow_older() > MESSAGE_TIMEOUT:
+            self._close(framing.POLICY_VIOLATION, "Message not finished in time")
+            self._framing.drop()
             return
         if limits.max_age is not None and now - self._started > limits.max_age:
             self._close(1000, "")

@@ -24,12 +24,29 @@ except ImportError:  # the extra [speed] is not installed
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame had no code
 PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_LARGE = 1002, 1007, 1008, 1009
+TRY_LATER = 1013
 # RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 ALL = 1 << 62  # events: no limit
 FRAMES_AT_ONCE = 256  # frames of one call: some may take 3 µs each, and all others wait meanwhile
 MAX_EMPTY = 4096  # empty fragments of a message
 REPLIES_AT_ONCE = 256 * 1024  # bytes of long replies to collect before they are to be written
+
+
+class Budget:
+    """The bytes that all connections of a process hold of unfinished messages.
+
+    Beyond the limit a connection fails that takes part with more than SMALL.
+    """
+
+    SMALL = 64 * 1024  # bytes: of those there is room for very many
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+BUDGET = Budget(128 * 1024 * 1024)
 
 
 class Close(NamedTuple):
@@ -59,8 +76,11 @@ class Framing:
     """
 
     __slots__ = (
+        "_age",
+        "_budget",
         "_ended",
         "_fast",
+        "_held",
         "_message",
         "_missing",
         "_rest",
@@ -69,8 +89,11 @@ class Framing:
         "replies",
     )
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, budget: Budget | None = None) -> None:
         self.max_size = max_size  # bytes of a message
+        self._budget = budget or Budget(ALL)
+        self._held = 0  # bytes of the budget
+        self._age = 0  # times that `grow_older` has seen the message that is unfinished
         self.pongs: list[bytes] = []
         self.replies: list[bytes] = []
         # Read, but not a whole frame yet; one piece, since many small ones would be costly.
@@ -99,9 +122,11 @@ class Framing:
             self._rest += data
             self._missing -= len(data)
             if self._missing > 0:
-                return []
+                return self._hold()
             data = bytes(self._rest)
             self._rest.clear()
+            if self._message is None and data[0] & 0x80:
+                self._age = 0  # a whole message
         events: list[Event] = []
         position, size, fast = 0, len(data), self._fast
         long = 0  # bytes of the long replies
@@ -154,7 +179,34 @@ class Framing:
         finally:
             if position < size and not self._ended:
                 self._rest += memoryview(data)[position:]
+        if self._rest or self._message is not None or self._held:
+            events += self._hold()
         return events
+
+    def _hold(self) -> list[Event]:
+        """Take what is unfinished from the budget, or fail where that is used up."""
+        held = len(self._rest) + (self._message.size if self._message is not None else 0)
+        self._budget.used += held - self._held
+        self._held = held
+        if self._budget.used <= self._budget.limit or held <= Budget.SMALL or self._ended:
+            return []
+        self.drop()
+        return [self._fail(TRY_LATER, "Too much is unfinished of the messages of all clients")]
+
+    def drop(self) -> None:
+        """Free what is unfinished, and take no more: the connection is over."""
+        self._budget.used -= self._held
+        self._held = 0
+        self._rest = bytearray()
+        self._message = None
+        self._ended = True
+        self.replies.clear()
+
+    def grow_older(self) -> int:
+        """Return how many calls of this have seen the same message, not finished by its client."""
+        is_unfinished = self._message is not None or (self._rest and self._missing > 0)
+        self._age = self._age + 1 if is_unfinished else 0
+        return self._age
 
     @property
     def has_more(self) -> bool:
@@ -227,6 +279,7 @@ class Framing:
         final = bool(first & 0x80)
         try:
             if opcode != CONTINUATION and final:
+                self._age = 0
                 return payload.decode() if opcode == TEXT else payload
             if self._message is None:
                 self._message = _Fragments(opcode)
@@ -238,6 +291,7 @@ class Framing:
         if not final:
             return None
         message, self._message = self._message, None
+        self._age = 0
         return message.whole()
 
     def _close_received(self, payload: bytes) -> Close | Failure:
