@@ -108,9 +108,9 @@ class HostAndOriginCheck:
     """An ASGI application: the handshakes that the site allows go on to the inner one.
 
     Host: as Django decides for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else 400. Origin: absent
-    (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403. Browsers
-    apply no same-origin rule to WebSockets: without this, any page could use its visitor's
-    session here.
+    (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403; `http:` is
+    another origin if the handshake came by TLS. Browsers apply no same-origin rule to WebSockets:
+    without this, any page could use its visitor's session here.
     """
 
     def __init__(self, application: Application) -> None:
@@ -127,7 +127,10 @@ class HostAndOriginCheck:
             await refuse(scope, receive, send, 400, _("The Host header is not allowed here."))
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
+        is_own = _same_host(origin, host) and not (
+            origin.lower().startswith("http:") and _is_https(scope, headers)
+        )
+        if origin and not (is_own or origin in conf.ECHO_ALLOWED_ORIGINS):
             tally.refusals["origin"] += 1
             await refuse(scope, receive, send, 403, _("WebSockets from other origins are refused."))
             return
@@ -162,8 +165,20 @@ class _Request(HttpRequest):
         self.META = meta
 
 
+def _is_https(scope: WebSocketScope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether it is known that the client has used TLS, as Django knows it for HTTP."""
+    if scope.get("scheme") == "wss":
+        return True
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return False
+    name, secure = settings.SECURE_PROXY_SSL_HEADER
+    header = name.removeprefix("HTTP_").replace("_", "-").lower().encode()
+    value = headers.get(header, b"").decode("latin-1").partition(",")[0].strip()
+    return bool(value == secure)
+
+
 def _same_host(origin: str, host: str) -> bool:
-    """Return whether the origin is of that host; a proxy may have changed the scheme only."""
+    """Return whether the origin is of that host; a proxy may have changed the scheme."""
     scheme, _, netloc = origin.partition("://")
     default_port = {"http": ":80", "https": ":443"}.get(scheme.lower(), "")
     return netloc.lower().removesuffix(default_port) == host.lower().removesuffix(default_port)

@@ -1,6 +1,7 @@
 """Who may do what: by default, by a function of the site's, and from which origins."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +232,30 @@ def test_host_is_one_of_the_sites(servers: Any, host: str, status: str) -> None:
         answer = client.ask("/websocket", {**UPGRADE, "Host": host})
 
     assert answer.status_line.split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "proto", "status"),
+    [
+        ("http://127.0.0.1:{port}", "https", "403"),
+        ("https://127.0.0.1:{port}", "https", "101"),
+        ("http://127.0.0.1:{port}", "http", "101"),
+    ],
+)
+@pytest.mark.parametrize("option", ["proxy header", "django"])
+def test_plain_origin_is_rejected_where_the_client_used_tls(
+    origin: str, proto: str, status: str, option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secure.py").write_text(
+        "from project.settings import *\n"
+        "SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')\n"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "secure", "PYTHONPATH": str(tmp_path)}
+    proxied = option == "proxy header"
+    options = ("--proxy-headers",) if proxied else ()
+    with Server("daphne", options=options, **({} if proxied else env)) as server:
+        with Client(server.port) as client:
+            sent = {"Origin": origin.format(port=server.port), "X-Forwarded-Proto": proto}
+            sent["X-Forwarded-For"] = "10.0.0.1"
+            answer = client.ask("/websocket", {**UPGRADE, **sent})
+        assert answer.status_line.split()[1] == status
