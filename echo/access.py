@@ -108,9 +108,9 @@ class HostAndOriginCheck:
     """An ASGI application: the handshakes that the site allows go on to the inner one.
 
     Host: as Django decides for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else 400. Origin: absent
-    (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403. Browsers
-    apply no same-origin rule to WebSockets: without this, any page could use its visitor's
-    session here.
+    (not a browser), of the same host and port, or in ECHO_ALLOWED_ORIGINS, else 403; `http:` is
+    another origin if the handshake came by TLS. Browsers apply no same-origin rule to WebSockets:
+    without this, any page could use its visitor's session here.
 
     Channels' WebsocketCommunicator sends no Host, and its scope has no server. Browsers always send
     one: such a handshake is accepted if it has no Origin, or one in ECHO_ALLOWED_ORIGINS.
@@ -131,9 +131,11 @@ class HostAndOriginCheck:
             await refuse(scope, receive, send, 400, _("The Host header is not allowed here."))
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not (_same_host(origin, host) or origin in conf.ECHO_ALLOWED_ORIGINS):
+        is_plain = origin.lower().startswith("http:") and _is_https(scope, headers)
+        is_own = _same_host(origin, host) and not is_plain
+        if origin and not (is_own or origin in conf.ECHO_ALLOWED_ORIGINS):
             tally.refusals["origin"] += 1
-            _log_origin(scope, origin[:LOGGED], host)
+            _log_origin(scope, origin[:LOGGED], host, is_plain)
             await refuse(scope, receive, send, 403, _("WebSockets from other origins are refused."))
             return
         await self.application(scope, receive, send)
@@ -144,24 +146,24 @@ def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
     return not (scope.get("server") or b"host" in headers or b"x-forwarded-host" in headers)
 
 
-def _log_origin(scope: WebSocketScope, origin: str, host: str | None) -> None:
+def _log_origin(scope: WebSocketScope, origin: str, host: str | None, is_plain: bool) -> None:
     if host is None:
-        log_rejection(
-            scope,
-            "origin",
+        why = (
             "it has the Origin %r and no Host to compare it with. Send a Host header, or add the "
-            "origin to ECHO_ALLOWED_ORIGINS.",
-            origin,
+            "origin to ECHO_ALLOWED_ORIGINS."
         )
+        log_rejection(scope, "origin", why, origin)
         return
-    log_rejection(
-        scope,
-        "origin",
+    why = (
         "its Origin %r is not of the Host %r. If pages of that origin may connect, add it to "
-        "ECHO_ALLOWED_ORIGINS; if a proxy has changed the Host, let the proxy keep it.",
-        origin,
-        host,
+        "ECHO_ALLOWED_ORIGINS; if a proxy has changed the Host, let the proxy keep it."
     )
+    if is_plain:
+        why = (
+            "its Origin %r is http:, but the client used TLS to reach the Host %r. Serve the page "
+            "by https:, or add the origin to ECHO_ALLOWED_ORIGINS."
+        )
+    log_rejection(scope, "origin", why, origin, host)
 
 
 def allowed_host(scope: WWWScope, headers: dict[bytes, bytes]) -> str:
@@ -192,8 +194,20 @@ class _Request(HttpRequest):
         self.META = meta
 
 
+def _is_https(scope: WebSocketScope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether it is known that the client has used TLS, as Django knows it for HTTP."""
+    if scope.get("scheme") == "wss":
+        return True
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return False
+    name, secure = settings.SECURE_PROXY_SSL_HEADER
+    header = name.removeprefix("HTTP_").replace("_", "-").lower().encode()
+    value = headers.get(header, b"").decode("latin-1").partition(",")[0].strip()
+    return bool(value == secure)
+
+
 def _same_host(origin: str, host: str | None) -> bool:
-    """Return whether the origin is of that host; a proxy may have changed the scheme only."""
+    """Return whether the origin is of that host; a proxy may have changed the scheme."""
     if host is None:
         return False
     scheme, _, netloc = origin.partition("://")

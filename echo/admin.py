@@ -34,7 +34,7 @@ from django.utils.translation import gettext_lazy as _
 from echo.access import CLOSE, COUNT, LIST, SEND, may
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.layer import layer_or_none
-from echo.names import check_name
+from echo.names import check_name, visible
 from echo.objects import connected_objects, get_object
 from echo.state import get_state
 
@@ -255,9 +255,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 user_id=user.pk,
                 content_type=_content_type(),
                 object_id=name,
-                object_repr=deed[:MAX_DEED],
+                object_repr=visible(deed)[:MAX_DEED],
                 action_flag=CHANGE,
-                change_message=logged,
+                change_message=visible(logged),
             )
         except Exception:
             _forget(form)
@@ -268,8 +268,8 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         except Exception as error:  # a channel layer raises what its own backend raises
             _forget(form)
             logger.warning("The channel layer failed for %r: %r", name, error)
-            entry.object_repr = (gettext("Failed: %s") % deed)[:MAX_DEED]
-            entry.change_message = gettext("Failed: %s") % logged
+            entry.object_repr = (gettext("Failed: %s") % visible(deed))[:MAX_DEED]
+            entry.change_message = gettext("Failed: %s") % visible(logged)
             entry.save(update_fields=["object_repr", "change_message"])
             failed = gettext("The channel layer failed: {name} may not have been reached.")
             self.message_user(request, format_html(failed, name=shown), messages.ERROR)

@@ -122,7 +122,7 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 def _state_url_problem(value: object) -> str | None:
     if not isinstance(value, str):
         return _("is not a string")
-    if _is_malformed(value):
+    if is_malformed(value):
         return _("is malformed (in a password, / ? # @ are to be %2F %3F %23 %40)")
     parts = urlsplit(value)
     database = parts.path.removeprefix("/")
@@ -229,7 +229,8 @@ def _bad_values() -> list[str]:
     return found
 
 
-def _is_malformed(url: str) -> bool:
+def is_malformed(url: str) -> bool:
+    """Return whether it is a URL whose password may be where its other parts are."""
     try:
         parts = urlsplit(url)
         _port = parts.port  # a bad one raises
@@ -241,7 +242,7 @@ def _is_malformed(url: str) -> bool:
 def _without_password(url: object) -> str:
     """Return the value as it may be shown: a password in a URL is no one else's business."""
     shown = repr(url)
-    if isinstance(url, str) and _is_malformed(url):  # it may be anywhere
+    if isinstance(url, str) and is_malformed(url):  # it may be anywhere
         shown = re.sub(r":(//)?.*", r":\1***'", shown)
     shown = re.sub(r"^(\W*\w+://)?.*@", r"\1***@", shown)
     return re.sub(r"(password=)[^&]*", r"\1***", shown)

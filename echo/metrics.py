@@ -70,12 +70,26 @@ def _connections() -> Iterator["Metric"]:
     whose = "all processes; each tells the same" if state.shared else "this process"
     text = f"Connections now, of {whose}; '' is the rest beyond the largest {LARGEST} objects."
     family = GaugeMetricFamily("echo_connections", text, labels=["object"])
-    largest = nlargest(LARGEST, counts.items(), key=lambda item: (item[1], item[0]))
+    largest = [
+        (name, count)
+        for name, count in nlargest(LARGEST, counts.items(), key=lambda item: (item[1], item[0]))
+        if _has_series(name)
+    ]
     for name, count in largest:
         family.add_metric([name], count)
     # no object can have this name
     family.add_metric([""], sum(counts.values()) - sum(count for _, count in largest))
     yield family
+
+
+def _has_series(name: str) -> bool:
+    """Return whether the object has a series: the first ones do, for the life of the process.
+
+    Prometheus keeps each series that it has ever seen, and the names come from strangers.
+    """
+    if name not in tally.objects and len(tally.objects) < LARGEST:
+        tally.objects.add(name)
+    return name in tally.objects
 
 
 def _tally() -> Iterator["Metric"]:

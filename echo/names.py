@@ -43,3 +43,15 @@ def group_name(name: str) -> str:
 
 def _is_control(character: str) -> bool:
     return unicodedata.category(character) == "Cc"
+
+
+def visible(text: str) -> str:
+    """Return the text with all that is not printed written as in Python: `\\u202e`.
+
+    Characters without a width, and those that change the direction, make one name look like
+    another (Unicode TR36, §2.10).
+    """
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )

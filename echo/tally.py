@@ -25,6 +25,7 @@ class Tally:
         self.outages = 0
         self.answers = [0] * len(LATENCIES)  # by how long they took
         self.answering = 0.0  # seconds, of all of them
+        self.objects: set[str] = set()  # those that have a series for Prometheus
 
     def answered(self, seconds: float) -> None:
         """Note how long an answer took, from the message read to the answer written."""

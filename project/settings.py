@@ -66,6 +66,9 @@ if not ECHO_STATE_URL.startswith("memory:") and "cluster=true" not in ECHO_STATE
         }
     }
 
+# Anybody may ask for the page of an error in DEBUG, by a bad Host.
+DEFAULT_EXCEPTION_REPORTER_FILTER = "project.reporting.Filter"
+
 # Where `collectstatic` puts what the proxy serves. `runserver` needs it not, and is alone in that.
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"

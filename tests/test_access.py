@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -412,3 +413,30 @@ async def test_log_has_no_more_than_the_beginning_of_a_long_path(
 
     (record,) = [r for r in caplog.records if r.name == "echo.answers"]
     assert len(record.getMessage()) < 300
+
+
+@pytest.mark.parametrize(
+    ("origin", "proto", "status"),
+    [
+        ("http://127.0.0.1:{port}", "https", "403"),
+        ("https://127.0.0.1:{port}", "https", "101"),
+        ("http://127.0.0.1:{port}", "http", "101"),
+    ],
+)
+@pytest.mark.parametrize("option", ["proxy header", "django"])
+def test_plain_origin_is_rejected_where_the_client_used_tls(
+    origin: str, proto: str, status: str, option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secure.py").write_text(
+        "from project.settings import *\n"
+        "SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')\n"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "secure", "PYTHONPATH": str(tmp_path)}
+    proxied = option == "proxy header"
+    options = ("--proxy-headers",) if proxied else ()
+    with Server("daphne", options=options, **({} if proxied else env)) as server:
+        with Client(server.port) as client:
+            sent = {"Origin": origin.format(port=server.port), "X-Forwarded-Proto": proto}
+            sent["X-Forwarded-For"] = "10.0.0.1"
+            answer = client.ask("/websocket", {**UPGRADE, **sent})
+        assert answer.status_line.split()[1] == status

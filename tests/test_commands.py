@@ -227,3 +227,31 @@ def test_redis_that_has_just_started_is_waited_for():
         told = run("echo_counts", "foo", url=server.url)
 
     assert told == (0, "       0  foo\n", "")
+
+
+@pytest.mark.parametrize(
+    "command", [("echo_send", "foo", "x"), ("echo_close", "foo"), ("echo_doctor",)]
+)
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret", "se@cret/x"])
+def test_password_of_a_malformed_layer_is_not_shown(command, password, tmp_path):
+    layer = {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [f"redis://:{password}@127.0.0.1:1/0"]},
+    }
+    (tmp_path / "malformed.py").write_text(
+        f"from project.settings import *\nCHANNEL_LAYERS = {{'default': {layer!r}}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "malformed", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=6 * DEADLINE,
+    )
+
+    told = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "a URL is malformed" in told
+    assert "cret" not in told.replace("secrets", "")
+    assert "'se" not in told

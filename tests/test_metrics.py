@@ -123,7 +123,7 @@ def test_without_connections_all_numbers_are_zero(tally):
     }
 
 
-async def test_hostile_names_stay_labels():
+async def test_hostile_names_stay_labels(tally):
     names = ['"} 7\\', "a\\n", "été\u2028x", 'x"} 1 # {', "{}"]
     await join(*names)
 
@@ -134,7 +134,7 @@ async def test_hostile_names_stay_labels():
     assert counts == {**dict.fromkeys(names, 1), "": 0}
 
 
-async def test_beyond_the_largest_objects_is_one_sum():
+async def test_beyond_the_largest_objects_is_one_sum(tally):
     names = [f"n{number:03}" for number in range(LARGEST + 20)]
     await join(*names, *names[:30])
 
@@ -145,6 +145,17 @@ async def test_beyond_the_largest_objects_is_one_sum():
     assert len(counts) == LARGEST + 1
     assert counts[""] == 20
     assert sum(counts.values()) == LARGEST + 50
+
+
+async def test_names_used_once_do_not_make_more_series(tally):
+    for number in range(5):
+        names = [f"once-{number}-{one}" for one in range(LARGEST)]
+        await join(*names)
+        counts = {key[1]: value for key, value in read().items() if key[0] == "echo_connections"}
+        for name in names:
+            get_state().leave(name)
+        assert sum(counts.values()) == LARGEST
+        assert all(name in ("", *(f"once-0-{one}" for one in range(LARGEST))) for name in counts)
 
 
 @pytest.mark.usefixtures("away")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo.exceptions import InvalidName
-from echo.names import MAX_NAME_BYTES, check_name, group_name
+from echo.names import MAX_NAME_BYTES, check_name, group_name, visible
 
 ALLOWED = [
     "f",
@@ -99,3 +99,16 @@ def test_group_name_stays_the_same_in_every_process():
 def test_group_names_are_equal_for_equal_names_only(names):
     for one, other in pairwise(names):
         assert (group_name(one) == group_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\u202eb", "a\\u202eb"),
+        ("foo\u200b", "foo\\u200b"),
+        ("\ufefffoo", "\\ufefffoo"),
+        ("Maß 🚀", "Maß 🚀"),
+    ],
+)
+def test_characters_that_mislead_are_shown(name, shown):
+    assert visible(name) == shown

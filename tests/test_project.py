@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 
-from tests.servers import ROOT
+from tests.raw import Client, request
+from tests.servers import ROOT, Server
 
 # What each logger is set to, once Django has been set up.
 TELL_LOGGERS = """
@@ -37,3 +38,15 @@ def test_logging_is_djangos_but_for_the_channel_layer(tmp_path) -> None:
     assert demo.pop("channels_redis.pubsub") == [50, True, False, []]
     django.pop("channels_redis.pubsub", None)
     assert demo == django
+
+
+def test_error_page_of_the_demo_shows_no_password() -> None:
+    """Anybody gets it in DEBUG, by a bad Host."""
+    url = "redis://:topsecret@127.0.0.1:1/0"
+    with Server("daphne", DJANGO_DEBUG="1", ECHO_STATE_URL=url) as server:
+        with Client(server.port) as client:
+            client.send(request("/", {"Host": "evil.example"}))
+            while b"</html>" not in client.buffer:
+                client.buffer += client.socket.recv(1 << 16)
+        assert b"CHANNEL_LAYERS" in client.buffer
+        assert b"topsecret" not in client.buffer

@@ -83,7 +83,7 @@ def told(act: Callable[[], Any]) -> None:
     try:
         act()
     except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(words_of(error)) from error
     except Exception as error:  # each channel layer has exceptions of its own
         raise CommandError(_("The channel layer fails: %s") % words_of(error)) from error
 
