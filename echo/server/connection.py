@@ -319,7 +319,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._close(failure.code, failure.reason)
         # A close of the socket with bytes unread would reset it, and the Close frame be lost.
         if self.transport is not None and self.transport.can_write_eof():
-            with suppress(OSError):  # the client has reset the connection
+            with suppress(OSError, RuntimeError):  # the client has reset the connection
                 self.transport.write_eof()
 
     def eof_received(self) -> bool:
