@@ -2,8 +2,8 @@
 
 Each package is fetched from PyPI as a source distribution of a pinned version, which must carry its
 tests, and installed into an environment of its own below `build/strangers/`. Its tests run twice:
-as they are, and with each consumer wrapped in `counted`. It exits with 1 where a test that passes
-plain does not pass counted, or a connection stays counted.
+as they are, and with each consumer wrapped in `counted`. It exits with 1 if a test that passes
+plain does not pass counted, if a connection stays counted, or if a run did not come to its end.
 """
 
 import os
@@ -34,13 +34,14 @@ class Result(NamedTuple):
     outcomes: Outcomes
     connections: int = 0  # that were counted
     left: int = 0  # that still are
+    repeated: tuple[str, ...] = ()  # the tests that failed first, and ran once more
     seconds: float = 0.0
 
 
 def main(names: list[str]) -> int:
     packages = [package for package in PACKAGES if package.name in names or not names]
-    print("| package | plain | counted | s | connections counted, left | differences |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| package | plain | counted | s | connections counted, left | repeated | differences |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     same = [compare(package) for package in packages]
     return 0 if same and all(same) else 1
 
@@ -48,23 +49,27 @@ def main(names: list[str]) -> int:
 def compare(package: Package) -> bool:
     """Print the package's row; return whether counting its consumers breaks nothing."""
     folder = install(package)
-    plain, counted = (run(package, folder, kind) for kind in KINDS)
+    results = {kind: run(package, folder, kind) for kind in KINDS}
+    plain, counted = results.values()
     different = {
         test: f"{test}: {plain.outcomes.get(test)}, counted {counted.outcomes.get(test)}"
         for test in sorted({*plain.outcomes, *counted.outcomes})
         if plain.outcomes.get(test) != counted.outcomes.get(test)
     }
+    repeated = [f"{test}: {kind}" for kind, result in results.items() for test in result.repeated]
     cells = [
         f"{package.name} {package.version}",
         summary(plain),
         summary(counted),
         f"{plain.seconds:.0f}, {counted.seconds:.0f}",
         f"{counted.connections}, {counted.left}",
+        "; ".join(repeated) or "none",
         "; ".join(different.values()) or "none",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
-    broken = [test for test in different if plain.outcomes.get(test) == "passed"]
-    return bool(counted.connections) and not (broken or counted.left)
+    passing = [test for test, outcome in plain.outcomes.items() if outcome == "passed"]
+    ran = bool(passing and counted.connections)
+    return ran and different.keys().isdisjoint(passing) and not counted.left
 
 
 def summary(result: Result) -> str:
@@ -75,10 +80,21 @@ def summary(result: Result) -> str:
 
 
 def install(package: Package) -> Path:
-    """Return the folder with the package's source and environment, made at the first call."""
+    """Return the folder with the package's source and environment, made if the pins are new."""
     folder = BUILD / f"{package.name}-{package.version}"
-    if (folder / "complete").exists():
-        return folder
+    wanted = " ".join([f"{package.name}=={package.version}", *COMMON, *package.requirements])
+    complete = folder / "complete"
+    if not complete.exists() or complete.read_text() != wanted:
+        make(package, folder)
+        complete.write_text(wanted)  # the last file, so that half a folder is made anew
+    # What was left out of the distribution.
+    if (support := HERE / "support" / package.name).exists():
+        shutil.copytree(support, folder / "source" / package.tests, dirs_exist_ok=True)
+    return folder
+
+
+def make(package: Package, folder: Path) -> None:
+    """Make the folder with the package's source and environment."""
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder / "venv", with_pip=True)
     pinned = f"{package.name}=={package.version}"
@@ -88,17 +104,14 @@ def install(package: Package) -> Path:
     with tarfile.open(archive) as file:
         file.extractall(folder, filter="data")
     (unpacked,) = (path for path in folder.iterdir() if path.is_dir() and path.name != "venv")
-    # Its tests alone, so that the installed package is tested; and what was left out of them.
-    shutil.move(unpacked / "tests", folder / "source" / "tests")
-    if (support := HERE / "support" / package.name).exists():
-        shutil.copytree(support, folder / "source" / "tests", dirs_exist_ok=True)
-    # Without a file of its own, pytest would take this repository's.
-    (folder / "source" / "pytest.ini").write_text("[pytest]\n")
+    # Its tests alone, so that the installed package is tested.
+    shutil.move(unpacked / package.tests, folder / "source" / package.tests)
+    # Without a file of its own, pytest would take this repository's; its `manage.py`, too.
+    ini = "[pytest]\ndjango_find_project = false\n"
+    (folder / "source" / "pytest.ini").write_text(ini)
     # `echo` as it stands in this tree, and nothing else of it.
     (site_packages,) = (folder / "venv").glob("lib/python*/site-packages")
     (site_packages / "echo").symlink_to(ROOT / "echo")
-    (folder / "complete").touch()
-    return folder
 
 
 def pip(folder: Path, *arguments: object) -> None:
@@ -109,15 +122,20 @@ def pip(folder: Path, *arguments: object) -> None:
 def run(package: Package, folder: Path, kind: str) -> Result:
     """Run the package's tests, and return what came of each.
 
-    Those that fail run once more, alone: many have limits of a second, for a machine at rest.
+    Those that fail run once more, alone: many have limits of a second, for a machine at rest. The
+    table names them, since a fault of counting may show now and then only.
     """
     began = time.monotonic()
     result = run_once(package, folder, kind)
-    if not {"failed", "error"}.isdisjoint(result.outcomes.values()):
+    failed = [test for test, outcome in result.outcomes.items() if outcome in ("failed", "error")]
+    if failed:
         again = run_once(package, folder, kind, "--last-failed")
-        connections = result.connections + again.connections
-        outcomes = {**result.outcomes, **again.outcomes}
-        result = Result(outcomes, connections, result.left + again.left)
+        result = Result(
+            outcomes={**result.outcomes, **again.outcomes},
+            connections=result.connections + again.connections,
+            left=result.left + again.left,
+            repeated=tuple(failed),
+        )
     return result._replace(seconds=time.monotonic() - began)
 
 
@@ -131,9 +149,9 @@ def run_once(package: Package, folder: Path, kind: str, *options: str) -> Result
     with (folder / f"{kind}.log").open("a") as log:
         try:
             subprocess.run(
-                [*command, *cache, *KINDS[kind], *options, package.tests],
+                [*command, *cache, *KINDS[kind], *package.options, *options, package.tests],
                 cwd=folder / "source",
-                env={**os.environ, **own, **dict(package.environment)},
+                env={**os.environ, **own},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
