@@ -18,6 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Tally("test_wire.py::test_case"))
 
 
+# Files for the suites of other packages, which tests/strangers runs with settings of their own.
+collect_ignore = ["strangers/support"]
+
 pytest_plugins = ["echo.testing", "tests.browser", "tests.limits"]
 
 

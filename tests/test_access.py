@@ -242,6 +242,10 @@ def test_host_is_one_of_the_sites(servers: Any, host: str, status: str) -> None:
     assert answer.status_line.split()[1] == status
 
 
+# Channels' consumers look at the database connections that other tests have left in the thread.
+of_consumers = pytest.mark.django_db(transaction=True)
+
+
 class Closing(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     async def connect(self) -> None:
         await self.close()
@@ -270,16 +274,19 @@ async def accepts(client: WebsocketCommunicator) -> bool:
     return bool(stays)
 
 
+@of_consumers
 async def test_test_client_of_channels_without_a_host_is_accepted() -> None:
     assert await accepts(communicator())
 
 
+@of_consumers
 async def test_test_client_of_channels_with_a_host_is_checked_as_others() -> None:
     assert await accepts(communicator(headers={"host": "testserver"}))
     assert not await accepts(communicator(headers={"host": "evil.example"}))
 
 
 @pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
+@of_consumers
 async def test_empty_or_forwarded_host_is_no_missing_one(settings: Any, header: str) -> None:
     settings.USE_X_FORWARDED_HOST = True
 
@@ -288,6 +295,7 @@ async def test_empty_or_forwarded_host_is_no_missing_one(settings: Any, header: 
     assert await accepts(communicator(headers={header: "testserver"}))
 
 
+@of_consumers
 async def test_origin_without_a_host_has_to_be_a_listed_one(settings: Any) -> None:
     settings.ECHO_ALLOWED_ORIGINS = ["https://friend.example"]
 
@@ -360,6 +368,7 @@ def test_address_of_a_real_server_stands_in_for_the_host_as_for_http(
     ],
     ids=["host", "origin", "origin without host", "permission", "name", "path", "application"],
 )
+@of_consumers
 async def test_rejected_handshake_is_logged_with_its_reason_once_a_minute(
     settings: Any,
     caplog: pytest.LogCaptureFixture,
@@ -379,6 +388,7 @@ async def test_rejected_handshake_is_logged_with_its_reason_once_a_minute(
     assert logged == [(level, f"WebSocket handshake on {unquote(where)!r} rejected: {reason}")]
 
 
+@of_consumers
 async def test_object_at_its_limit_is_logged(
     settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -404,6 +414,7 @@ def test_rejected_handshake_is_told_by_the_log_of_a_server() -> None:
         eventually(lambda: wanted in server.log(), True)
 
 
+@of_consumers
 async def test_log_has_no_more_than_the_beginning_of_a_long_path(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

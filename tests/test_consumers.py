@@ -65,7 +65,7 @@ async def answer(communicator, text):
 
 
 def sent(text):
-    return {"type": "websocket.send", "text": text, "bytes": None}
+    return {"type": "websocket.send", "text": text}
 
 
 @pytest.mark.parametrize("text", ["hello", "", "été \N{PILE OF POO}", "\x00", "x" * 100_000])

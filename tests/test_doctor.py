@@ -110,7 +110,9 @@ def test_demo_with_redis_is_in_order_and_leaves_no_key(redis_url):
     assert {check: each["ok"] for check, each in found.items()} == dict.fromkeys(ALL_OK, True)
     assert code == 0
     with redis.Redis.from_url(redis_url) as client:
-        assert set(client.keys()) <= {b"{echo}:born"}  # belongs to the database, not to a process
+        # They belong to the database, not to a process.
+        assert set(client.keys()) <= {b"{echo}:born", b"{echo}:processes"}
+        assert client.zrange("{echo}:processes", 0, -1) in ([], [b""])
 
 
 def test_core_layer_is_in_order_and_keeps_no_key(site, redis_url):

@@ -502,7 +502,7 @@ def is_write(script, keys, args):
 
 
 def is_whole_write(script, keys, args):
-    return script == scripts.WRITE and args[7] == 1
+    return script == scripts.WRITE and args[6] == 1
 
 
 def is_reservation(script, keys, args):

@@ -23,11 +23,11 @@ own time in these four cases:
 2. Nobody holds a lease, and another process is in the registry, or `born` was not yet a `youth` old
    at the last write. Either the processes were killed, or they live, and Redis stood still or its
    clock jumped ahead: then they write again within a `youth`.
-3. No process has written for longer than `silence`, and the lease of another process ends within a
+3. No process has written for longer than a `youth`, and the lease of another process ends within a
    `youth` or has ended. As in 2, but a process with a longer lease, or one that wrote later, has
-   not lapsed. After a shorter silence no live process can lapse before it writes again: its lease
-   lasts until the last write, minus a heartbeat, plus the lease. Reads return YOUNG in this case
-   as well, since they may come before the first write.
+   not lapsed. How long a lease is does not matter here: the processes of a deploy may have two
+   lengths, and a late write of the one with the longer lease must not hide the silence. Reads
+   return YOUNG in this case as well, since they may come before the first write.
 4. The last write is in the future: the clock jumped back. Leases are cut to their usual length,
    because those of dead processes would last as much longer.
 
@@ -58,12 +58,12 @@ YOUNG, MISSING, NOT_LIVE, LOST = -1, -2, -3, -4
 # And LEAD in place of a stamp.
 VACANT, OTHER_LEADS = 0, 1
 
-# KEYS: processes, born. ARGV: own id, youth and silence in ms.
+# KEYS: processes, born. ARGV: own id, youth in ms.
 _REGISTRY = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local processes, born_key = KEYS[1], KEYS[2]
-local own_id, youth, silence = ARGV[1], ARGV[2] * 1000, ARGV[3] * 1000
+local own_id, youth = ARGV[1], ARGV[2] * 1000
 local born = tonumber(redis.call('GET', born_key) or '')
 local last = tonumber(redis.call('ZSCORE', processes, '') or '')
 local function text(number) return string.format('%.0f', number) end
@@ -88,7 +88,7 @@ end
 local function is_lost() return not born or not last end
 local function has_jumped_back() return last > now + youth end
 local function may_have_stood_still()
-  return now - last > silence and (last - born < youth or has_others_until(now + youth))
+  return now - last > youth and (last - born < youth or has_others_until(now + youth))
 end
 """
 
@@ -111,21 +111,20 @@ end
 # is to be written anew. Nor is it where the share is newer than the step: that one comes late,
 # from a connection that was given up. Where it is as new, it is this step that has been made: the
 # client of a cluster repeats one whose answer was lost.
-# KEYS: processes, born, share. ARGV: id, youth and silence in ms, settle and lease in ms, sequence
-# number that Redis has acknowledged, that of this step, "1" for a whole share, then names and
-# counts.
+# KEYS: processes, born, share. ARGV: id, youth, settle and lease in ms, sequence number that Redis
+# has acknowledged, that of this step, "1" for a whole share, then names and counts.
 WRITE = (
     _REGISTRY
     + _WITNESS
     + """
 local share = KEYS[3]
-local settle, lease = ARGV[4] * 1000, ARGV[5] * 1000
+local settle, lease = ARGV[3] * 1000, ARGV[4] * 1000
 local sequence = tonumber(redis.call('HGET', share, '') or -1)
-if sequence == tonumber(ARGV[7]) then return 1 end
-if sequence > tonumber(ARGV[7]) then return 0 end
-if ARGV[8] == '1' then
+if sequence == tonumber(ARGV[6]) then return 1 end
+if sequence > tonumber(ARGV[6]) then return 0 end
+if ARGV[7] == '1' then
   redis.call('DEL', share)
-elseif sequence < 0 or sequence < tonumber(ARGV[6])
+elseif sequence < 0 or sequence < tonumber(ARGV[5])
     or not redis.call('ZSCORE', processes, own_id) then
   return 0
 end
@@ -145,15 +144,15 @@ if not is_lost() then
   end
 end
 witness(is_doubtful)
-for i = 9, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   if ARGV[i + 1] == '0' then
     redis.call('HDEL', share, ARGV[i])
   else
     redis.call('HSET', share, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('HSET', share, '', ARGV[7])
-redis.call('PEXPIRE', share, ARGV[5])
+redis.call('HSET', share, '', ARGV[6])
+redis.call('PEXPIRE', share, ARGV[4])
 redis.call('ZADD', processes, text(now + lease), own_id)
 return 1
 """
@@ -175,7 +174,7 @@ _SUM = (
     + """
 local total, own = 0, nil
 for _, id in ipairs(live) do
-  local share = redis.call('HMGET', ARGV[4] .. id, '', ARGV[5])
+  local share = redis.call('HMGET', ARGV[3] .. id, '', ARGV[4])
   if not share[1] then return -2 end
   if id == own_id then own = share end
   total = total + (share[2] or 0)
@@ -195,14 +194,14 @@ COUNTS = (
     + """
 local shares, size, own = {}, 0, false
 for _, id in ipairs(live) do
-  shares[#shares + 1] = ARGV[4] .. id
-  local length = redis.call('HLEN', ARGV[4] .. id)
+  shares[#shares + 1] = ARGV[3] .. id
+  local length = redis.call('HLEN', ARGV[3] .. id)
   if length == 0 then return -2 end
   own = own or id == own_id
   size = size + length
 end
 if not own then return -3 end
-if size > tonumber(ARGV[5]) then return {1, shares} end
+if size > tonumber(ARGV[4]) then return {1, shares} end
 for number, share in ipairs(shares) do
   shares[number] = table.concat(redis.call('HGETALL', share), '\\n')
 end
@@ -224,16 +223,16 @@ return {part[1], table.concat(part[2], '\\n')}
 RESERVE = (
     _SUM
     + """
-if own[1] ~= ARGV[9] then return -2 end
+if own[1] ~= ARGV[8] then return -2 end
 local others = total - (own[2] or 0)
-local granted = math.max(0, math.min(ARGV[7], ARGV[8] - ARGV[6] - others))
-if granted > 0 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6] + granted) end
+local granted = math.max(0, math.min(ARGV[6], ARGV[7] - ARGV[5] - others))
+if granted > 0 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5] + granted) end
 return granted
 """
 )
 
 # Orderly exit: the share is gone at once. KEYS: processes, born, share, announcer. ARGV: id, youth
-# and silence in ms.
+# in ms.
 REMOVE = (
     _REGISTRY
     + _WITNESS

@@ -58,14 +58,12 @@ class Writer:
         self._process = process
         self._own = own
         self._lease, self._heartbeat = lease, heartbeat  # seconds
-        # In seconds: in `youth` every live process has written, in `settle` those that find Redis
-        # back. For why no write in `silence` makes the sum unknown, see scripts.py.
+        # In seconds: in `youth` each live process writes, in `settle` each that finds Redis back.
         self.youth = heartbeat + CATCH_UP
         settle = min(RETRY + CATCH_UP + 0.1, self.youth)
-        silence = max(lease - self.youth, self.youth)
-        self._times = [int(1000 * each) for each in (self.youth, silence, settle, lease)]
+        self._times = [int(1000 * each) for each in (self.youth, settle, lease)]
         # What each script that reads or writes counts begins with.
-        self.common = [process, *self._times[:2]]
+        self.common = [process, self._times[0]]
         self.share = scripts.SHARE + process
         # What is to be written, who waits for it, and what is being written; guarded by the lock.
         lock = Lock()
