@@ -47,6 +47,8 @@ def ensure_announced_by(**kwargs: Any) -> None:
 
 def _run(state: MemoryState) -> None:
     announcer = Announcer(state)
+    with suppress(StateUnavailable):  # the first read may wait for others: no work to rest from
+        state.count(conf.ECHO_DEFAULT_OBJECT)
     pause = 0.0
     while not state.closed.wait(pause):
         try:

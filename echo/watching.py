@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from contextvars import Context
 
+from echo.conf import conf
 from echo.exceptions import StateUnavailable
 from echo.state import get_state
 
@@ -106,9 +107,11 @@ class Watcher:
 
     async def _run(self) -> None:
         time = self._loop.time
-        next_look = next_change = time()  # the latter for what has changed in this process
         end_listening = get_state().listen(self._on_change)
         try:
+            # The first read of a process may wait for others to write: no work to rest from.
+            await _read([conf.ECHO_DEFAULT_OBJECT])
+            next_look = next_change = time()  # the latter for what has changed in this process
             while not _server_stops():
                 began, has_changed = time(), self._has_changed
                 is_due = began >= (next_change if has_changed else next_look)

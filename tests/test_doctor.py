@@ -355,6 +355,7 @@ def test_console_is_not_tried_by_a_client_without_a_login(site):
         "ok": None,
         "message": "the console is for those who may list the objects",
         "remedy": "",
+        "log": "",
     }
 
 

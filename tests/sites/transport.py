@@ -26,6 +26,8 @@ from django.urls import path
 
 django = get_asgi_application()
 
+# Views look into the routes of ASGI_APPLICATION, and its first import configures logging anew.
+import project.asgi  # noqa: E402, F401
 from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
 from echo.counting import counted  # noqa: E402
 from echo.objects import get_object  # noqa: E402
