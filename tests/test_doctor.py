@@ -371,6 +371,25 @@ def test_consumer_of_the_site_is_tried_beside_its_console(site):
     assert found["count"]["ok"]
 
 
+OWN_STACK = """
+from channels.auth import AuthMiddlewareStack
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+def as_websocket_application(routes, http):
+    return AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes)))
+"""
+
+
+def test_stack_of_the_sites_own_is_tried_as_by_a_browser(site):
+    routes = "path('chat/<str:room>/', counted(AsyncWebsocketConsumer.as_asgi(), by='room'))"
+    urls = "\nROOT_URLCONF = 'tests.sites.prefix'"
+
+    code, found = findings(**site(urls, routes, OWN_STACK))
+
+    assert (code, found["handshake"]["ok"]) == (0, True)
+
+
 def test_urls_without_the_usage_page_are_found(site, tmp_path):
     (tmp_path / "doctor_urls.py").write_text(
         "from django.urls import include, path\n"

@@ -29,14 +29,14 @@ def site(tmp_path: Path, redis_url: str) -> tuple[Path, dict[str, str]]:
     """The folder that the page makes, and the environment of its processes."""
     environment = {
         "PYTHONPATH": str(ROOT),
-        "REDIS_URL": redis_url,
+        "ECHO_STATE_URL": redis_url,
         "DJANGO_SETTINGS_MODULE": "mysite.settings",
     }
     for line in block("sh", "startproject").splitlines()[3:]:
         run(line.replace("django-admin", f"{sys.executable} -m django"), tmp_path)
     for language in ("python", "html"):
         for code in (code for lang, code in BLOCKS if lang == language):
-            path = re.match(r"(?:# |<!-- )(\S+)", code)[1]
+            path = re.match(r"(?:# |{# )(\S+)", code)[1]
             written = tmp_path / path
             before = written.read_text() if path == "mysite/settings.py" else ""
             written.write_text(before + code)

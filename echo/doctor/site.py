@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from django.conf import settings
 from django.urls import NoReverseMatch, get_script_prefix, reverse
@@ -80,7 +80,9 @@ class _Visit:
         return url
 
     def findings(self) -> Iterator[Finding]:
-        with probe.opened(self._socket_url, self._headers) as (status, socket):
+        # As a browser's: Channels' AllowedHostsOriginValidator rejects a handshake without it.
+        headers = {**self._headers, "Origin": self._origin()}
+        with probe.opened(self._socket_url, headers) as (status, socket):
             if socket is None:
                 yield self._refused(status)
                 return
@@ -102,6 +104,12 @@ class _Visit:
             yield self._counts.check_count("count after close", 0)
         if self._server is None:
             yield self._long_headers()
+
+    def _origin(self) -> str:
+        """Return the origin of the site's own pages, as they are seen through its proxy."""
+        parts = urlsplit(self._socket_url)
+        is_https = parts.scheme == "https" or (self._server and settings.SECURE_PROXY_SSL_HEADER)
+        return f"{'https' if is_https else 'http'}://{self._headers.get('Host', parts.netloc)}"
 
     def _long_headers(self) -> Finding:
         """Whether anything limits the headers of a request: uvicorn's httptools does not."""
