@@ -239,7 +239,7 @@ async def test_limit_is_exact_also_while_redis_is_young(redis_url):
         for state in states:
             stack.callback(state.close)
 
-        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 250))
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 100))
 
         assert sum(granted) == 100
         assert [known(state) for state in states] == [{"foo": 100}] * 4
@@ -253,7 +253,7 @@ async def test_limit_is_exact_also_when_redis_has_lost_all(redis_url, client, oc
             await states[number % 4].join("foo", limit=100)
         client.flushall()
 
-        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 250))
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 100))
 
         assert sum(granted) == 100 - occupied
         assert [known(state) for state in states] == [{"foo": 100}] * 4
