@@ -247,7 +247,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._observe(perf_counter() - began)
         if events:
             self._take(events)
-        if self._has_more():
+        if parser.has_more and self._has_more():
             self._parse_soon()
 
     def _has_more(self) -> bool:

@@ -28,7 +28,8 @@ TRY_LATER = 1013
 # RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 ALL = 1 << 62  # events: no limit
-FRAMES_AT_ONCE = 256  # frames of one call: some may take 3 µs each, and all others wait meanwhile
+# The frames of one call: some may take 3 µs each, and all others wait meanwhile.
+FRAMES_AT_ONCE = range(256)
 MAX_EMPTY = 4096  # empty fragments of a message
 REPLIES_AT_ONCE = 256 * 1024  # bytes of long replies to collect before they are to be written
 
@@ -84,6 +85,7 @@ class Framing:
         "_message",
         "_missing",
         "_rest",
+        "has_more",
         "max_size",
         "pongs",
         "replies",
@@ -99,6 +101,8 @@ class Framing:
         # Read, but not a whole frame yet; one piece, since many small ones would be costly.
         self._rest = bytearray()
         self._missing = 0  # bytes until it is worth another look
+        # Whether the last call stopped at its `room`, or because it was enough: call again.
+        self.has_more = False
         self._message: _Fragments | None = None
         self._ended = False
         self._fast = 0x80 + min(125, max_size)  # the second byte of a frame on the fast path
@@ -125,13 +129,14 @@ class Framing:
                 return self._hold()
             data = bytes(self._rest)
             self._rest.clear()
+            self.has_more = False
             if self._message is None and data[0] & 0x80:
                 self._age = 0  # a whole message
         events: list[Event] = []
         position, size, fast = 0, len(data), self._fast
         long = 0  # bytes of the long replies
         try:
-            for _ in range(FRAMES_AT_ONCE):
+            for _ in FRAMES_AT_ONCE:
                 if position >= size or len(events) >= room or self._ended:
                     break
                 # Nearly every frame: a short, whole, masked text, and no message half received.
@@ -179,7 +184,8 @@ class Framing:
         finally:
             if position < size and not self._ended:
                 self._rest += memoryview(data)[position:]
-        if self._rest or self._message is not None or self._held:
+                self.has_more = self._missing <= 0
+        if position < size or self._message is not None or self._held:
             events += self._hold()
         return events
 
@@ -198,6 +204,7 @@ class Framing:
         self._budget.used -= self._held
         self._held = 0
         self._rest = bytearray()
+        self.has_more = False
         self._message = None
         self._ended = True
         self.replies.clear()
@@ -207,11 +214,6 @@ class Framing:
         is_unfinished = self._message is not None or (self._rest and self._missing > 0)
         self._age = self._age + 1 if is_unfinished else 0
         return self._age
-
-    @property
-    def has_more(self) -> bool:
-        """Whether the last call stopped at its `room`, or because it was enough: call again."""
-        return bool(self._rest) and self._missing <= 0
 
     def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
         """Return the size of the frame that begins there, and its event if it completes one.
