@@ -485,6 +485,15 @@ def test_recent_actions_tell_what_was_done(
     assert "foo: text sent" in staff.get("/admin/").content.decode()
 
 
+def test_recent_actions_show_characters_that_would_mislead(staff: Client) -> None:
+    staff.post(f"{CLOSE}foo%E2%80%AE&code=4000")
+
+    entry = LogEntry.objects.get()
+
+    assert entry.object_repr == "foo\\u202e: closed with 4000"
+    assert "\u202e" not in entry.change_message
+
+
 def test_deed_is_cut_to_what_the_log_takes(
     staff: Client, monkeypatch: pytest.MonkeyPatch, received: Callable[[str], list[dict[str, Any]]]
 ) -> None:

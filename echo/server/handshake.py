@@ -98,6 +98,8 @@ def is_address(value: bytes) -> bool:
 def with_defaults(headers: Iterable[tuple[bytes, bytes]], defaults: Headers) -> Headers:
     """Return the application's headers, and those of the server's that it does not set itself."""
     own = list(headers)
+    if not own:
+        return defaults
     names = {bytes(name).lower() for name, _ in own}
     return [*((name, value) for name, value in defaults if name.lower() not in names), *own]
 
