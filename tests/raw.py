@@ -107,6 +107,18 @@ class Client:
         self.socket.close()
 
     @classmethod
+    def connected(cls, family: socket.AddressFamily, address: object) -> "Client":
+        """Return a client that is connected in any way: by a Unix socket, for example."""
+        client = cls.__new__(cls)
+        client.buffer = b""
+        client.port = 80
+        client.socket = socket.socket(family)
+        client.socket.settimeout(DEADLINE)
+        client.socket.connect(address)
+        cls.all.add(client)
+        return client
+
+    @classmethod
     def opened(
         cls,
         port: int,

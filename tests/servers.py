@@ -20,7 +20,7 @@ SITE = "project.asgi:application"
 COMMANDS = {
     "stock-daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
     "stock-uvicorn": ["-m", "uvicorn", "--port", "{port}", "{application}"],
-    "daphne": ["-m", "echo.server", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
+    "daphne": ["-m", "echo.server", "--bind", "127.0.0.1", "--port", "{port}", "{application}"],
     "uvicorn": [
         *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
         *("--port", "{port}", "{application}"),

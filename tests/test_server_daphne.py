@@ -35,15 +35,6 @@ def greeted(client: Client) -> str:
     return client.text()
 
 
-def connected(family: int, address: object) -> Client:
-    client = Client.__new__(Client)
-    client.buffer = b""
-    client.socket = socket.socket(family)
-    client.socket.settimeout(DEADLINE)
-    client.socket.connect(address)
-    return client
-
-
 def test_command_line_has_daphnes_options() -> None:
     def options(module: str) -> set[str]:
         command = [sys.executable, "-m", module, "--help"]
@@ -55,9 +46,9 @@ def test_command_line_has_daphnes_options() -> None:
 
 def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    with Server("daphne", options=("-u", path)) as server:
+    with Server("daphne", options=("--unix-socket", path)) as server:
         eventually(lambda: listens(socket.AF_UNIX, path), True)  # it comes after the port
-        with connected(socket.AF_UNIX, path) as client:
+        with Client.connected(socket.AF_UNIX, path) as client:
             assert greeted(client) == "[Durable Object]: hello"
             assert server.count() == 1
             assert closed(client) == (4000, REASON)
@@ -77,7 +68,7 @@ def test_file_descriptor() -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            with connected(socket.AF_INET, listener.getsockname()) as client:
+            with Client.connected(socket.AF_INET, listener.getsockname()) as client:
                 assert greeted(client) == "[Durable Object]: hello"
                 assert closed(client) == (4000, REASON)
         finally:
@@ -85,24 +76,9 @@ def test_file_descriptor() -> None:
             assert server.wait(DEADLINE) == 0
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of localhost, and its key."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
-
-
 def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> None:
     port = free_port()
-    with Server("daphne", options=("-e", tls_endpoint("", port, certificate))) as server:
+    with Server("daphne", options=("--endpoint", tls_endpoint("", port, certificate))) as server:
         with over_tls(port, certificate) as client:
             assert greeted(client) == "[Durable Object]: hello"
             assert server.count() == 1
@@ -116,7 +92,9 @@ def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> 
 def test_tls_endpoint_of_another_name_answers_in_tls(certificate: tuple[Path, Path]) -> None:
     """autobahn has no WebSockets for `haproxy:ssl:`: with stock Daphne, too, that is a 500."""
     port = free_port()
-    with Server("daphne", options=("-e", tls_endpoint("haproxy:", port, certificate))) as server:
+    with Server(
+        "daphne", options=("--endpoint", tls_endpoint("haproxy:", port, certificate))
+    ) as server:
         with over_tls(port, certificate) as client:
             client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
             client.send(request("/foo/websocket", UPGRADE))
@@ -126,7 +104,7 @@ def test_tls_endpoint_of_another_name_answers_in_tls(certificate: tuple[Path, Pa
 
 def test_endpoint_with_the_proxy_protocol() -> None:
     port = free_port()
-    options = ("-e", f"haproxy:tcp:{port}:interface=127.0.0.1")
+    options = ("--endpoint", f"haproxy:tcp:{port}:interface=127.0.0.1")
     with Server("daphne", options=options) as server, Client(port) as client:
         client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
         assert greeted(client) == "[Durable Object]: hello"
@@ -140,7 +118,7 @@ def tls_endpoint(prefix: str, port: int, certificate: tuple[Path, Path]) -> str:
 
 def over_tls(port: int, certificate: tuple[Path, Path]) -> Client:
     eventually(lambda: listens(socket.AF_INET, ("127.0.0.1", port)), True)
-    client = connected(socket.AF_INET, ("127.0.0.1", port))
+    client = Client.connected(socket.AF_INET, ("127.0.0.1", port))
     context = ssl.create_default_context(cafile=str(certificate[0]))
     context.check_hostname = False
     client.socket = context.wrap_socket(client.socket)

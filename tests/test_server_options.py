@@ -1,15 +1,18 @@
 """The options of Daphne's and uvicorn's command lines, and what they do for WebSockets."""
 
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame
-from tests.servers import ROOT, Server
+from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, request
+from tests.servers import COMMANDS, ROOT, Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
@@ -32,6 +35,29 @@ def test_docs_name_every_option(module: str, title: str) -> None:
     }
 
     assert named == options_of(module) - {"--help", "--version"}
+
+
+# What concerns the process alone: how it starts, listens, reloads and logs.
+OF_THE_PROCESS = {
+    *(
+        "--app-dir",
+        "--env-file",
+        "--factory",
+        "--http2",
+        "--log-config",
+        "--timeout-worker-healthcheck",
+    ),
+    *("--reload", "--reload-delay", "--reload-dir", "--reload-exclude", "--reload-include"),
+}
+
+
+@pytest.mark.parametrize("module", ["daphne", "uvicorn"])
+def test_every_option_that_reaches_connections_is_tested(module: str) -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("**/*.py"))
+
+    untested = {option for option in options_of(module) if not re.search(f'"{option}[" ]', tests)}
+
+    assert untested <= OF_THE_PROCESS
 
 
 def opened(server: Server, app: str = "loop") -> Client:
@@ -90,6 +116,18 @@ def not_pinged(client: Client) -> bool:
     return True
 
 
+def echoes(client: Client) -> bool:
+    for _ in range(10):
+        client.send_text("hello")
+    return [client.text() for _ in range(10)] == ["hello"] * 10
+
+
+def outlives(client: Client) -> bool:
+    """Whether the connection outlives a time limit of a second that is for requests."""
+    time.sleep(2)
+    return echoes(client)
+
+
 OPTIONS: list[tuple[str, tuple[str, ...], Callable[[Client], bool]]] = [
     ("daphne", ("--websocket-max-message-size", "100"), too_long),
     ("daphne", ("--websocket-max-frame-size", "100"), too_long),
@@ -100,6 +138,21 @@ OPTIONS: list[tuple[str, tuple[str, ...], Callable[[Client], bool]]] = [
     ("uvicorn", ("--ws-ping-interval", "1"), pinged),
     ("uvicorn", ("--ws-ping-interval", "0"), not_pinged),
     ("uvicorn", ("--reset-contextvars", "--ws-ping-interval", "1"), pinged),
+    ("daphne", ("--http-timeout", "1"), outlives),
+    ("daphne", ("--verbosity", "2", "--log-fmt", "%(message)s"), echoes),
+    ("uvicorn", ("--timeout-keep-alive", "1"), outlives),
+    ("uvicorn", ("--ws-max-queue", "1", "--ws-per-message-deflate", "true"), echoes),
+    ("uvicorn", ("--limit-max-requests", "1", "--limit-max-requests-jitter", "1"), echoes),
+    ("uvicorn", ("--limit-concurrency", "1"), echoes),
+    (
+        "uvicorn",
+        (
+            *("--host", "127.0.0.1", "--backlog", "10", "--access-log", "--use-colors"),
+            *("--lifespan", "off", "--interface", "asgi3", "--log-level", "debug"),
+            *("--server-header", "--date-header"),
+        ),
+        echoes,
+    ),
 ]
 
 
@@ -151,6 +204,12 @@ def test_uvicorns_log_has_a_status() -> None:
         assert "[rejected]" not in server.log()
 
 
+def test_daphne_access_log(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with Server("daphne", SITE, ("--access-log", str(log))) as server, opened(server):
+        eventually(lambda: "WSCONNECT /loop/foo/websocket" in log.read_text(), True)
+
+
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
 def test_application_that_returns_without_accepting_is_logged(kind: str) -> None:
     with Server(kind, SITE) as server, Client(server.port) as client:
@@ -159,3 +218,75 @@ def test_application_that_returns_without_accepting_is_logged(kind: str) -> None
 
         line = "The application of '/returns/foo/websocket' returned unaccepted"
         eventually(lambda: server.log().count(line), 1)
+
+
+def test_uvicorn_h11_max_incomplete_event_size() -> None:
+    options = ("--http", "h11", "--h11-max-incomplete-event-size", "1000")
+    with Server("uvicorn", SITE, options) as server, Client(server.port) as client:
+        # The option is for what has come of a request that is not complete.
+        client.send(request("/loop/foo/websocket", {**UPGRADE, "X-Long": "x" * 2000})[:1500])
+        answer = client.answer()
+
+        assert answer.status_line.startswith("HTTP/1.1 4")
+
+
+def test_uvicorn_proxy_headers() -> None:
+    options = ("--proxy-headers", "--forwarded-allow-ips", "127.0.0.1")
+    with Server("uvicorn", SITE, options) as server:
+        with Client(server.port) as client:
+            client.ask("/denies/foo/websocket", {**UPGRADE, "X-Forwarded-For": "192.0.2.7"})
+
+        eventually(lambda: "192.0.2.7" in server.log(), True)
+
+
+def test_daphne_proxy_headers_host_and_port() -> None:
+    options = (
+        "--proxy-headers",
+        "--proxy-headers-host",
+        "X-Host",
+        "--proxy-headers-port",
+        "X-Port",
+    )
+    with Server("daphne", SITE, options) as server:
+        with Client(server.port) as client:
+            headers = {**UPGRADE, "X-Host": "192.0.2.7", "X-Port": "1234"}
+            client.ask("/denies/foo/websocket", headers)
+
+        eventually(lambda: "192.0.2.7:1234" in server.log(), True)
+
+
+def echo_of(client: Client) -> str:
+    client.send(request("/foo/websocket", UPGRADE))
+    assert client.answer().status_line.startswith("HTTP/1.1 101")
+    client.send_text("hello")
+    return client.text()
+
+
+def test_uvicorn_uds(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    command = [*COMMANDS["uvicorn"][:4], "--uds", str(path), SITE]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        eventually(path.exists, True)
+        with Client.connected(socket.AF_UNIX, str(path)) as client:
+            assert echo_of(client) == "[Durable Object]: hello"
+    finally:
+        process.terminate()
+        process.wait(2 * DEADLINE)
+
+
+def test_uvicorn_ssl(certificate: tuple[Path, Path]) -> None:
+    options = {
+        "--ssl-certfile": str(certificate[0]),
+        "--ssl-keyfile": str(certificate[1]),
+        "--ssl-keyfile-password": "unused",
+        "--ssl-ca-certs": str(certificate[0]),
+        "--ssl-cert-reqs": str(ssl.CERT_NONE.value),
+        "--ssl-version": str(ssl.PROTOCOL_TLS_SERVER.value),
+        "--ssl-ciphers": "TLSv1.2",
+    }
+    words = tuple(word for option in options.items() for word in option)
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    with Server("uvicorn", SITE, words) as server, Client(server.port) as client:
+        client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+        assert echo_of(client) == "[Durable Object]: hello"
