@@ -31,11 +31,11 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from echo.access import CLOSE, COUNT, LIST, SEND, may
 from echo.exceptions import InvalidName, StateUnavailable
-from echo.layer import layer_or_none
+from echo.groups.layer import layer_or_none
 from echo.names import check_name, visible
 from echo.objects import connected_objects, get_object
+from echo.permissions import CLOSE, COUNT, LIST, SEND, may
 from echo.state import get_state
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,6 @@ class EchoConfig(AppConfig):
 
     def ready(self) -> None:
         from echo import checks  # noqa: F401  (registers them)
-        from echo.announcer import ensure_announced_by
+        from echo.signals.sender import ensure_announced_by
 
         request_started.connect(ensure_announced_by)

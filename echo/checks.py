@@ -42,9 +42,9 @@ from django.utils.translation import gettext as _
 from echo.conf import conf, problems, unread_variables
 from echo.consumers import EchoConsumer
 from echo.counting import missing_argument
-from echo.doctor.finding import words_of
-from echo.layer import layer_or_none
-from echo.routes import Leaf, counted_leaves, is_known, leaves_of
+from echo.groups.layer import layer_or_none
+from echo.introspection import Leaf, counted_leaves, is_known, leaves_of
+from echo.operations.doctor.finding import words_of
 from echo.routing import websocket_urlpatterns
 
 DISTRIBUTION = "django-echo-objects"  # ours, on PyPI

@@ -10,16 +10,13 @@ from asgiref.sync import iscoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from channels.consumer import AsyncConsumer
 
-from echo.border import NAME
-from echo.tally import tally
+from echo.extensions import NAME, REPLY
+from echo.stats import tally
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
 BINARY = "[object ArrayBuffer]"  # what JavaScript makes of binary data in a string
 TIMED = 64  # of so many answers one is timed, and the first
-
-# An extension of our own servers: they answer messages where they read them.
-REPLY = "echo.reply"
 
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types

@@ -6,7 +6,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.utils.translation import gettext as _
 
-from echo.groups import send_to_group
+from echo.groups.group import send_to_group
 from echo.names import check_name
 from echo.state import get_state
 

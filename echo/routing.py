@@ -15,13 +15,13 @@ from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
 from django.utils.translation import gettext as _
 
-from echo.access import LIST, HostAndOriginCheck, amay
-from echo.answers import Application, answer, can_answer, log_rejection
 from echo.conf import conf
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.tally import tally
-from echo.users import with_user
+from echo.denial import Application, answer, can_answer, log_rejection
+from echo.middleware.auth import with_user
+from echo.permissions import LIST, HostAndOriginCheck, amay
+from echo.stats import tally
 
 
 def _default_or_named(scope: WebSocketScope) -> str:

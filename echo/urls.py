@@ -6,7 +6,8 @@ path("connections/", include(endpoints))
 
 from django.urls import path
 
-from echo import live, views
+from echo import views
+from echo.live.views import count, total
 
 app_name = "echo"
 
@@ -15,9 +16,9 @@ endpoint_urlpatterns = [
     path("getCurrentConnections", views.connections, name="connections"),
     path("<str:name>/websocket", views.websocket, name="websocket"),
     path("<str:name>/getCurrentConnections", views.connections, name="connections"),
-    path("live", live.total, name="live_total"),
-    path("connections/live", live.count, name="live"),
-    path("<str:name>/connections/live", live.count, name="live"),
+    path("live", total, name="live_total"),
+    path("connections/live", count, name="live"),
+    path("<str:name>/connections/live", count, name="live"),
 ]
 endpoints = (endpoint_urlpatterns, app_name)
 

@@ -16,12 +16,12 @@ from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext_lazy, pgettext
 from django.views.decorators.csrf import csrf_exempt
 
-from echo.access import COUNT, LIST, may
-from echo.answers import TEXT
 from echo.conf import conf
+from echo.denial import TEXT
 from echo.exceptions import InvalidName, StateUnavailable
+from echo.introspection import leads_nowhere, required_action
 from echo.names import check_name
-from echo.routes import leads_nowhere, required_action
+from echo.permissions import COUNT, LIST, may
 from echo.state import get_state
 
 # What the original says stays as it is, in every language.

@@ -7,8 +7,8 @@ from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.state.memory import MemoryState
-from echo.state.redis import RedisState
-from echo.state.writer import CATCH_UP
+from echo.state.redis.state import RedisState
+from echo.state.redis.writer import CATCH_UP
 from tests.waiting import DEADLINE, SECOND
 
 LEASE = 2.0 * SECOND

@@ -15,10 +15,10 @@ from django.test import Client as HTTPClient
 from django.test import RequestFactory
 from django.urls import path
 
-from echo import seldom
-from echo.access import ACTIONS, amay, may
+from echo import log
 from echo.conf import conf
 from echo.counting import counted
+from echo.permissions import ACTIONS, amay, may
 from echo.routing import as_websocket_application
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
@@ -138,7 +138,7 @@ def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
     settings: Any, client: HTTPClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.ECHO_AUTHORIZE = "tests.test_access.raises"
-    seldom._last.clear()
+    log._last.clear()
 
     answers = [client.get("/foo/getCurrentConnections") for _ in range(3)]
     page = client.get("/", headers={"accept": "text/html"})
@@ -147,7 +147,7 @@ def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
         (403, b"You may not see the count of this object.")
     }
     assert page.status_code == 200
-    (record,) = [record for record in caplog.records if record.name == "echo.access"]
+    (record,) = [record for record in caplog.records if record.name == "echo.permissions"]
     assert record.getMessage() == "ECHO_AUTHORIZE raised; who asked is refused."
     assert record.exc_info is not None and "of the site" in str(record.exc_info[1])
 
@@ -379,12 +379,12 @@ async def test_rejected_handshake_is_logged_with_its_reason_once_a_minute(
 ) -> None:
     settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets_async"
     caplog.set_level(logging.INFO, "echo")
-    seldom._last.clear()
+    log._last.clear()
 
     for _ in range(3):
         assert not await accepts(communicator(where, headers))
 
-    logged = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "echo.answers"]
+    logged = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "echo.denial"]
     assert logged == [(level, f"WebSocket handshake on {unquote(where)!r} rejected: {reason}")]
 
 
@@ -393,14 +393,14 @@ async def test_object_at_its_limit_is_logged(
     settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.ECHO_MAX_CONNECTIONS = 1
-    seldom._last.clear()
+    log._last.clear()
     first = communicator()
     await first.connect()
 
     assert not await accepts(communicator())
 
     await first.disconnect()
-    assert [r.getMessage() for r in caplog.records if r.name == "echo.answers"] == [
+    assert [r.getMessage() for r in caplog.records if r.name == "echo.denial"] == [
         "WebSocket handshake on '/chat/lobby/' rejected: the object 'lobby' has as many "
         "connections as ECHO_MAX_CONNECTIONS allows: 1"
     ]
@@ -418,11 +418,11 @@ def test_rejected_handshake_is_told_by_the_log_of_a_server() -> None:
 async def test_log_has_no_more_than_the_beginning_of_a_long_path(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    seldom._last.clear()
+    log._last.clear()
 
     assert not await accepts(communicator(f"/{'x' * 60_000}"))
 
-    (record,) = [r for r in caplog.records if r.name == "echo.answers"]
+    (record,) = [r for r in caplog.records if r.name == "echo.denial"]
     assert len(record.getMessage()) < 300
 
 

@@ -17,15 +17,11 @@ from django.core.management import get_commands
 from django.core.wsgi import get_wsgi_application
 from django.urls import path, re_path
 
-from echo.access import HostAndOriginCheck
 from echo.checks import check_runserver
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.routing import (
-    as_websocket_application,
-    console_urlpatterns,
-    websocket_urlpatterns,
-)
+from echo.permissions import HostAndOriginCheck
+from echo.routing import as_websocket_application, console_urlpatterns, websocket_urlpatterns
 from tests.servers import ROOT
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from django.core.management import CommandError
 
-from echo.management import other_processes
+from echo.management import base as other_processes
 from tests.faults.processes import say_goodbye
 from tests.faults.redis_server import OwnRedis
 from tests.raw import Client

@@ -4,8 +4,8 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 
-from echo.count_first import CountFirst
 from echo.exceptions import StateUnavailable
+from echo.middleware.count_first import CountFirst
 from echo.state import get_state
 
 OF_THE_VIEW = ("content-type", "content-length", "cache-control", "x-content-type-options", "vary")

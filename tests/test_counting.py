@@ -8,10 +8,10 @@ from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
-from echo import border
-from echo.access import HostAndOriginCheck
-from echo.border import PATIENCE
+from echo.counting import connection as border
 from echo.counting import counted
+from echo.counting.connection import PATIENCE
+from echo.permissions import HostAndOriginCheck
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.waiting import DEADLINE, SECOND, eventually

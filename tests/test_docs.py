@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from prometheus_client import generate_latest
 
 from echo.conf import NAMES
-from echo.metrics import EchoCollector
+from echo.operations.metrics import EchoCollector
 from tests.servers import ROOT
 
 DOCS = ROOT / "docs"

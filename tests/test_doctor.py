@@ -408,7 +408,7 @@ NO_COUNT = "Is echo.urls in the URLconf, and --url, if given, its prefix?"
 
 def test_urls_that_are_forgotten_are_told(site):
     how = site(
-        "ROOT_URLCONF = 'echo.operations_urls'",
+        "ROOT_URLCONF = 'echo.operations.urls'",
         "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room'))",
     )
 

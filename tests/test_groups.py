@@ -9,9 +9,11 @@ import pytest
 import redis
 from channels.layers import get_channel_layer
 
-from echo import groups, membership, seldom
-from echo.groups import Member, get_groups, send_to_group
-from echo.membership import JOIN_TIMEOUT
+from echo import log
+from echo.groups import group as groups
+from echo.groups import subscription as membership
+from echo.groups.group import Member, get_groups, send_to_group
+from echo.groups.subscription import JOIN_TIMEOUT
 from echo.names import group_name
 from echo.objects import get_object
 from tests.redis_server import RedisServer
@@ -121,7 +123,7 @@ def frail(request, settings, no_task_is_left):
 
 
 def warnings(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "echo.membership"]
+    return [r.getMessage() for r in caplog.records if r.name == "echo.groups.subscription"]
 
 
 async def test_process_is_in_a_group_once_whatever_the_number_of_members(layer):
@@ -174,11 +176,11 @@ async def test_message_reaches_a_member_that_has_just_joined(layer):
 
 async def test_layer_that_cannot_be_made_is_logged_and_keeps_nobody_out(settings, caplog):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "missing.package.Layer"}}
-    seldom._last.clear()
+    log._last.clear()
 
     peers = [await joined() for _ in range(3)]
 
-    (record,) = [record for record in caplog.records if record.name == "echo.layer"]
+    (record,) = [record for record in caplog.records if record.name == "echo.groups.layer"]
     assert record.getMessage() == (
         "CHANNEL_LAYERS cannot be used; texts reach no connection: "
         "Cannot import BACKEND 'missing.package.Layer' specified for default"

@@ -9,7 +9,7 @@ import django
 import pytest
 from playwright.sync_api import Browser, Page
 
-from echo.testing.connection import Connection
+from echo.testing.websocket import Connection
 from tests.browser import new_page
 from tests.raw import UPGRADE, Client
 from tests.readme import make_site, run

@@ -15,39 +15,28 @@ ROOT = Path(__file__).parent.parent
 # as there is no circle.
 FLOORS = [
     ["project"],
+    ["echo.management", "echo.apps"],
     [
-        "echo.routing",
-        "echo.count_first",
-        "echo.urls",
-        "echo.operations_urls",
-        "echo.apps",
-        "echo.testing",
-        "echo.checks",
-        "echo.doctor",
-        "echo.management",
-    ],
-    [
-        "echo.consumers",
-        "echo.live",
-        "echo.views",
-        "echo.routes",
-        "echo.health",
-        "echo.templatetags",
         "echo.admin",
+        "echo.checks",
+        "echo.operations",
+        "echo.routing",
+        "echo.testing",
+        "echo.urls",
     ],
     [
         "echo.counting",
-        "echo.announcer",
-        "echo.border",
-        "echo.groups",
+        "echo.live",
+        "echo.middleware",
         "echo.objects",
-        "echo.access",
-        "echo.users",
-        "echo.watching",
-        "echo.metrics",
+        "echo.signals",
+        "echo.templatetags",
+        "echo.views",
     ],
-    ["echo.membership", "echo.layer", "echo.state", "echo.answers"],
-    ["echo.conf", "echo.names", "echo.exceptions", "echo.seldom", "echo.signals", "echo.tally"],
+    ["echo.permissions", "echo.state"],
+    ["echo.conf"],
+    ["echo.consumers", "echo.denial", "echo.groups", "echo.names"],
+    ["echo.exceptions", "echo.extensions", "echo.introspection", "echo.log", "echo.stats"],
 ]
 BESIDE = "echo.server"  # the transport, which knows ASGI only
 
@@ -105,7 +94,9 @@ def test_modules_of_one_floor_do_not_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize(("path", "name"), TRANSPORT, ids=[n for _, n in TRANSPORT])
 def test_transport_imports_nothing_but_itself_and_the_settings(path, name):
-    allowed = {"echo.conf"} if name == "echo.server.daphne" else set()
+    allowed = {"echo.extensions"}
+    if name == "echo.server.daphne.server":
+        allowed.add("echo.conf")
 
     assert {each for each in imported(path, name) if not each.startswith(BESIDE)} <= allowed
 
@@ -134,7 +125,7 @@ def test_redis_is_imported_by_one_module_of_the_state_only():
 def test_init_files_are_empty():
     filled = [n for p, n in modules().items() if p.name == "__init__.py" and p.read_text()]
 
-    assert filled == ["echo.state", "echo.testing"]
+    assert filled == ["echo.counting", "echo.signals", "echo.state", "echo.testing"]
 
 
 IMPORT_ALL = """
@@ -145,9 +136,10 @@ before = threading.active_count()
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert threading.active_count() == before, threading.enumerate()
-from echo import groups, state
+from echo import state
+from echo.groups import group
 assert state._state is None
-assert not list(groups._groups)
+assert not list(group._groups)
 from channels.layers import channel_layers
 assert not channel_layers.backends
 """

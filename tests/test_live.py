@@ -23,7 +23,8 @@ from django.test import AsyncClient
 from django.test import Client as DjangoClient
 from pytest_django import Settings
 
-from echo import live, watching
+from echo.live import views as live
+from echo.live import watcher as watching
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.raw import Client, request

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from echo.testing.connection import Connection
+from echo.testing.websocket import Connection
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server
 from tests.waiting import SECOND, eventually

@@ -9,11 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from echo import counting, metrics
+from echo import counting
 from echo.counting import counted
-from echo.metrics import LARGEST, EchoCollector
-from echo.state import get_state, writer
-from echo.tally import LATENCIES, OTHER, REASONS, ROOM, Tally
+from echo.operations import metrics
+from echo.operations.metrics import LARGEST, EchoCollector
+from echo.state import get_state
+from echo.state.redis import writer
+from echo.stats import LATENCIES, OTHER, REASONS, ROOM, Tally
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import Server, free_port
 from tests.waiting import eventually

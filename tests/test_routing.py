@@ -11,11 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.routing import (
-    as_websocket_application,
-    console_urlpatterns,
-    websocket_urlpatterns,
-)
+from echo.routing import as_websocket_application, console_urlpatterns, websocket_urlpatterns
 from echo.state import get_state
 from echo.views import USAGE
 from tests.raw import UPGRADE, Client

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from echo.state import scripts
+from echo.state.redis import scripts
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import DEADLINE, eventually

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from echo.announcer import PERIOD, Announcer, ensure_announced
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
+from echo.signals.sender import PERIOD, Announcer, ensure_announced
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
 from tests.states import known, redis_state

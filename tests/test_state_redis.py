@@ -15,15 +15,15 @@ import pytest
 import redis
 
 import echo.state.redis
-import echo.state.writer
-from echo import seldom
-from echo.announcer import Announcer
+import echo.state.redis.writer
+from echo import log
 from echo.exceptions import StateUnavailable
-from echo.state import scripts
-from echo.state.connection import Servers
-from echo.state.redis import AT_ONCE, SLOW_READ, RedisState
-from echo.state.writer import JOIN_TIMEOUT
-from echo.tally import tally
+from echo.signals.sender import Announcer
+from echo.state.redis import scripts
+from echo.state.redis.client import Servers
+from echo.state.redis.state import AT_ONCE, SLOW_READ, RedisState
+from echo.state.redis.writer import JOIN_TIMEOUT
+from echo.stats import tally
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.faults.site import Site
 from tests.redis_server import require_version
@@ -138,8 +138,8 @@ async def test_many_names_are_written_in_steps(two):
 @pytest.fixture
 def in_parts(monkeypatch):
     """As with very many names, which are not read in one step."""
-    monkeypatch.setattr(echo.state.redis, "AT_ONCE", 3)
-    monkeypatch.setattr(echo.state.redis, "PART", 1)
+    monkeypatch.setattr(echo.state.redis.state, "AT_ONCE", 3)
+    monkeypatch.setattr(echo.state.redis.state, "PART", 1)
 
 
 @pytest.mark.usefixtures("in_parts")
@@ -206,7 +206,7 @@ async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
 
 def state_without(server, command):
     """Return a state whose user may do all but that command."""
-    seldom._last.clear()
+    log._last.clear()
     with server.client() as client:
         client.execute_command(
             "ACL", "SETUSER", "some", "on", ">pass", "~*", "+@all", f"-{command}"
@@ -610,7 +610,7 @@ def other_process(url, what):
     """Run Python with a `state` of its own, which stays until it is killed."""
     lines = [
         "import asyncio, time",
-        "from echo.state.redis import RedisState",
+        "from echo.state.redis.state import RedisState",
         f"state = RedisState({url!r}, {LEASE}, {HEARTBEAT})",
         what,
         "time.sleep(600)",
@@ -999,7 +999,7 @@ def url_of_user_with_few_rights():
 
 @pytest.mark.parametrize("at_once", [AT_ONCE, 1])
 async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monkeypatch, at_once):
-    monkeypatch.setattr(echo.state.redis, "AT_ONCE", at_once)
+    monkeypatch.setattr(echo.state.redis.state, "AT_ONCE", at_once)
     url = url_of_user_with_few_rights
     with redis_state(url) as here, redis_state(url) as there:
         announced = Announcer(here)

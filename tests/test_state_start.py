@@ -13,8 +13,8 @@ from threading import Event
 import pytest
 import redis
 
-from echo.state import scripts
-from echo.state.redis import RedisState
+from echo.state.redis import scripts
+from echo.state.redis.state import RedisState
 from tests.faults.redis_server import OwnRedis
 from tests.servers import ROOT
 from tests.states import known, redis_state, told

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from echo.exceptions import StateUnavailable
-from echo.state.threads import SIZE, ReadThreads
+from echo.state.redis.threads import SIZE, ReadThreads
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
 from tests.states import redis_state

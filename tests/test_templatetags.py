@@ -119,7 +119,7 @@ def test_page_without_a_nonce_has_none() -> None:
 
 
 def test_live_tag_without_its_urls_says_what_to_add(settings: Settings) -> None:
-    settings.ROOT_URLCONF = "echo.operations_urls"
+    settings.ROOT_URLCONF = "echo.operations.urls"
 
     with pytest.raises(ImproperlyConfigured) as raised:
         render('{% connection_count "foo" live=True %}')

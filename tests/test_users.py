@@ -5,7 +5,7 @@ from channels.auth import AuthMiddlewareStack
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 
-from echo.users import with_user
+from echo.middleware.auth import with_user
 
 COOKIE = (b"cookie", b"color=blue")
 

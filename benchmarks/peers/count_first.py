@@ -4,7 +4,7 @@ from channels.routing import ProtocolTypeRouter
 
 from project.asgi import http
 
-from echo.count_first import CountFirst  # isort: skip  (needs the apps to be loaded)
+from echo.middleware.count_first import CountFirst  # isort: skip  (needs the apps to be loaded)
 from echo.routing import as_websocket_application  # isort: skip
 
 application = ProtocolTypeRouter(

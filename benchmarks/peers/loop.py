@@ -8,8 +8,9 @@ from django.urls import path
 
 http = get_asgi_application()
 
-from echo.consumers import REPLY, EchoConsumer  # noqa: E402  (needs the apps to be loaded)
+from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
 from echo.counting import counted  # noqa: E402
+from echo.extensions import REPLY  # noqa: E402
 from echo.routing import as_websocket_application  # noqa: E402
 
 consumer: Any = counted(EchoConsumer.as_asgi(), by="name")

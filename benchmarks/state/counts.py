@@ -16,8 +16,8 @@ import redis
 from benchmarks import redis_server
 from benchmarks.state.joins import HEARTBEAT, LEASE
 from benchmarks.state.known import known
-from echo.state import scripts
-from echo.state.redis import RedisState
+from echo.state.redis import scripts
+from echo.state.redis.state import RedisState
 
 READS = 500  # of one object, in a round
 AT_ONCE = 5000  # names in one command

@@ -6,7 +6,7 @@ import time
 from benchmarks import redis_server
 from benchmarks.state.known import known
 from echo.state.memory import MemoryState
-from echo.state.redis import RedisState
+from echo.state.redis.state import RedisState
 
 TIMES = 50_000
 CONCURRENT = 100

@@ -17,7 +17,7 @@ def main() -> None:
     else:
         # before Daphne is imported, which makes the event loop
         asyncio.set_event_loop_policy(EventLoopPolicy())
-    from echo.server.daphne import CommandLineInterface
+    from echo.server.daphne.server import CommandLineInterface
 
     CommandLineInterface().run(sys.argv[1:])
     timer = threading.Timer(THREADS_TIMEOUT, _end)

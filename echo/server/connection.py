@@ -11,6 +11,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
+from echo.extensions import ON_END, REPLY, SEND_NOW
 from echo.server import framing, handshake
 from echo.server.framing import Close, Failure, Framing
 
@@ -202,9 +203,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._head = method == "HEAD"  # an answer to it has no body
         scope["extensions"] = {
             "websocket.http.response": {},
-            "echo.on_end": self._call_at_end,
-            "echo.reply": self._reply_with,
-            "echo.send_now": self._send_now,
+            ON_END: self._call_at_end,
+            REPLY: self._reply_with,
+            SEND_NOW: self._send_now,
         }
         self.log("connecting")
         self._task = self._loop.create_task(self._run())

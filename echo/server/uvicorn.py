@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from echo.server import handshake
 from echo.server.connection import APPLICATION_TIMEOUT, Limits, State, WebSocketConnection
-from echo.server.watch import STOP_TIMEOUT, get_watch
+from echo.server.registry import STOP_TIMEOUT, get_watch
 
 logger = logging.getLogger("uvicorn.error")
 

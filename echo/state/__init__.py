@@ -11,7 +11,7 @@ from django.dispatch import receiver
 
 from echo.conf import conf, require_no_problem
 from echo.state.memory import MemoryState
-from echo.state.unknown import UnknownState
+from echo.state.unavailable import UnknownState
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def _make_state() -> MemoryState:
     if url.startswith("memory:"):
         return MemoryState()
     # The package redis is an extra: who counts in memory needs none.
-    from echo.state.redis import RedisState
+    from echo.state.redis.state import RedisState
 
     return RedisState(url, lease, heartbeat)
 

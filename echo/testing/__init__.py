@@ -12,8 +12,8 @@ from django.test.utils import modify_settings
 
 from echo.exceptions import StateUnavailable
 from echo.objects import get_object
-from echo.testing.connection import Connection
 from echo.testing.server import HOST, EchoServer
+from echo.testing.websocket import Connection
 
 DEADLINE = 5.0  # seconds for a count to become what is expected
 

@@ -13,8 +13,8 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import connections as databases
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from echo.server.daphne import Server
-from echo.server.watch import get_watch
+from echo.server.daphne.server import Server
+from echo.server.registry import get_watch
 
 HOST = "127.0.0.1"
 TIMEOUT = 10.0  # seconds to start, and for each thing that it is told to do

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
 from threading import Thread
 
-from echo.state import scripts
+from echo.state.redis import scripts
 from tests.faults.processes import kill_one_of, rounds_between, say_goodbye
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.faults.site import LEASE, Load, Sampler, Site, echo, p99

@@ -5,10 +5,10 @@ import hmac
 from django.http import HttpRequest
 from django.urls import include, path
 
-from echo.access import LIST, default_authorize
+from echo.permissions import LIST, default_authorize
 
 urlpatterns = [
-    path("operations/", include("echo.operations_urls")),
+    path("operations/", include("echo.operations.urls")),
     path("", include("echo.urls")),
 ]
 

@@ -32,12 +32,12 @@ from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loa
 from echo.counting import counted  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
-from echo.server.watch import get_watch  # noqa: E402
+from echo.server.registry import get_watch  # noqa: E402
 from echo.state import get_state  # noqa: E402
 
 # Django's own words about each 4xx over plain HTTP: a test looks for what else is logged.
 logging.getLogger("django.request").setLevel(logging.ERROR)
-logging.getLogger("echo.answers").setLevel(logging.ERROR)
+logging.getLogger("echo.denial").setLevel(logging.ERROR)
 
 events: list[str] = []  # what consumers have noted, for GET /events
 release = asyncio.Event()  # set by GET /release

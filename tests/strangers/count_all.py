@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     """Write how many connections have been counted, and how many of them still are."""
     from echo.state import get_state
-    from echo.tally import tally
+    from echo.stats import tally
 
     figures = f"{tally.joins} {get_state().count(NAME)}"
     Path(os.environ["COUNT_ALL_FIGURES"]).write_text(figures)

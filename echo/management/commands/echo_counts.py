@@ -5,12 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.translation import gettext as _
 
-from echo.management.other_processes import (
-    known,
-    named_object,
-    require_shared_state,
-    until_nobody_reads,
-)
+from echo.management.base import known, named_object, require_shared_state, until_nobody_reads
 from echo.objects import connected_objects
 
 

@@ -7,8 +7,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from echo.doctor.finding import Finding
-from echo.doctor.installation import examine
+from echo.operations.doctor.finding import Finding
+from echo.operations.doctor.installation import examine
 
 WORDS = {
     True: pgettext_lazy("echo", "ok"),

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from echo.management.other_processes import named_object, require_shared_layer, told
+from echo.management.base import named_object, require_shared_layer, told
 
 
 class Command(BaseCommand):

@@ -2,7 +2,7 @@
 
 from daphne.management.commands.runserver import Command as DaphneCommand
 
-from echo.server.daphne import Server
+from echo.server.daphne.server import Server
 
 
 class Command(DaphneCommand):  # type: ignore[misc]  # Daphne has no types

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from echo.exceptions import StateUnavailable
-from echo.state import scripts
-from echo.state.connection import ERRORS, Connection
 from echo.state.memory import Announced
+from echo.state.redis import scripts
+from echo.state.redis.client import ERRORS, Connection
 
 KEYS = [scripts.ANNOUNCER, scripts.ANNOUNCED]
 

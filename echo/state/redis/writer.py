@@ -13,11 +13,11 @@ from threading import Condition, Lock, Thread
 from typing import Any, NamedTuple
 
 from echo.exceptions import StateUnavailable
-from echo.seldom import is_due
-from echo.state import scripts
-from echo.state.connection import ERRORS, REFUSED, TIMEOUT, Connection
-from echo.state.waiting import Waiting, tell
-from echo.tally import tally
+from echo.log import is_due
+from echo.state.redis import scripts
+from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, Connection
+from echo.state.redis.waiter import Waiting, tell
+from echo.stats import tally
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http.cookie import parse_cookie
 from django.utils.functional import SimpleLazyObject
 
-from echo.answers import Application
+from echo.denial import Application
 
 
 def with_user(application: Application) -> Application:

@@ -13,12 +13,12 @@ from django.templatetags.static import static
 from django.utils.translation import gettext as _
 
 from echo.checks import check_asgi_application
-from echo.doctor.finding import REDIS, Finding, soon, words_of
-from echo.doctor.probe import TIMEOUT, ProbeFailed, get
-from echo.doctor.site import check_site
 from echo.exceptions import StateUnavailable
-from echo.membership import new_channel
+from echo.groups.subscription import new_channel
 from echo.names import group_name
+from echo.operations.doctor.finding import REDIS, Finding, soon, words_of
+from echo.operations.doctor.probe import TIMEOUT, ProbeFailed, get
+from echo.operations.doctor.site import check_site
 from echo.state import get_state
 
 FILES = tuple(

@@ -17,10 +17,10 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from echo.answers import LOGGED, Application, log_rejection, refuse
 from echo.conf import conf
-from echo.seldom import is_due
-from echo.tally import tally
+from echo.denial import LOGGED, Application, log_rejection, refuse
+from echo.log import is_due
+from echo.stats import tally
 
 logger = logging.getLogger(__name__)
 

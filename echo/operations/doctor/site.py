@@ -10,13 +10,13 @@ from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils.translation import gettext as _
 
 from echo.conf import conf
-from echo.doctor import probe
-from echo.doctor.counts import Counts
-from echo.doctor.finding import LOGS, REDIS, Finding, soon
-from echo.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
-from echo.doctor.probe import NoAnswer, ProbeFailed, server_command
 from echo.exceptions import StateUnavailable
-from echo.routes import counted_path, leads_nowhere, required_action, speaks_http_only
+from echo.introspection import counted_path, leads_nowhere, required_action, speaks_http_only
+from echo.operations.doctor import probe
+from echo.operations.doctor.counts import Counts
+from echo.operations.doctor.finding import LOGS, REDIS, Finding, soon
+from echo.operations.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
+from echo.operations.doctor.probe import NoAnswer, ProbeFailed, server_command
 from echo.state import get_state
 
 LONG_HEADERS = 200_000  # bytes: more than nginx, h11 (64 KiB) and Twisted (16 KiB) take

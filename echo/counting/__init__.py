@@ -13,18 +13,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
-from echo.access import CONNECT, amay
-from echo.announcer import ensure_announced
-from echo.answers import answer, log_rejection, refuse
-from echo.border import NAME, Connection
+from echo.counting.connection import Connection
+from echo.denial import answer, log_rejection, refuse
 from echo.exceptions import InvalidName
+from echo.extensions import NAME, ON_END
 from echo.names import check_name
+from echo.permissions import CONNECT, amay
+from echo.signals.sender import ensure_announced
 from echo.state import get_state
-from echo.tally import tally, unrecorded
-
-# An extension of our own servers: it takes a function, and calls it as soon as the end of
-# the connection is known. From other servers the end is learnt by `receive`.
-ON_END = "echo.on_end"
+from echo.stats import tally, unrecorded
 
 Naming = str | Callable[[WebSocketScope], str]
 

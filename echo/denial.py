@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 
-from echo.seldom import is_due
+from echo.log import is_due
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
-from echo.access import COUNT, LIST, may
 from echo.conf import conf
 from echo.exceptions import InvalidName
+from echo.live.watcher import Stream, get_watcher
 from echo.names import check_name
+from echo.permissions import COUNT, LIST, may
 from echo.views import NOT_COUNT, RETRY_AFTER, text
-from echo.watching import Stream, get_watcher
 
 RETRY = 1000, 3000  # milliseconds until a client comes again; each has its own
 HEADERS = {

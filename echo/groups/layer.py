@@ -6,7 +6,7 @@ from typing import Any
 from channels.exceptions import InvalidChannelLayerError
 from channels.layers import get_channel_layer
 
-from echo.seldom import is_due
+from echo.log import is_due
 
 logger = logging.getLogger(__name__)
 

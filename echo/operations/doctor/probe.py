@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
 
-from echo.doctor.finding import without_passwords
+from echo.operations.doctor.finding import without_passwords
 
 TIMEOUT = 5.0  # seconds for each answer
 START = 30.0  # seconds for a server to listen

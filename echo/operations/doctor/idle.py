@@ -9,8 +9,8 @@ import asyncio
 import time
 from typing import Any
 
-from echo.doctor.finding import words_of
-from echo.layer import layer_or_none
+from echo.groups.layer import layer_or_none
+from echo.operations.doctor.finding import words_of
 
 IDLE = 7.0  # seconds: the layer was seen to raise after 5 to 6
 CORE_LAYER = (

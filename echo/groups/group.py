@@ -7,23 +7,18 @@ connections here, and is handed to them in memory.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from asgiref.typing import ASGISendCallable
 from channels.layers import get_channel_layer
 
-from echo.layer import layer_or_none
-from echo.membership import Membership
+from echo.extensions import SendNow
+from echo.groups.layer import layer_or_none
+from echo.groups.subscription import Membership
 from echo.names import group_name
 
 logger = logging.getLogger(__name__)
-
-# An extension of our own servers: it sends a text at once, or returns False if it would have
-# to wait.
-SEND_NOW = "echo.send_now"
-SendNow = Callable[[str], bool]
 
 MAX_WAITING = 1000  # events for one connection that does not take them
 

@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 from echo.exceptions import StateUnavailable
-from echo.seldom import is_due
-from echo.state import scripts
-from echo.state.announced import SharedAnnounced
-from echo.state.connection import ERRORS, LOST, Connection, Servers
+from echo.log import is_due
 from echo.state.memory import MemoryState
-from echo.state.threads import ReadThreads
-from echo.state.waiting import Waiting
-from echo.state.writer import AT_ONCE, UNDECIDED, Own, Writer
+from echo.state.redis import scripts
+from echo.state.redis.client import ERRORS, LOST, Connection, Servers
+from echo.state.redis.ledger import SharedAnnounced
+from echo.state.redis.threads import ReadThreads
+from echo.state.redis.waiter import Waiting
+from echo.state.redis.writer import AT_ONCE, UNDECIDED, Own, Writer
 
 logger = logging.getLogger(__name__)
 

@@ -22,14 +22,12 @@ from asgiref.typing import (
 )
 from django.utils.translation import ngettext
 
-from echo.answers import answer, log_rejection
 from echo.conf import conf
-from echo.groups import SEND_NOW, Groups, Member, get_groups
+from echo.denial import answer, log_rejection
+from echo.extensions import SEND_NOW
+from echo.groups.group import Groups, Member, get_groups
 from echo.state.memory import MemoryState
-from echo.tally import Tally
-
-# In the scope of a counted application: the name of its object.
-NAME = "echo.name"
+from echo.stats import Tally
 
 # On servers not our own: how long an application may be busy before somebody listens for it,
 PATIENCE = 0.4  # seconds; it may take twice that

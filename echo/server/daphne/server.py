@@ -29,7 +29,7 @@ from twisted.web import http
 
 from echo.server import handshake
 from echo.server.connection import Limits, WebSocketConnection
-from echo.server.watch import get_watch
+from echo.server.registry import get_watch
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from echo.access import LIST, may
-from echo.answers import TEXT
+from echo.denial import TEXT
 from echo.exceptions import StateUnavailable
+from echo.permissions import LIST, may
 from echo.state import get_state
-from echo.tally import LATENCIES, tally
+from echo.stats import LATENCIES, tally
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -5,10 +5,10 @@ import json
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from echo.doctor import probe
-from echo.doctor.finding import LOGS, REDIS, Finding, soon
-from echo.doctor.probe import ProbeFailed
-from echo.live import WSGI
+from echo.live.views import WSGI
+from echo.operations.doctor import probe
+from echo.operations.doctor.finding import LOGS, REDIS, Finding, soon
+from echo.operations.doctor.probe import ProbeFailed
 
 REFUSALS = (301, 302, 403)
 UNCOUNTED = gettext_lazy(

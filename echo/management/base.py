@@ -12,9 +12,9 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
-from echo.doctor.finding import words_of
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.objects import NamedObject, get_object
+from echo.operations.doctor.finding import words_of
 from echo.state import get_state
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
-from echo.access import allowed_host
-from echo.answers import TEXT, Application
 from echo.conf import conf
+from echo.denial import TEXT, Application
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.names import check_name
+from echo.permissions import allowed_host
 from echo.state import get_state
 from echo.views import RETRY_AFTER, UNKNOWN_COUNT, count_sentence, prefers
 
