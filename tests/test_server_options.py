@@ -16,7 +16,7 @@ from tests.servers import COMMANDS, ROOT, Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
-DOCS = ROOT / "docs" / "options.md"
+DOCS = ROOT / "docs" / "reference" / "servers.md"
 
 
 def options_of(module: str) -> set[str]:
