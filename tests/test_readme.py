@@ -17,10 +17,13 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 import yaml
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter
 from django.contrib.auth.models import AnonymousUser
+from django.core.asgi import get_asgi_application
 from django.template import Context, Template
 from django.test import RequestFactory
-from django.urls import resolve
+from django.urls import path, resolve
 from django.utils.module_loading import import_string
 from playwright.sync_api import Browser, ConsoleMessage
 from pytest_django import Settings
@@ -330,7 +333,12 @@ def test_consumer_overrides_one_function() -> None:
 
 
 def test_routes_of_the_readme_are_counted() -> None:
-    names: dict[str, Any] = {"ChatConsumer": consumer()}
+    names: dict[str, Any] = {
+        "ChatConsumer": consumer(),
+        "ProtocolTypeRouter": ProtocolTypeRouter,
+        "http": get_asgi_application(),
+        "path": path,
+    }
     exec(block("python", "routes = ", "README.md"), names)
 
     assert [str(route.pattern) for route in names["routes"]] == ["chat/<str:room>/"]
@@ -338,8 +346,6 @@ def test_routes_of_the_readme_are_counted() -> None:
 
 
 def consumer() -> type:
-    from channels.generic.websocket import AsyncWebsocketConsumer
-
     return type("ChatConsumer", (AsyncWebsocketConsumer,), {})
 
 
