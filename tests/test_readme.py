@@ -25,13 +25,11 @@ from django.template import Context, Template
 from django.test import RequestFactory
 from django.urls import path, resolve
 from django.utils.module_loading import import_string
-from playwright.sync_api import Browser, ConsoleMessage
 from pytest_django import Settings
 
 from echo.conf import conf
 from echo.objects import NamedObject, get_object
 from echo.state import get_state
-from tests.browser import new_page
 from tests.nginx import nginx
 from tests.raw import UPGRADE, Client
 from tests.readme import BLOCKS, DOCS, EXISTING_SITE, PAGES, Block, block, make_site, missing, run
@@ -52,6 +50,7 @@ ELSEWHERE = [
     ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/test_state_redis.py"),
+    ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
 ]
 
 
@@ -506,27 +505,6 @@ def test_uvicorn_runs_with_a_parser_that_has_limits() -> None:
 
     with Server("uvicorn", options=("--http", "h11")) as server:
         assert server.get("/getCurrentConnections")[0] == 200
-
-
-def is_output(message: ConsoleMessage) -> bool:
-    return message.type == "log"  # an error of the browser's own may be that of the icon
-
-
-def test_script_reads_the_live_count(
-    existing_site: tuple[Path, dict[str, str]], browser: Browser
-) -> None:
-    folder, environment = existing_site
-
-    with Server("daphne", "mysite.asgi:application", folder=folder, **environment) as server:
-        page = new_page(browser)
-        page.goto(f"http://127.0.0.1:{server.port}/connections/")
-        with page.expect_console_message(is_output) as first:
-            page.add_script_tag(content=block("js", "EventSource"))
-        with page.expect_console_message(is_output) as second:
-            client = Client.opened(server.port, path="/chat/lobby/")
-        client.reset()
-
-    assert (first.value.text, second.value.text) == ("0", "1")
 
 
 def test_log_has_one_line_per_end_and_none_of_the_layer() -> None:
