@@ -1,6 +1,5 @@
 """What a site calls: how many connections an object has, and a word to all of them."""
 
-from itertools import islice
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -85,25 +84,18 @@ def get_object(name: str) -> NamedObject:
     return NamedObject(name)
 
 
-def connected_objects(
-    prefix: str = "", offset: int = 0, limit: int | None = None
-) -> dict[str, int]:
+def connected_objects(prefix: str = "") -> dict[str, int]:
     """Return the counts of the objects that have connections now, by name: `{"foo": 2}`.
 
-    `prefix` keeps the names that begin so; `offset` and `limit` choose a page of them. Raises
-    StateUnavailable as `count` does.
+    Only names that begin with `prefix` are included. Raises StateUnavailable as `count` does.
     """
-    return _page(get_state().counts(), prefix, offset, limit)
+    return _sorted(get_state().counts(), prefix)
 
 
-async def aconnected_objects(
-    prefix: str = "", offset: int = 0, limit: int | None = None
-) -> dict[str, int]:
+async def aconnected_objects(prefix: str = "") -> dict[str, int]:
     """As `connected_objects`, for async code."""
-    return _page(await get_state().acounts(), prefix, offset, limit)
+    return _sorted(await get_state().acounts(), prefix)
 
 
-def _page(counts: dict[str, int], prefix: str, offset: int, limit: int | None) -> dict[str, int]:
-    names = sorted(name for name in counts if name.startswith(prefix))
-    end = None if limit is None else offset + limit
-    return {name: counts[name] for name in islice(names, offset, end)}
+def _sorted(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name: counts[name] for name in sorted(counts) if name.startswith(prefix)}

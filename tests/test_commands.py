@@ -71,11 +71,6 @@ def test_counts_are_shown_by_name(connected, url):
         (["été", "nobody"], {"été": 1, "nobody": 0}),
         (["--prefix", "f"], {"foo": 2}),
         (["--prefix", "g"], {}),
-        (["--limit", "2"], {"bar": 1, "foo": 2}),
-        (["--offset", "1"], {"foo": 2, "été": 1}),
-        (["--offset", "1", "--limit", "1"], {"foo": 2}),
-        (["--offset", "9"], {}),
-        (["--limit", "0"], {}),
     ],
 )
 def test_counts_as_json(connected, url, arguments, counts):
@@ -88,16 +83,6 @@ def test_counts_without_connections_say_so(connected, url):
     told = run("echo_counts", "--prefix", "nobody", url=url)
 
     assert told == (0, "", "No object has a connection now.\n")
-
-
-@pytest.mark.parametrize("arguments", [["--offset", "-1"], ["--limit", "-1"]])
-def test_counts_refuse_a_page_before_the_first(connected, url, arguments):
-    code, output, errors = run("echo_counts", *arguments, url=url)
-
-    assert (code, output) == (2, "")
-    assert errors.splitlines()[-1].endswith(
-        f"argument {arguments[0]}: '-1' is not a number from 0."
-    )
 
 
 def test_text_is_sent_to_all_connections_of_the_object(server, url):

@@ -1,5 +1,4 @@
 import json
-from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -9,21 +8,12 @@ from echo.management.base import known, named_object, require_shared_state, unti
 from echo.objects import connected_objects
 
 
-def how_many(text: str) -> int:
-    """Return the number, 0 or more. Raises ArgumentTypeError."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(_("%r is not a number from 0.") % text)
-    return int(text)
-
-
 class Command(BaseCommand):
     help = "Show how many connections each object has now, or the named ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", nargs="*", metavar="name", help="objects; by default all")
         parser.add_argument("--prefix", default="", help="only objects whose name begins so")
-        parser.add_argument("--offset", type=how_many, default=0, help="leave out the first ones")
-        parser.add_argument("--limit", type=how_many, help="show at most so many")
         parser.add_argument("--json", action="store_true", help='print {"name": count}')
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -32,8 +22,7 @@ class Command(BaseCommand):
             objects = [named_object(name) for name in options["names"]]
             counts = known(lambda: {one.name: one.count() for one in objects})
         else:
-            page = (options["prefix"], options["offset"], options["limit"])
-            counts = known(lambda: connected_objects(*page))
+            counts = known(lambda: connected_objects(options["prefix"]))
         with until_nobody_reads():
             self._show(counts, options["json"])
 
