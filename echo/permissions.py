@@ -14,7 +14,6 @@ from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from echo.conf import conf
@@ -93,8 +92,7 @@ def _refuse(error: Exception) -> bool:
 
 
 def _authorize() -> Callable[[Asking, str | None, str], Any]:
-    path = conf.ECHO_AUTHORIZE
-    return default_authorize if path is None else import_string(path)
+    return conf.ECHO_AUTHORIZE or default_authorize
 
 
 HEADERS = {

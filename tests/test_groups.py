@@ -398,7 +398,7 @@ async def test_connections_outlive_an_outage_of_the_layer(frail, caplog):
     await messages_flow(frail, peer)
     assert late.got
     failing, working = warnings(caplog)
-    assert failing.startswith("The channel layer fails; it is tried again until it works: ")
+    assert failing.startswith("Channel layer error, retrying: ")
     assert working == "The channel layer works again."
     for each, name in ((peer, "foo"), (late, "foo"), (other, "bar")):
         left(each, name)

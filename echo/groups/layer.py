@@ -3,10 +3,9 @@
 import logging
 from typing import Any
 
-from channels.exceptions import InvalidChannelLayerError
 from channels.layers import get_channel_layer
 
-from echo.log import is_due
+from echo.log import describe, is_due
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +19,6 @@ def layer_or_none() -> Any:
         return get_channel_layer()
     except Exception as error:  # of the backend's own kinds
         if is_due("layer"):
-            # Other texts may have a part of a URL, and so of a password.
-            names_what = isinstance(error, ImportError | InvalidChannelLayerError)
-            told = str(error) if names_what else type(error).__name__
-            logger.error("CHANNEL_LAYERS cannot be used; texts reach no connection: %s", told)
+            reason = describe(error)
+            logger.error("CHANNEL_LAYERS cannot be used; texts reach no connection: %s", reason)
         return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
+from echo.log import describe
 from echo.names import group_name
 
 logger = logging.getLogger(__name__)
@@ -142,10 +143,7 @@ class Membership:
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
-            # These may have a part of a URL, and so of a password.
-            is_told = not isinstance(error, ValueError | TypeError)
-            told = repr(error) if is_told else type(error).__name__
-            logger.warning("The channel layer fails; it is tried again until it works: %s", told)
+            logger.warning("Channel layer error, retrying: %s", describe(error))
         self._failures += 1
         for waiting in self._changed.values():
             waiting.set_result(None)
