@@ -3,7 +3,6 @@
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.utils.translation import gettext as _
 
 from echo.groups.group import send_to_group
 from echo.names import check_name
@@ -54,7 +53,7 @@ class NamedObject:
     async def asend(self, text: str) -> None:
         """As `send`, for async code."""
         if not isinstance(text, str):
-            raise TypeError(_("%r is not a text.") % (text,))
+            raise TypeError(f"{text!r} is not a string.")
         await self._event({"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -69,10 +68,9 @@ class NamedObject:
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """As `close`, for async code."""
         if code not in CLOSE_CODES:
-            rule = _("%r may not be sent; use 1000, or 3000 to 4999 of your own.")
-            raise ValueError(rule % (code,))
+            raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
         if len(reason.encode()) > 123:
-            raise ValueError(_("The reason %r has more than 123 bytes of UTF-8.") % reason)
+            raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
         await self._event({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _event(self, event: dict[str, Any]) -> None:

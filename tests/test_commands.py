@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from channels.layers import BaseChannelLayer
 from django.core.management import CommandError
 
-from echo.management import base as other_processes
+from echo.management.base import ObjectCommand
 from tests.faults.processes import say_goodbye
 from tests.faults.redis_server import OwnRedis
 from tests.raw import Client
@@ -17,11 +18,11 @@ from tests.waiting import DEADLINE, eventually
 
 NO_STATE = (
     "CommandError: ECHO_STATE_URL is memory://: the counts are in the memory of the server, which "
-    "no other process can see. Set ECHO_STATE_URL to a Redis, here and for the server.\n"
+    "no other process can read. Set ECHO_STATE_URL to a Redis, here and for the server.\n"
 )
 NO_LAYER = (
-    "CommandError: CHANNEL_LAYERS has no layer that reaches other processes; this command has no "
-    "connections of its own. Set it to channels_redis.pubsub.RedisPubSubChannelLayer.\n"
+    "CommandError: CHANNEL_LAYERS has no layer that reaches other processes, and this command has "
+    "no connections. Set it to channels_redis.pubsub.RedisPubSubChannelLayer.\n"
 )
 
 
@@ -166,7 +167,7 @@ def test_channel_layer_that_fails_is_told_in_its_words():
         server.stop()
         told = run("echo_send", "foo", "x", url=server.url)[2].splitlines()[-1]
 
-    assert told.startswith("CommandError: The channel layer fails: Error 111 connecting to ")
+    assert told.startswith("CommandError: Channel layer error: Error 111 connecting to ")
 
 
 @pytest.mark.parametrize(
@@ -176,14 +177,21 @@ def test_channel_layer_that_fails_is_told_in_its_words():
         (ConnectionResetError(), "ConnectionResetError"),
     ],
 )
-def test_channel_layer_that_fails_is_told_without_a_password(error, words):
-    def fail():
-        raise error
+class OtherLayer(BaseChannelLayer):
+    pass
+
+
+def test_channel_layer_error_is_shown_without_a_password(settings, error, words):
+    class Failing(ObjectCommand):
+        def act(self, target, options):
+            raise error
+
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "tests.test_commands.OtherLayer"}}
 
     with pytest.raises(CommandError) as raised:
-        other_processes.told(fail)
+        Failing().handle(name="foo")
 
-    assert str(raised.value) == f"The channel layer fails: {words}"
+    assert str(raised.value) == f"Channel layer error: {words}"
 
 
 @pytest.mark.parametrize("count", [1, 20_000])
