@@ -170,6 +170,10 @@ def test_channel_layer_that_fails_is_told_in_its_words():
     assert told.startswith("CommandError: Channel layer error: Error 111 connecting to ")
 
 
+class OtherLayer(BaseChannelLayer):
+    pass
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -177,10 +181,6 @@ def test_channel_layer_that_fails_is_told_in_its_words():
         (ConnectionResetError(), "ConnectionResetError"),
     ],
 )
-class OtherLayer(BaseChannelLayer):
-    pass
-
-
 def test_channel_layer_error_is_shown_without_a_password(settings, error, words):
     class Failing(ObjectCommand):
         def act(self, target, options):
