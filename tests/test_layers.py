@@ -42,6 +42,7 @@ FLOORS = [
         "echo.forms",
         "echo.introspection",
         "echo.log",
+        "echo.responses",
         "echo.stats",
     ],
 ]

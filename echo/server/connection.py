@@ -376,7 +376,9 @@ class WebSocketConnection(asyncio.Protocol):
         logger.exception("Exception inside application: %r", self.scope["path"])
 
     def _application_ended(self, code: int) -> None:
-        if self.state is State.HANDSHAKE:
+        if self.state is State.HANDSHAKE and self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self.state is State.HANDSHAKE:
             if code != INTERNAL_ERROR and self._ending is None:
                 logger.error("The application of %r returned unaccepted", self.scope["path"])
             self._answer(500, "Internal Server Error")

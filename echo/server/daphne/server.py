@@ -38,16 +38,24 @@ MAX_BODY = 2_621_440  # bytes, where no Django setting tells
 BODY_PERIOD = 60.0  # seconds, in each of which a body must grow
 SLOWEST_BODY = 1024  # bytes per second
 ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # RFC 3986 §3.2: the authority
-PIECE = 65_536  # bytes of a body that the application receives at a time
+PIECE = 65_536  # bytes of a body that the application receives at a time, by default
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to end when the server stops
 
 
 class Server(stock.Server):  # type: ignore[misc]
     """Daphne's server, with this package's HTTP channel and WebSocket connection."""
 
-    def __init__(self, *args: Any, ping_timeout: float = 10, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        ping_timeout: float = 10,
+        request_buffer_size: int = PIECE,
+        **options: Any,
+    ) -> None:
         # A peer that is gone leaves the count after 20 + 10 seconds, not after 50.
-        super().__init__(*args, ping_timeout=ping_timeout, **options)
+        super().__init__(
+            *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
+        )
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
         self._has_warned = False
@@ -90,7 +98,7 @@ class Server(stock.Server):  # type: ignore[misc]
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if not isinstance(protocol, Request):
             return super().create_application(protocol, scope)
-        events = Events(protocol.body)
+        events = Events(protocol.body, self.request_buffer_size)
         scope["asgi"] = {"version": "3.0"}
         application = self.application(scope, events.get, partial(self.handle_reply, protocol))
         self.connections[protocol]["application_instance"] = asyncio.ensure_future(application)
@@ -180,9 +188,10 @@ class Events(asyncio.Queue[dict[str, Any]]):
     Daphne would put all of the body into the queue.
     """
 
-    def __init__(self, body: IO[bytes]) -> None:
+    def __init__(self, body: IO[bytes], piece: int) -> None:
         super().__init__()
         self._body = body
+        self._piece = piece
         self._has_more = True
 
     def put_nowait(self, event: dict[str, Any]) -> None:
@@ -193,8 +202,8 @@ class Events(asyncio.Queue[dict[str, Any]]):
         if not self._has_more or self._body.closed or not self.empty():
             return await super().get()
         await asyncio.sleep(0)  # others have their turn, too, while a long body is read
-        piece = b"" if self._body.closed else self._body.read(PIECE)
-        self._has_more = len(piece) == PIECE
+        piece = b"" if self._body.closed else self._body.read(self._piece)
+        self._has_more = len(piece) == self._piece
         return {"type": "http.request", "body": piece, "more_body": self._has_more}
 
 
