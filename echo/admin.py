@@ -14,10 +14,8 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -29,9 +27,9 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.text import Truncator
 from django.utils.translation import gettext, pgettext, pgettext_lazy
-from django.utils.translation import gettext_lazy as _
 
 from echo.exceptions import InvalidName, StateUnavailable
+from echo.forms import CloseForm, SendForm
 from echo.groups.layer import layer_or_none
 from echo.names import check_name, visible
 from echo.objects import connected_objects, get_object
@@ -43,7 +41,6 @@ logger = logging.getLogger(__name__)
 PER_PAGE = 100  # objects
 TIMEOUT = 5.0  # seconds that a channel layer may take
 REMEMBERED = 3600  # seconds: an old form can be sent once more then
-MAX_REASON_BYTES = 123  # RFC 6455 §5.5
 MAX_DEED = 200  # characters: LogEntry.object_repr
 
 
@@ -60,47 +57,6 @@ ConnectedObject._meta.object_name = "Object"
 ConnectedObject._meta.model_name = "object"
 ConnectedObject._meta.verbose_name = pgettext_lazy("echo", "object")
 ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
-
-
-class SendForm(forms.Form):
-    text = forms.CharField(
-        label=pgettext_lazy("echo", "Text"),
-        strip=False,
-        widget=AdminTextareaWidget({"rows": 3, "dir": "auto"}),
-    )
-
-    def clean_text(self) -> str:
-        """Return the text with the line ends that it was typed with, not those of HTML forms."""
-        return str(self.cleaned_data["text"]).replace("\r\n", "\n")
-
-
-class CloseForm(forms.Form):
-    code = forms.IntegerField(
-        label=pgettext_lazy("echo", "Code"),
-        initial=1000,
-        help_text=_("1000, or 3000 to 4999 of your own."),
-        widget=forms.NumberInput({"min": 1000, "max": 4999, "class": "vIntegerField"}),
-    )
-    reason = forms.CharField(
-        label=pgettext_lazy("echo", "Reason"),
-        required=False,
-        help_text=_("At most 123 bytes of UTF-8."),
-        widget=AdminTextInputWidget({"dir": "auto"}),
-    )
-
-    def clean_code(self) -> int:
-        code = int(self.cleaned_data["code"])
-        if code != 1000 and not 3000 <= code <= 4999:
-            raise forms.ValidationError(gettext("Use 1000, or 3000 to 4999 of your own."))
-        return code
-
-    def clean_reason(self) -> str:
-        reason = str(self.cleaned_data["reason"])
-        if (size := len(reason.encode())) > MAX_REASON_BYTES:
-            raise forms.ValidationError(
-                gettext("A reason has at most 123 bytes of UTF-8; this one has %d.") % size
-            )
-        return reason
 
 
 class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic

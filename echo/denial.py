@@ -11,7 +11,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 
 from echo.log import is_due
 from echo.responses import TEXT
-from echo.stats import Tally, tally
+from echo.stats import Stats, process_stats
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def deny(
     code: int | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
     receive: ASGIReceiveCallable | None = None,
-    stats: Tally = tally,
+    stats: Stats = process_stats,
 ) -> None:
     """Deny the handshake with an HTTP response, count the rejection and log why.
 
@@ -41,7 +41,7 @@ async def deny(
     connection is accepted and closed with `code`, which browsers show to scripts, or without a code
     rejected with the server's own 403.
     """
-    stats.refusals[reason] += 1
+    stats.rejections[reason] += 1
     log_rejection(scope, reason, message, *args)
     if receive is not None:
         await receive()

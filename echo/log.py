@@ -1,17 +1,73 @@
-"""Says a thing to the log once in a while, however often it happens."""
+"""Log messages: throttled, and without passwords."""
 
+import re
+from collections.abc import Iterator
 from math import inf
 from time import monotonic
+from urllib.parse import urlsplit
 
-QUIET = 60.0  # seconds between two lines of one kind
+from channels.exceptions import InvalidChannelLayerError
+from django.conf import settings
 
-_last: dict[object, float] = {}  # when each kind was said, by time.monotonic()
+INTERVAL = 60.0  # seconds between two messages with the same key
+
+_last: dict[object, float] = {}  # the time.monotonic() of the last message, by key
 
 
-def is_due(kind: object) -> bool:
-    """Return whether a line of that kind is to be logged now: none has been for QUIET."""
+def is_due(key: object) -> bool:
+    """Throttle log messages: return True once per INTERVAL and key."""
     now = monotonic()
-    if now - _last.get(kind, -inf) < QUIET:
+    if now - _last.get(key, -inf) < INTERVAL:
         return False
-    _last[kind] = now
+    _last[key] = now
     return True
+
+
+def without_passwords(text: str) -> str:
+    """Return the text with `***` for the user and password of each URL.
+
+    A URL that is malformed is replaced as a whole: its password may be anywhere in it.
+    """
+    text = re.sub(r"(\w+://)([^\s]+?)(?=['\"\])}.,:;]*(?:\s|$))", _without_password, text)
+    # What is left has no scheme.
+    text = re.sub(r"(\S*://)?\S+@", r"\1***@", text)
+    return re.sub(r"(password=)[^&\s]*", r"\1***", text)
+
+
+def _without_password(match: re.Match[str]) -> str:
+    return f"{match[1]}***" if is_malformed(match[0]) else match[0]
+
+
+def is_malformed(url: str) -> bool:
+    """Return whether parts of the URL may belong to its password."""
+    try:
+        parts = urlsplit(url)
+        _port = parts.port  # raises ValueError if it is invalid
+    except ValueError:
+        return True
+    return "@" in f"{parts.path}{parts.query}{parts.fragment}"  # an unquoted / ? or # in a password
+
+
+def describe(error: BaseException) -> str:
+    """Return the error's message without passwords, or its type if it has none.
+
+    If a URL in CHANNEL_LAYERS is malformed, the message may quote any part of it.
+    """
+    has_no_url = isinstance(error, ImportError | InvalidChannelLayerError)
+    layers = getattr(settings, "CHANNEL_LAYERS", {})
+    if not has_no_url and any(map(is_malformed, _strings_in(layers))):
+        remedy = "a URL is malformed (in a password, write %2F %3F %23 %40 for / ? # @)"
+        return f"{type(error).__name__}: {remedy}"
+    return without_passwords(str(error)) or type(error).__name__
+
+
+def _strings_in(setting: object) -> Iterator[str]:
+    """Yield the strings in a nested setting."""
+    if isinstance(setting, str):
+        yield setting
+    elif isinstance(setting, dict):
+        for value in setting.values():
+            yield from _strings_in(value)
+    elif isinstance(setting, list | tuple | set):
+        for value in setting:
+            yield from _strings_in(value)

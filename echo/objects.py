@@ -1,10 +1,8 @@
 """What a site calls: how many connections an object has, and a word to all of them."""
 
-from itertools import islice
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.utils.translation import gettext as _
 
 from echo.groups.group import send_to_group
 from echo.names import check_name
@@ -55,7 +53,7 @@ class NamedObject:
     async def asend(self, text: str) -> None:
         """As `send`, for async code."""
         if not isinstance(text, str):
-            raise TypeError(_("%r is not a text.") % (text,))
+            raise TypeError(f"{text!r} is not a string.")
         await self._event({"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -70,10 +68,9 @@ class NamedObject:
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """As `close`, for async code."""
         if code not in CLOSE_CODES:
-            rule = _("%r may not be sent; use 1000, or 3000 to 4999 of your own.")
-            raise ValueError(rule % (code,))
+            raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
         if len(reason.encode()) > 123:
-            raise ValueError(_("The reason %r has more than 123 bytes of UTF-8.") % reason)
+            raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
         await self._event({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _event(self, event: dict[str, Any]) -> None:
@@ -85,25 +82,18 @@ def get_object(name: str) -> NamedObject:
     return NamedObject(name)
 
 
-def connected_objects(
-    prefix: str = "", offset: int = 0, limit: int | None = None
-) -> dict[str, int]:
+def connected_objects(prefix: str = "") -> dict[str, int]:
     """Return the counts of the objects that have connections now, by name: `{"foo": 2}`.
 
-    `prefix` keeps the names that begin so; `offset` and `limit` choose a page of them. Raises
-    StateUnavailable as `count` does.
+    Only names that begin with `prefix` are included. Raises StateUnavailable as `count` does.
     """
-    return _page(get_state().counts(), prefix, offset, limit)
+    return _sorted(get_state().counts(), prefix)
 
 
-async def aconnected_objects(
-    prefix: str = "", offset: int = 0, limit: int | None = None
-) -> dict[str, int]:
+async def aconnected_objects(prefix: str = "") -> dict[str, int]:
     """As `connected_objects`, for async code."""
-    return _page(await get_state().acounts(), prefix, offset, limit)
+    return _sorted(await get_state().acounts(), prefix)
 
 
-def _page(counts: dict[str, int], prefix: str, offset: int, limit: int | None) -> dict[str, int]:
-    names = sorted(name for name in counts if name.startswith(prefix))
-    end = None if limit is None else offset + limit
-    return {name: counts[name] for name in islice(names, offset, end)}
+def _sorted(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name: counts[name] for name in sorted(counts) if name.startswith(prefix)}

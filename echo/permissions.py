@@ -11,7 +11,6 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
 from echo.conf import conf
 from echo.log import is_due
@@ -91,5 +90,4 @@ def _deny(error: Exception) -> bool:
 
 
 def _get_authorize() -> Authorize:
-    path = conf.ECHO_AUTHORIZE
-    return default_authorize if path is None else import_string(path)
+    return conf.ECHO_AUTHORIZE or default_authorize

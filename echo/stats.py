@@ -1,60 +1,50 @@
-"""What has happened in this process since its start: plain numbers, which cost next to nothing."""
+"""Numbers of this process since its start, and the log line of each closed connection."""
 
 import logging
-from bisect import bisect_left
-from math import inf
 
-logger = logging.getLogger("echo.connections")  # one line for each connection, at its end
+logger = logging.getLogger("echo.connections")
 
-ROOM = 100  # codes of their own: clients choose codes, and each is a series for Prometheus
-# Upper ends, in seconds, of the classes in which the durations of answers are counted.
-LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, inf)
+MAX_CODES = 100  # counted one by one: clients choose codes, and Prometheus keeps each series
 REASONS = ("host", "origin", "name", "permission", "full", "application")
 OTHER = "other"
 UNKNOWN = "unknown"
 
 
-class Tally:
-    """Sums that only grow. Added to on the event loop (outages: by the state's thread)."""
+class Stats:
+    """Sums that only grow. Added to on the event loop; `outages` by the thread of the state."""
 
     def __init__(self) -> None:
         self.joins = 0
-        self.seconds = 0.0  # of connections that have ended
-        self.refusals = dict.fromkeys(REASONS, 0)
-        self.closes: dict[int | str, int] = {}
+        self.seconds = 0.0  # the total duration of closed connections
+        self.rejections = dict.fromkeys(REASONS, 0)
+        self.closes: dict[int | str, int] = {}  # by Close code
         self.outages = 0
-        self.answers = [0] * len(LATENCIES)  # by how long they took
-        self.answering = 0.0  # seconds, of all of them
-        self.objects: set[str] = set()  # those that have a series for Prometheus
+        self.objects: set[str] = set()  # the names that have a series in Prometheus
 
-    def answered(self, seconds: float) -> None:
-        """Note how long an answer took, from the message read to the answer written."""
-        self.answers[bisect_left(LATENCIES, seconds)] += 1
-        self.answering += seconds
-
-    def ended(self, name: str, seconds: float, code: int | None) -> None:
-        """Note the end of a connection; `code` is None where nobody has told it."""
+    def record_close(self, name: str, seconds: float, code: int | None) -> None:
+        """Record a closed connection; `code` is None if the Close code is unknown."""
         self.seconds += seconds
         key: int | str = UNKNOWN if code is None else code
-        if key not in self.closes and len(self.closes) >= ROOM and not _is_standard(code):
+        if key not in self.closes and len(self.closes) >= MAX_CODES and not _is_standard(code):
             key = OTHER
         self.closes[key] = self.closes.get(key, 0) + 1
         if logger.isEnabledFor(logging.INFO):
             details = {"object": name, "seconds": seconds, "code": code}
-            told = "no code" if code is None else code
-            logger.info("%r ended after %.3f s with %s", name, seconds, told, extra=details)
+            shown = "no code" if code is None else f"code {code}"
+            message = "Connection to %r closed after %.3f s with %s"
+            logger.info(message, name, seconds, shown, extra=details)
 
 
 def _is_standard(code: int | None) -> bool:
     return code is None or 1000 <= code <= 1015  # RFC 6455 §7.4.1, and its registry
 
 
-class Unrecorded(Tally):
-    """Takes what another `counted` round the same consumer records: it is one connection."""
+class IgnoredStats(Stats):
+    """The stats of an inner `counted`: the outer one records the connection."""
 
-    def ended(self, name: str, seconds: float, code: int | None) -> None:
+    def record_close(self, name: str, seconds: float, code: int | None) -> None:
         """Record nothing."""
 
 
-tally = Tally()
-unrecorded = Unrecorded()
+process_stats = Stats()
+ignored_stats = IgnoredStats()

@@ -17,7 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
-from echo.introspection import leads_nowhere, required_action
+from echo.introspection import lacks_route, required_action
 from echo.names import check_name
 from echo.permissions import COUNT, LIST, has_permission
 from echo.responses import (
@@ -140,7 +140,7 @@ def usage(request: HttpRequest) -> HttpResponse:
         "may_count": not may_list and has_permission(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
         "has_websockets": _has_websocket(request, NAMED),
         "has_default_websocket": _has_websocket(request, "websocket"),
-        "has_route": not leads_nowhere(_route(NAMED)),
+        "has_route": not lacks_route(_route(NAMED)),
         **page_frame(request),
     }
     return render(request, "echo/usage.html", context)
@@ -156,7 +156,7 @@ def usage_text(request: HttpRequest) -> str:
 def _has_websocket(request: HttpRequest, end: str) -> bool:
     """Return whether the site may have such a WebSocket route and the client may use it."""
     route = _route(end)
-    if leads_nowhere(route):
+    if lacks_route(route):
         return False
     action = required_action(route)
     return action is None or has_permission(request, None, action)

@@ -198,7 +198,7 @@ def test_wsgi_application_is_told(application: Any) -> None:
 def test_application_that_counts_nothing_is_told(application: Any, unrouted: Any) -> None:
     application(unrouted)
 
-    message = "ASGI_APPLICATION 'a_site.application' has no WebSocket route that is counted."
+    message = "ASGI_APPLICATION 'a_site.application' has no counted WebSocket route."
     assert found() == {"echo.W002": message}
 
 
@@ -227,7 +227,7 @@ def test_plain_application_of_django_is_told_to_become_a_router(application: Any
     (hint,) = (m.hint for m in run_checks() if m.id == "echo.W002")
     assert hint == (
         "It is Django's own application, which has no WebSockets: make it a ProtocolTypeRouter, "
-        "as README.md, “In an existing site”, shows."
+        "as in README.md, “In an existing site”."
     )
 
 
@@ -250,7 +250,7 @@ def test_consumer_of_ours_that_is_not_counted_is_told(
 
     (message,) = (m for m in run_checks() if m.id and m.id.startswith("echo."))
     assert message == Warning(
-        f"{route!r} is a ShoutConsumer that is not counted.",
+        f"The ShoutConsumer at {route!r} is not counted.",
         hint=f"Wrap it: counted(ShoutConsumer.as_asgi(), by={by})",
         id="echo.W005",
     )
@@ -315,7 +315,7 @@ def test_malformed_state_is_told_without_its_password(settings: Any) -> None:
     settings.ECHO_STATE_URL = "nonsense://user:secret@host"
 
     (message,) = found().values()
-    told = "ECHO_STATE_URL 'nonsense://***@host' has no scheme that is known; expected memory://,"
+    told = "ECHO_STATE_URL 'nonsense://***@host' has an unknown scheme; expected memory://,"
     assert message.startswith(told)
 
 
@@ -337,9 +337,7 @@ def test_other_distribution_with_a_package_of_our_name_is_found(
     monkeypatch.syspath_prepend(tmp_path)
 
     (message,) = (m for m in run_checks() if m.id == "echo.W007")
-    assert message.msg == (
-        "The distribution 'echo' is installed, which has a package named 'echo', too."
-    )
+    assert message.msg == ("The installed distribution 'echo' also has a package named 'echo'.")
     assert message.hint is not None
     assert "`pip uninstall echo`, then install django-echo-objects again" in message.hint
 
@@ -459,10 +457,10 @@ def test_deploy_check_tells_that_own_objects_are_open_to_anybody(
     (message,) = (m for m in run_checks(include_deployment_checks=True) if m.id == "echo.W103")
     opened = "connections/<str:name>/websocket" if below in routes else "<str:name>/websocket"
     assert message == Warning(
-        f"By {opened!r} anybody may connect to each object, also to those of "
-        "'chat/<str:room>/', and receive what the site sends to them.",
-        hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing: "
-        'they are for those who may "list". Or set ECHO_AUTHORIZE.',
+        f"The route {opened!r} lets anyone connect to any object, including those of "
+        "'chat/<str:room>/', and receive the messages that the site sends to them.",
+        hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing, "
+        'which need the permission to "list". Or set ECHO_AUTHORIZE.',
         id="echo.W103",
     )
     assert "echo.W103" not in found()

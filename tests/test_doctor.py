@@ -88,14 +88,14 @@ def test_demo_is_in_order():
 
     address = re.search(r"http://127.0.0.1:(\d+)", output)
     assert output == (
-        "ok       settings: the system checks have no complaint.\n"
-        "ok       static: the 5 files of its pages are found.\n"
+        "ok       settings: the system checks found no problem.\n"
+        "ok       static: the 5 static files are found.\n"
         "ok       state: joined, counted and left in this process (ECHO_STATE_URL is memory://).\n"
         "skipped  layer: CHANNEL_LAYERS is not set: messages stay in their process.\n"
         f"ok       handshake: {address[0]} accepts a WebSocket.\n"
-        "ok       echo: a text came back.\n"
+        "ok       echo: the text came back.\n"
         "ok       count: the site counts 1.\n"
-        "ok       live: the stream of the count tells 1.\n"
+        "ok       live: the event stream begins with 1.\n"
         "ok       close: closed with 1000.\n"
         "ok       count after close: the site counts 0.\n"
     )
@@ -161,7 +161,9 @@ def test_wrong_setting_is_told_and_ends_it():
     code, output, errors = doctor(url="nonsense://x")
 
     assert code == 1
-    assert output.startswith("fails    echo.E002: ECHO_STATE_URL 'nonsense://x' has no scheme")
+    assert output.startswith(
+        "fails    echo.E002: ECHO_STATE_URL 'nonsense://x' has an unknown scheme"
+    )
     assert "README.md" in output.splitlines()[0]
     assert errors == "CommandError: 1 of 2 checks failed.\n"
 
@@ -223,7 +225,9 @@ def test_server_that_is_down_is_told():
     code, output, _ = doctor("--url", f"http://127.0.0.1:{free_port()}")
 
     assert code == 1
-    assert re.search(r"^fails    server: http://127.*refused.* Is the server up", output, re.M)
+    assert re.search(
+        r"^fails    server: http://127.*refused.* Check that the server is up", output, re.M
+    )
     assert "collectstatic" not in output
 
 
@@ -232,8 +236,8 @@ def test_url_without_an_echo_route_is_told():
         code, found = findings("--url", f"http://127.0.0.1:{server.port}/no/such/prefix")
 
     assert code == 1
-    assert found["handshake"]["message"].endswith("/no/such/prefix answers 200")
-    assert found["handshake"]["remedy"].startswith("Is it the prefix of an echo route?")
+    assert found["handshake"]["message"].endswith("/no/such/prefix responds with 200")
+    assert found["handshake"]["remedy"].startswith("Check that the URL is the prefix of an echo ")
 
 
 @pytest.mark.parametrize("url", ["localhost", "http://", "http://localhost:x"])
@@ -241,7 +245,7 @@ def test_url_that_is_none_is_refused(url):
     code, _, errors = doctor("--url", url)
 
     assert code == 2
-    assert f"{url!r} is not http://host:port/prefix." in errors
+    assert f"{url!r} is not a URL like http://host:port/prefix." in errors
 
 
 def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
@@ -252,7 +256,7 @@ def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
 
     assert code == 0
     assert re.search(r"/chat/1/echo-doctor-\w+/ accepts", found["handshake"]["message"])
-    assert found["echo"]["message"] == "a consumer of the site's own is sent no text"
+    assert found["echo"]["message"] == "the site's own consumers are sent no text"
     assert {check: found[check]["ok"] for check in ALL_OK[6:] if check in found} == {
         **{"count": True, "live": True, "close": True, "count after close": True}
     }
@@ -269,7 +273,7 @@ class Own(EchoConsumer):
     code, found = findings(**site(routes=route, middle=own))
 
     assert (code, found["handshake"]["ok"]) == (0, None)
-    assert found["handshake"]["message"].endswith("answers 403 to a stranger")
+    assert found["handshake"]["message"].endswith("responds with 403 to anonymous clients")
 
 
 RAISING = """
@@ -284,9 +288,9 @@ def test_consumer_that_raises_is_a_failure(site):
     code, found = findings(**site(routes=route, middle=RAISING))
 
     assert (code, found["handshake"]["ok"]) == (1, False)
-    assert re.search(r"/chat/echo-doctor-\w+/ answers 500$", found["handshake"]["message"])
+    assert re.search(r"/chat/echo-doctor-\w+/ responds with 500$", found["handshake"]["message"])
     assert found["handshake"]["remedy"] == (
-        "Read what the server logs; `python -m echo.server doctor_asgi:application` runs it."
+        "Run `python -m echo.server doctor_asgi:application`, and read its log."
     )
 
 
@@ -312,7 +316,7 @@ def test_consumer_that_raises_on_a_running_site_is_a_failure(site):
         code, found = findings("--url", f"http://127.0.0.1:{server.port}", **how)
 
     assert (code, found["handshake"]["ok"]) == (1, False)
-    assert found["handshake"]["remedy"] == "Read what the server logs."
+    assert found["handshake"]["remedy"] == "Read the log of the server."
 
 
 def test_proxy_that_takes_the_upgrade_away_from_a_consumer_is_told(site):
@@ -322,9 +326,9 @@ def test_proxy_that_takes_the_upgrade_away_from_a_consumer_is_told(site):
         code, found = findings("--url", f"http://127.0.0.1:{server.port}", **how)
 
     assert (code, found["handshake"]["ok"]) == (1, False)
-    assert found["handshake"]["message"].endswith("/ answers 404")
+    assert found["handshake"]["message"].endswith("/ responds with 404")
     assert found["handshake"]["remedy"] == (
-        "Does the URL lead to that server? A proxy must pass Host, Upgrade, Connection."
+        "Check that the URL leads to the server. A proxy must pass Host, Upgrade, Connection."
     )
 
 
@@ -353,7 +357,7 @@ def test_console_is_not_tried_by_a_client_without_a_login(site):
     assert found["echo"] == {
         "check": "echo",
         "ok": None,
-        "message": "the console is for those who may list the objects",
+        "message": "the console needs the permission to list the objects",
         "remedy": "",
         "log": "",
     }
@@ -403,7 +407,7 @@ def test_urls_without_the_usage_page_are_found(site, tmp_path):
     assert (code, found["count"]["ok"], found["live"]["ok"]) == (0, True, True)
 
 
-NO_COUNT = "Is echo.urls in the URLconf, and --url, if given, its prefix?"
+NO_COUNT = "Include echo.urls in the URLconf, and give its prefix if you use --url."
 
 
 def test_urls_that_are_forgotten_are_told(site):
@@ -531,17 +535,17 @@ urlpatterns = [path("<str:name>/connections/live", live), path("", include("echo
     ("answer", "message", "remedy"),
     [
         (
-            *("StreamingHttpResponse(silence())", ": no answer in 5 s"),
-            "What is between must pass events on at once, and buffer none.",
+            *("StreamingHttpResponse(silence())", ": no response in 5 s"),
+            "Turn off response buffering in the proxy.",
         ),
-        ("HttpResponse(status=500)", " answers 500", "Read what the server logs."),
+        ("HttpResponse(status=500)", " responds with 500", "Read the log of the server."),
         (
-            *("HttpResponse(status=501)", " answers 501"),
-            "Live counts need a server that speaks ASGI; this one speaks WSGI.",
+            *("HttpResponse(status=501)", " responds with 501"),
+            "Run the site on an ASGI server.",
         ),
         (
-            *("HttpResponse('data: {}\\n\\n')", "expected an event that tells 1, got '{}'"),
-            "Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?",
+            *("HttpResponse('data: {}\\n\\n')", "expected an event with the count 1, got '{}'"),
+            "Wrap the consumer in counted(), and set ECHO_STATE_URL to a Redis for all processes.",
         ),
     ],
 )
@@ -589,7 +593,7 @@ def test_silent_consumer_is_no_failure(site):
     code, found = findings(**site(routes=route, middle=own))
 
     assert (code, found["echo"]["ok"], found["echo"]["message"]) == (
-        *(0, None, "the route answers no text"),
+        *(0, None, "the consumer sends no reply"),
     )
     assert (found["close"]["ok"], found["count after close"]["ok"]) == (True, True)
 
@@ -641,7 +645,7 @@ def test_application_that_raises_is_told(site):
     code, found = findings(**site(routes=route, middle=own))
 
     assert (code, found["handshake"]["ok"]) == (1, False)
-    assert found["handshake"]["message"].endswith("answers 500")
+    assert found["handshake"]["message"].endswith("responds with 500")
 
 
 def test_application_that_cannot_be_imported_is_told(site):

@@ -9,7 +9,7 @@ import django
 import pytest
 from playwright.sync_api import Browser, Page
 
-from echo.testing.websocket import Connection
+from echo.testing import ClientWebSocket
 from tests.browser import new_page
 from tests.raw import UPGRADE, Client
 from tests.readme import make_site, run
@@ -86,7 +86,7 @@ def site(fresh_site: Path, installed: Path, tmp_path: Path) -> Site:
 
 def assert_counted(server: Server, path: str, count: str) -> None:
     """Open a WebSocket on the path, echo a text and close, with a look at the count between."""
-    with Connection(f"ws://127.0.0.1:{server.port}{path}") as connection:
+    with ClientWebSocket(f"ws://127.0.0.1:{server.port}{path}") as connection:
         connection.send("hello")
         assert str(connection.recv()).endswith("hello")
         assert connections(server, count) == 1
@@ -167,7 +167,7 @@ def test_own_pages_and_websocket_routes_of_a_site_stay_its_own(site: Site) -> No
     site.add_routes(OWN_ROUTES, "from django.urls import re_path")
     with site.serve("uvicorn") as server:
         assert server.get("/")[2] == "my own page"
-        with Connection(f"ws://127.0.0.1:{server.port}/ticker/abc/") as uncounted:
+        with ClientWebSocket(f"ws://127.0.0.1:{server.port}/ticker/abc/") as uncounted:
             uncounted.send("hello")
             assert uncounted.recv() == "hello"
             assert "No object has a connection now." in page(server, "/connections/")
@@ -203,7 +203,7 @@ def test_operators_page_is_on_an_admin_site_of_ones_own(site: Site) -> None:
     site.append("urls", OWN_ADMIN)
     with (
         site.serve("runserver") as server,
-        Connection(f"ws://127.0.0.1:{server.port}/chat/lobby/"),
+        ClientWebSocket(f"ws://127.0.0.1:{server.port}/chat/lobby/"),
     ):
         objects = page(server, "/operations/echo/object/")
         assert '<a href="/operations/echo/object/object/?name=lobby">' in objects
@@ -319,7 +319,7 @@ def test_pages_work_in_a_browser_below_a_path_and_under_the_strictest_policy(
         response = browser_page.goto(f"http://{base}/live")
         assert response is not None
         assert response.headers["content-security-policy"].startswith("default-src 'none'")
-        with Connection(f"ws://{base}/connections/foo/websocket"):
+        with ClientWebSocket(f"ws://{base}/connections/foo/websocket"):
             eventually(lambda: browser_page.locator("output").inner_text(), "1", 2 * SECOND)
 
         browser_page.goto(f"http://{base}/connections/")

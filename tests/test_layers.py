@@ -39,6 +39,7 @@ FLOORS = [
     [
         "echo.exceptions",
         "echo.extensions",
+        "echo.forms",
         "echo.introspection",
         "echo.log",
         "echo.responses",

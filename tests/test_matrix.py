@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from echo.testing.websocket import Connection
+from echo.testing import ClientWebSocket
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server
 from tests.waiting import SECOND, eventually
@@ -59,7 +59,7 @@ class Run:
 
     def connect(self, who: str, *subprotocols: str) -> "Socket":
         try:
-            connection = Connection(self.url, subprotocols=subprotocols)
+            connection = ClientWebSocket(self.url, subprotocols=subprotocols)
         except InvalidStatus as error:
             self.seen.append(f"{who} is rejected with {error.response.status_code}")
             raise Rejected from None
@@ -81,7 +81,7 @@ class Run:
 class Socket:
     """One of the client's WebSockets: what comes on it is seen."""
 
-    def __init__(self, run: Run, who: str, connection: Connection) -> None:
+    def __init__(self, run: Run, who: str, connection: ClientWebSocket) -> None:
         self.who = who
         self.connection = connection
         self._run = run

@@ -1,4 +1,4 @@
-"""Metrics, health and the log line of each end."""
+"""Metrics, health and the log line of each closed connection."""
 
 import asyncio
 import logging
@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from echo import counting
 from echo.counting import counted
 from echo.operations import metrics
-from echo.operations.metrics import LARGEST, EchoCollector
+from echo.operations.metrics import MAX_OBJECTS, EchoCollector
 from echo.state import get_state
 from echo.state.redis import writer
-from echo.stats import LATENCIES, OTHER, REASONS, ROOM, Tally
+from echo.stats import MAX_CODES, OTHER, REASONS, Stats
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import Server, free_port
 from tests.waiting import eventually
@@ -26,10 +26,10 @@ TOKEN = {"Authorization": "Bearer token"}
 
 
 @pytest.fixture
-def tally(monkeypatch):
-    fresh = Tally()
+def stats(monkeypatch):
+    fresh = Stats()
     for module in (counting, metrics, writer):
-        monkeypatch.setattr(module, "tally", fresh)
+        monkeypatch.setattr(module, "process_stats", fresh)
     return fresh
 
 
@@ -105,27 +105,23 @@ async def returning(scope, receive, send):
     await send({"type": "websocket.accept"})
 
 
-def test_without_connections_all_numbers_are_zero(tally):
-    found = read()
-    latencies = [value for key, value in found.items() if key[0].startswith("echo_latency")]
-
-    assert latencies == [0] * (len(LATENCIES) + 2)
-    assert {key: value for key, value in found.items() if "latency" not in key[0]} == {
+def test_without_connections_all_numbers_are_zero(stats):
+    assert read() == {
         ("echo_state_up",): 1,
         ("echo_connections", ""): 0,
         ("echo_joins_total",): 0,
         ("echo_connected_seconds_total",): 0,
         ("echo_outages_total",): 0,
-        ("echo_refusals_total", "host"): 0,
-        ("echo_refusals_total", "origin"): 0,
-        ("echo_refusals_total", "name"): 0,
-        ("echo_refusals_total", "permission"): 0,
-        ("echo_refusals_total", "full"): 0,
-        ("echo_refusals_total", "application"): 0,
+        ("echo_rejections_total", "host"): 0,
+        ("echo_rejections_total", "origin"): 0,
+        ("echo_rejections_total", "name"): 0,
+        ("echo_rejections_total", "permission"): 0,
+        ("echo_rejections_total", "full"): 0,
+        ("echo_rejections_total", "application"): 0,
     }
 
 
-async def test_hostile_names_stay_labels(tally):
+async def test_hostile_names_stay_labels(stats):
     names = ['"} 7\\', "a\\n", "été\u2028x", 'x"} 1 # {', "{}"]
     await join(*names)
 
@@ -136,33 +132,35 @@ async def test_hostile_names_stay_labels(tally):
     assert counts == {**dict.fromkeys(names, 1), "": 0}
 
 
-async def test_beyond_the_largest_objects_is_one_sum(tally):
-    names = [f"n{number:03}" for number in range(LARGEST + 20)]
+async def test_beyond_the_largest_objects_is_one_sum(stats):
+    names = [f"n{number:03}" for number in range(MAX_OBJECTS + 20)]
     await join(*names, *names[:30])
 
     counts = {key[1]: value for key, value in read().items() if key[0] == "echo_connections"}
 
     for name in (*names, *names[:30]):
         get_state().leave(name)
-    assert len(counts) == LARGEST + 1
+    assert len(counts) == MAX_OBJECTS + 1
     assert counts[""] == 20
-    assert sum(counts.values()) == LARGEST + 50
+    assert sum(counts.values()) == MAX_OBJECTS + 50
 
 
-async def test_names_used_once_do_not_make_more_series(tally):
+async def test_names_used_once_do_not_make_more_series(stats):
     for number in range(5):
-        names = [f"once-{number}-{one}" for one in range(LARGEST)]
+        names = [f"once-{number}-{one}" for one in range(MAX_OBJECTS)]
         await join(*names)
         counts = {key[1]: value for key, value in read().items() if key[0] == "echo_connections"}
         for name in names:
             get_state().leave(name)
-        assert sum(counts.values()) == LARGEST
-        assert all(name in ("", *(f"once-0-{one}" for one in range(LARGEST))) for name in counts)
+        assert sum(counts.values()) == MAX_OBJECTS
+        assert all(
+            name in ("", *(f"once-0-{one}" for one in range(MAX_OBJECTS))) for name in counts
+        )
 
 
 @pytest.mark.usefixtures("away")
-def test_counts_that_cannot_be_known_are_not_given(tally):
-    eventually(lambda: (read(), tally.outages)[1], 1)
+def test_counts_that_cannot_be_known_are_not_given(stats):
+    eventually(lambda: (read(), stats.outages)[1], 1)
 
     found = read()
 
@@ -182,55 +180,59 @@ def test_counts_that_cannot_be_known_are_not_given(tally):
     ],
     ids=["client", "client without code", "application", "without code", "return"],
 )
-async def test_end_is_told_by_its_code(tally, app, events, code):
+async def test_close_is_counted_by_its_code(stats, app, events, code):
     await connect(app, *events)
 
-    assert (tally.joins, tally.closes) == (1, {code: 1})
+    assert (stats.joins, stats.closes) == (1, {code: 1})
 
 
-async def test_connection_of_two_objects_is_one_connection(tally, caplog):
+async def test_connection_of_two_objects_is_one_connection(stats, caplog):
     caplog.set_level(logging.INFO, "echo.connections")
     inner = counted(until_disconnect, by=lambda scope: "inner")
 
     await connect(inner, {"type": "websocket.disconnect", "code": 1001}, name="outer")
 
-    assert (tally.joins, tally.closes) == (1, {1001: 1})
+    assert (stats.joins, stats.closes) == (1, {1001: 1})
     assert [record.object for record in caplog.records] == ["outer"]
 
 
-async def test_rejection_by_the_inner_of_two_objects_is_one_rejection(tally):
+async def test_rejection_by_the_inner_of_two_objects_is_one_rejection(stats):
     await connect(counted(until_disconnect, by=lambda scope: "a/b"), name="outer")
 
-    assert {reason: n for reason, n in tally.refusals.items() if n} == {"application": 1}
+    assert {reason: n for reason, n in stats.rejections.items() if n} == {"application": 1}
 
 
-async def test_end_by_an_exception_is_1011(tally):
+async def test_end_by_an_exception_is_1011(stats):
     with pytest.raises(ZeroDivisionError):
         await connect(raising)
 
-    assert tally.closes == {1011: 1}
+    assert stats.closes == {1011: 1}
 
 
-async def test_end_by_cancellation_has_no_code(tally):
+async def test_end_by_cancellation_has_no_code(stats):
     task = asyncio.ensure_future(connect(until_disconnect))
-    while not tally.joins:
+    while not stats.joins:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert tally.closes == {"unknown": 1}
+    assert stats.closes == {"unknown": 1}
 
 
-def test_codes_that_clients_make_up_share_one_number(tally):
-    for code in range(3000, 3000 + ROOM + 5):
-        tally.ended("foo", 1.0, code)
-    tally.ended("foo", 1.0, 1011)
+def test_codes_that_clients_make_up_share_one_number(stats):
+    for code in range(3000, 3000 + MAX_CODES + 5):
+        stats.record_close("foo", 1.0, code)
+    stats.record_close("foo", 1.0, 1011)
 
-    assert (tally.closes[OTHER], tally.closes[1011], len(tally.closes)) == (5, 1, ROOM + 2)
+    assert (stats.closes[OTHER], stats.closes[1011], len(stats.closes)) == (
+        5,
+        1,
+        MAX_CODES + 2,
+    )
 
 
-async def test_refusals_are_told_by_their_reason(tally, settings):
+async def test_rejections_are_counted_by_their_reason(stats, settings):
     await connect(until_disconnect, name="\x00")
     await connect(closing())
     settings.ECHO_MAX_CONNECTIONS = 1
@@ -240,7 +242,7 @@ async def test_refusals_are_told_by_their_reason(tally, settings):
     settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets"
     await connect(returning, name="secret")
 
-    assert tally.refusals == {
+    assert stats.rejections == {
         "host": 0,
         "origin": 0,
         "name": 1,
@@ -248,7 +250,7 @@ async def test_refusals_are_told_by_their_reason(tally, settings):
         "full": 1,
         "application": 1,
     }
-    assert (tally.joins, tally.closes) == (0, {})
+    assert (stats.joins, stats.closes) == (0, {})
 
 
 async def test_end_is_logged_with_its_details(caplog):
@@ -257,7 +259,10 @@ async def test_end_is_logged_with_its_details(caplog):
     await connect(closing("websocket.accept", code=4001), name="a\u2028b")
 
     (record,) = caplog.records
-    assert record.getMessage() == f"'a\\u2028b' ended after {record.seconds:.3f} s with 4001"
+    assert (
+        record.getMessage()
+        == f"Connection to 'a\\u2028b' closed after {record.seconds:.3f} s with code 4001"
+    )
     assert (record.object, record.code) == ("a\u2028b", 4001)
     assert 0 <= record.seconds < 10
 
@@ -265,10 +270,10 @@ async def test_end_is_logged_with_its_details(caplog):
 def test_end_without_a_code_is_logged_as_such(caplog):
     caplog.set_level(logging.INFO, "echo.connections")
 
-    Tally().ended("foo", 1.0123, None)
+    Stats().record_close("foo", 1.0123, None)
 
     (record,) = caplog.records
-    assert record.getMessage() == "'foo' ended after 1.012 s with no code"
+    assert record.getMessage() == "Connection to 'foo' closed after 1.012 s with no code"
     assert record.code is None
 
 
@@ -278,19 +283,7 @@ async def test_end_is_not_logged_by_default(caplog):
     assert caplog.records == []
 
 
-def test_answers_are_counted_by_how_long_they_took(tally):
-    for seconds in (0.0001, 0.0002, 0.0002, 7):
-        tally.answered(seconds)
-    found = read()
-
-    assert found["echo_latency_seconds_bucket", "0.0001"] == 1
-    assert found["echo_latency_seconds_bucket", "0.00025"] == 3
-    assert found["echo_latency_seconds_bucket", "5.0"] == 3
-    assert found["echo_latency_seconds_bucket", "+Inf"] == 4
-    assert found["echo_latency_seconds_sum",] == pytest.approx(7.0005)
-
-
-def test_collector_stands_in_any_registry(tally):
+def test_collector_stands_in_any_registry(stats):
     registry = CollectorRegistry()
     registry.register(EchoCollector())
 
@@ -352,22 +345,6 @@ def test_health_without_redis_is_503(client, operations, caplog):
     assert answer["Retry-After"] == "2"
 
 
-@pytest.mark.parametrize("kind", ["daphne", "stock-daphne", "uvicorn"])
-def test_latency_is_measured_by_every_server(kind):
-    def measured(client):
-        client.send_text("hello")
-        client.text()
-        found = samples(server.get(METRICS, **TOKEN)[2])
-        count = found["echo_latency_seconds_count",]
-        return count > 0 and 0 < found["echo_latency_seconds_sum",] < count
-
-    with (
-        Server(kind, DJANGO_SETTINGS_MODULE="tests.sites.operations") as server,
-        Client.opened(server.port) as client,
-    ):
-        eventually(lambda: measured(client), True)
-
-
 @pytest.fixture(scope="module")
 def server():
     with Server("daphne", DJANGO_SETTINGS_MODULE="tests.sites.operations") as server:
@@ -391,6 +368,6 @@ def test_metrics_of_a_real_server(server):
     assert during["echo_connections", '"}'] == 1
     assert during["echo_joins_total",] == 1
     eventually(lambda: found().get(("echo_closes_total", "4002")), 1)
-    refused = {reason: found()["echo_refusals_total", reason] for reason in REASONS}
-    assert refused == {**dict.fromkeys(REASONS, 0), "name": 1, "host": 1, "origin": 1}
+    rejected = {reason: found()["echo_rejections_total", reason] for reason in REASONS}
+    assert rejected == {**dict.fromkeys(REASONS, 0), "name": 1, "host": 1, "origin": 1}
     assert ("echo_connections", '"}') not in found()

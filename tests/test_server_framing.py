@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+import websockets.utils
 
 from echo.server import framing as module
 from echo.server.framing import (
@@ -37,11 +38,11 @@ INVALID_TEXT = Failure(1007, "Invalid UTF-8 in a text")
 INVALID_REASON = Failure(1007, "Invalid UTF-8 in the reason of a Close frame")
 
 
-@pytest.fixture(params=["speedups", "integers"], autouse=True)
+@pytest.fixture(params=["C", "Python"], autouse=True)
 def mask_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything holds with and without the extra [speed]."""
-    if request.param == "integers":
-        monkeypatch.setattr(module, "apply_mask", module._mask_by_integers)
+    """Run each test with and without the C extension of `websockets`."""
+    if request.param == "Python":
+        monkeypatch.setattr(module, "apply_mask", websockets.utils.apply_mask)
 
 
 def received(data: bytes, max_size: int = MIB) -> list[Event]:
@@ -617,15 +618,14 @@ def test_tiny_fragments_take_their_size(opcode: int, payload: bytes, limit: int)
     assert tracemalloc.get_traced_memory()[0] < limit
 
 
-# Without websockets
+# Without the C extension
 
 
-def test_masks_without_websockets() -> None:
-    """Without the extra [speed] the module is imported as well, and masks by itself."""
+def test_masks_without_the_extension_of_websockets() -> None:
     code = (
         "import sys; sys.modules['websockets.speedups'] = None; sys.path.insert(0, '.');"
-        "from echo.server import framing;"
-        "assert framing.apply_mask is framing._mask_by_integers;"
+        "from echo.server import framing; import websockets.utils;"
+        "assert framing.apply_mask is websockets.utils.apply_mask;"
         "print(framing.Framing(99).receive(bytes.fromhex('818537fa213d7f9f4d5158')))"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

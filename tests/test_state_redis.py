@@ -23,7 +23,7 @@ from echo.state.redis import scripts
 from echo.state.redis.client import Servers
 from echo.state.redis.state import AT_ONCE, SLOW_READ, RedisState
 from echo.state.redis.writer import JOIN_TIMEOUT
-from echo.stats import tally
+from echo.stats import process_stats
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.faults.site import Site
 from tests.redis_server import require_version
@@ -777,7 +777,7 @@ async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
 async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await there.join("foo")
-        outages = tally.outages
+        outages = process_stats.outages
         barrier = Barrier(200 + 1)
 
         def read():
@@ -795,7 +795,7 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
                 own_redis.resume()
 
         assert {answer.result() for answer in answers} == {1}
-        assert tally.outages == outages
+        assert process_stats.outages == outages
 
 
 async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):

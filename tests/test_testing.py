@@ -214,7 +214,7 @@ def test_count_that_is_not_known_is_told_in_a_sentence(assert_count, settings):
     with pytest.raises(pytest.fail.Exception) as failure:
         assert_count("lobby", 0, deadline=0.05)
 
-    told = "The count of the object 'lobby' should be 0; after 0.05 s it is not known."
+    told = "The count of the object 'lobby' should be 0; after 0.05 s it is unknown."
     assert str(failure.value) == told
 
 

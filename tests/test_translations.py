@@ -12,10 +12,7 @@ from pathlib import Path
 import django
 import pytest
 from django.contrib.auth.models import User
-from django.core.checks import run_checks
-from django.core.management import CommandError, call_command
 from django.test import Client as HTTPClient
-from django.utils.translation import override
 from pytest_django import Settings
 
 from echo.consumers import PREFIX, REASON
@@ -194,21 +191,3 @@ def test_refusals_are_german(client: HTTPClient, settings: Settings) -> None:
     assert told("/foo/getCurrentConnections") == (403, refused)
     without_asgi = "Laufende Anzahlen brauchen einen Server, der ASGI spricht; dieser spricht WSGI."
     assert told("/foo/connections/live") == (501, without_asgi)
-
-
-def test_checks_are_german(settings: Settings) -> None:
-    settings.ECHO_LEASE_SECOND = 3
-
-    with override("de"):
-        told = [message.msg for message in run_checks() if message.id == "echo.E002"]
-
-    assert told == [
-        "ECHO_LEASE_SECOND ist keine Einstellung von echo. Ist ECHO_LEASE_SECONDS gemeint?"
-    ]
-
-
-def test_commands_are_german() -> None:
-    with override("de"), pytest.raises(CommandError) as raised:
-        call_command("echo_counts")
-
-    assert str(raised.value).startswith("ECHO_STATE_URL ist memory://: Die Anzahlen liegen im ")

@@ -20,7 +20,7 @@ from echo.extensions import NAME, ON_END
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
 from echo.state import get_state
-from echo.stats import tally, unrecorded
+from echo.stats import ignored_stats, process_stats
 
 Naming = str | Callable[[WebSocketScope], str]
 
@@ -49,7 +49,9 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
-        stats = unrecorded if NAME in scope else tally  # another counted() records the connection
+        stats = (
+            ignored_stats if NAME in scope else process_stats
+        )  # another counted() records the connection
         try:
             name = check_name(_get_name(scope, by))
         except InvalidName as error:

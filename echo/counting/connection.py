@@ -21,7 +21,7 @@ from echo.extensions import SEND_NOW
 from echo.groups.group import Groups, get_groups
 from echo.groups.member import Member
 from echo.state.memory import MemoryState
-from echo.stats import Tally
+from echo.stats import Stats
 
 # What a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
 CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
@@ -56,7 +56,7 @@ class CountedConnection:
         self,
         state: MemoryState,
         name: str,
-        stats: Tally,
+        stats: Stats,
         scope: WebSocketScope,
         send: ASGISendCallable,
     ) -> None:
@@ -103,7 +103,7 @@ class CountedConnection:
         await self._send(event)
 
     def _record_rejection(self, event: ASGISendEvent) -> None:
-        self._stats.refusals["application"] += 1
+        self._stats.rejections["application"] += 1
         status = cast(Any, event).get("status", 403)  # ASGI spec: a close before the accept is 403
         log_rejection(
             self._scope,
@@ -208,7 +208,7 @@ class CountedConnection:
             self.leave(code)
         if self._joined:
             seconds = max(self._left_at - self._joined_at, 0.0)
-            self._stats.ended(self._name, seconds, self._code)
+            self._stats.record_close(self._name, seconds, self._code)
 
 
 def get_code(event: Any) -> int:

@@ -3,10 +3,9 @@
 import logging
 from typing import Any
 
-from channels.exceptions import InvalidChannelLayerError
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
-from echo.log import is_due
+from echo.log import describe, is_due
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +19,8 @@ def layer_or_none() -> Any:
         return get_channel_layer()
     except Exception as error:  # backends raise exceptions of their own
         if is_due("layer"):
-            # The text of any other error may contain a password of a URL.
-            is_safe = isinstance(error, ImportError | InvalidChannelLayerError)
-            shown = str(error) if is_safe else type(error).__name__
-            logger.error("CHANNEL_LAYERS cannot be used, messages reach no connection: %s", shown)
+            reason = describe(error)
+            logger.error("CHANNEL_LAYERS cannot be used, messages reach no connection: %s", reason)
         return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
+from echo.log import describe
 from echo.names import group_name
 
 logger = logging.getLogger(__name__)
@@ -143,10 +144,7 @@ class ChannelLayerSubscription:
 
     def _set_failed(self, error: Exception) -> None:
         if not self._failures:
-            # ValueError and TypeError may quote a part of a URL, and so of a password.
-            is_safe = not isinstance(error, ValueError | TypeError)
-            shown = repr(error) if is_safe else type(error).__name__
-            logger.warning("Channel layer error, retrying: %s", shown)
+            logger.warning("Channel layer error, retrying: %s", describe(error))
         self._failures += 1
         for pending in self._pending.values():
             pending.set_result(None)

@@ -1,9 +1,8 @@
-"""What Prometheus reads: the counts of the objects, and this process's tally."""
+"""Metrics for Prometheus: the counts of the objects, and the stats of this process."""
 
 import os
 from collections.abc import Iterable, Iterator
 from heapq import nlargest
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.decorators import login_not_required
@@ -16,14 +15,15 @@ from echo.exceptions import StateUnavailable
 from echo.permissions import LIST, has_permission
 from echo.responses import TEXT
 from echo.state import get_state
-from echo.stats import LATENCIES, tally
+from echo.stats import process_stats
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+    from prometheus_client.core import CounterMetricFamily
 
-LARGEST = 100  # objects with a series of their own; names come from strangers
-MISSING = _("Metrics need the package prometheus_client: pip install django-echo-objects[metrics]")
+# Objects with a series of their own: clients choose names, and Prometheus keeps each series.
+MAX_OBJECTS = 100
+MISSING = "Metrics need the package prometheus_client: pip install django-echo-objects[metrics]"
 NOT_LIST = _("You may not list the objects.")
 
 
@@ -31,7 +31,7 @@ NOT_LIST = _("You may not list the objects.")
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Everything in Prometheus' text format, for those who may list the objects."""
+    """Return all metrics in Prometheus' text format, to clients that may list the objects."""
     if not has_permission(request, None, LIST):
         return HttpResponse(NOT_LIST, content_type=TEXT, status=403)
     try:
@@ -46,16 +46,23 @@ class EchoCollector:
     """A collector for any registry of prometheus_client: `REGISTRY.register(EchoCollector())`."""
 
     def describe(self) -> Iterable["Metric"]:
-        """Return nothing: registering must not ask Redis."""
+        """Return nothing: registering must not wait for Redis."""
         return []
 
     def collect(self) -> Iterator["Metric"]:
         yield from _connections()
-        yield from _tally()
+        stats = process_stats
+        yield _counter("echo_joins", "Connections opened.", stats.joins)
+        yield _counter("echo_connected_seconds", "Duration of closed connections.", stats.seconds)
+        yield _counter("echo_outages", "Outages of Redis.", stats.outages)
+        yield _counters(
+            "echo_rejections", "Rejected handshakes.", "reason", stats.rejections.copy()
+        )
+        yield _counters("echo_closes", "Closed connections.", "code", stats.closes.copy())
 
 
 def _connections() -> Iterator["Metric"]:
-    """Yield the counts; where they cannot be known none, rather than wrong ones."""
+    """Yield the counts; none if they are unknown, rather than wrong ones."""
     from prometheus_client.core import GaugeMetricFamily
 
     state = get_state()
@@ -63,46 +70,34 @@ def _connections() -> Iterator["Metric"]:
         counts = state.counts()
     except StateUnavailable:
         counts = None
-    known = 0 if counts is None else 1
-    yield GaugeMetricFamily("echo_state_up", "Whether the counts can be known.", known)
+    is_known = 0 if counts is None else 1
+    yield GaugeMetricFamily("echo_state_up", "Whether the counts are known.", is_known)
     if counts is None:
         return
-    whose = "all processes; each tells the same" if state.shared else "this process"
-    text = f"Connections now, of {whose}; '' is the rest beyond the largest {LARGEST} objects."
+    scope = "all processes, the same in each" if state.shared else "this process"
+    text = f"Connections now, in {scope}; '' is the sum beyond the largest {MAX_OBJECTS} objects."
     family = GaugeMetricFamily("echo_connections", text, labels=["object"])
     largest = [
         (name, count)
-        for name, count in nlargest(LARGEST, counts.items(), key=lambda item: (item[1], item[0]))
+        for name, count in nlargest(MAX_OBJECTS, counts.items(), key=lambda item: item[::-1])
         if _has_series(name)
     ]
     for name, count in largest:
         family.add_metric([name], count)
-    # no object can have this name
+    # '' is not a valid name of an object.
     family.add_metric([""], sum(counts.values()) - sum(count for _, count in largest))
     yield family
 
 
 def _has_series(name: str) -> bool:
-    """Return whether the object has a series: the first ones do, for the life of the process.
-
-    Prometheus keeps each series that it has ever seen, and the names come from strangers.
-    """
-    if name not in tally.objects and len(tally.objects) < LARGEST:
-        tally.objects.add(name)
-    return name in tally.objects
+    """Return whether the object has its own series: the first MAX_OBJECTS keep theirs."""
+    if name not in process_stats.objects and len(process_stats.objects) < MAX_OBJECTS:
+        process_stats.objects.add(name)
+    return name in process_stats.objects
 
 
-def _tally() -> Iterator["Metric"]:
-    yield _counter("echo_joins", "Connections that began.", tally.joins)
-    yield _counter("echo_connected_seconds", "Duration of ended connections.", tally.seconds)
-    yield _counter("echo_outages", "Times that Redis went away.", tally.outages)
-    yield _counters("echo_refusals", "Refused handshakes.", "reason", tally.refusals.copy())
-    yield _counters("echo_closes", "Ended connections.", "code", tally.closes.copy())
-    yield _latency()
-
-
-# The label `process` keeps those apart that answer on one port: else each scrape of another
-# one would look as if the counter had begun anew.
+# The label `process` separates the processes behind one port: without it, a scrape of another
+# process would look like a counter that was reset.
 def _counter(name: str, text: str, value: float) -> "CounterMetricFamily":
     from prometheus_client.core import CounterMetricFamily
 
@@ -119,16 +114,4 @@ def _counters(
     family = CounterMetricFamily(name, text, labels=["process", label])
     for key, value in values.items():
         family.add_metric([str(os.getpid()), str(key)], value)
-    return family
-
-
-def _latency() -> "HistogramMetricFamily":
-    from prometheus_client.core import HistogramMetricFamily
-    from prometheus_client.utils import floatToGoString
-
-    text = "From a message read to its answer written, of a sample of an EchoConsumer's."
-    family = HistogramMetricFamily("echo_latency_seconds", text, labels=["process"])
-    ends = map(floatToGoString, LATENCIES)
-    buckets = list(zip(ends, accumulate(tally.answers), strict=True))
-    family.add_metric([str(os.getpid())], buckets=buckets, sum_value=tally.answering)
     return family

@@ -1,4 +1,4 @@
-"""For operators: `path("operations/", include("echo.operations.urls"))`, above `echo.urls`."""
+"""Metrics and health: `path("operations/", include("echo.operations.urls"))` above `echo.urls`."""
 
 from django.urls import path
 

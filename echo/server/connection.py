@@ -8,7 +8,6 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 from echo.extensions import ON_END, REPLY, SEND_NOW
@@ -116,8 +115,6 @@ class WebSocketConnection(asyncio.Protocol):
         "_heard",
         "_limits",
         "_loop",
-        "_observe",
-        "_observing",
         "_on_end",
         "_out",
         "_pinged",
@@ -156,8 +153,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._continues = False  # is what has been read to be parsed in the loop's next turn?
         self._reply: framing.TextReply | None = None
         self._binary_reply: framing.BinaryReply | None = None
-        self._observe: Callable[[float], None] | None = None
-        self._observing = False  # is the next reply to be timed?
         self._client_close: Close | None = None
         self._ending: dict[str, Any] | None = None  # the websocket.disconnect event
         self._told = False  # has the application received it?
@@ -231,7 +226,6 @@ class WebSocketConnection(asyncio.Protocol):
         direct = self._reply is not None and self._writable is None and not self._events
         reply = self._reply if direct else None
         room = framing.ALL if direct else ROOM - len(self._events)
-        began = perf_counter() if self._observing else 0.0
         try:
             events = parser.receive(data, room, reply, self._binary_reply)
         except Exception:
@@ -243,9 +237,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._flush()
             self._write(b"".join(parser.replies))
             parser.replies.clear()
-            if self._observing and self._observe is not None:
-                self._observing = False
-                self._observe(perf_counter() - began)
         if events:
             self._take(events)
         if parser.has_more and self._has_more():
@@ -412,17 +403,10 @@ class WebSocketConnection(asyncio.Protocol):
             self._on_end = [*(self._on_end or ()), call]
 
     def _reply_with(
-        self,
-        text: framing.TextReply,
-        binary: framing.BinaryReply | None = None,
-        observe: Callable[[float], None] | None = None,
+        self, text: framing.TextReply, binary: framing.BinaryReply | None = None
     ) -> None:
-        """The extension "echo.reply": answer messages where they are read, without `receive`.
-
-        `observe` is called about once a second, if there is anything to answer, with the seconds
-        that an answer took: from bytes read to bytes written.
-        """
-        self._reply, self._binary_reply, self._observe = text, binary, observe
+        """The extension "echo.reply": answer messages where they are read, without `receive`."""
+        self._reply, self._binary_reply = text, binary
 
     async def _receive(self) -> dict[str, Any]:
         if self._refusal is not None and self.state is State.HANDSHAKE:
@@ -720,7 +704,6 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _watch_open(self, now: float, waited: float) -> None:
         limits = self._limits
-        self._observing = self._observe is not None
         if self._watch_reader(now, waited):
             return
         if not self._reading_paused and self._framing.grow_older() > MESSAGE_TIMEOUT:

@@ -8,18 +8,7 @@ import codecs
 from collections.abc import Callable
 from typing import NamedTuple
 
-
-def _mask_by_integers(data: bytes, mask: bytes) -> bytes:
-    size = len(data)
-    pad = mask * (size // 4) + mask[: size % 4]
-    return (int.from_bytes(data, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
-
-
-apply_mask: Callable[[bytes, bytes], bytes]
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # the extra [speed] is not installed
-    apply_mask = _mask_by_integers
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C if available
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame had no code

@@ -1,9 +1,8 @@
 """Fixtures for the tests of a site: its application on a real socket, and connections to it.
 
-A site has them by `pytest_plugins = ["echo.testing"]` in its topmost conftest.py.
+A site loads them by `pytest_plugins = ["echo.testing"]` in its topmost conftest.py.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -12,21 +11,23 @@ from django.test.utils import modify_settings
 
 from echo.exceptions import StateUnavailable
 from echo.objects import get_object
+from echo.operations.polling import poll
+from echo.operations.websocket import ClientWebSocket as ClientWebSocket
 from echo.testing.server import HOST, EchoServer
-from echo.testing.websocket import Connection
 
-DEADLINE = 5.0  # seconds for a count to become what is expected
+COUNT_TIMEOUT = 5.0  # seconds for a count to become as expected
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., ClientWebSocket]
 AssertCount = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
 def echo_server() -> Iterator[EchoServer]:
-    """The site's ASGI_APPLICATION on a free port, with its static files: it has `url` and `port`.
+    """Run the site's ASGI_APPLICATION on a free port, with its static files.
 
-    It runs in a thread of the test process, so that settings, patches and counts are the same.
-    A test whose consumers or views use the database asks for `transactional_db` too.
+    The result has `url` and `port`. The server runs in a thread of the test process, with the
+    same settings, patches and counts. If consumers or views use the database, the test needs the
+    fixture `transactional_db`.
     """
     server = EchoServer()
     yield server
@@ -35,24 +36,25 @@ def echo_server() -> Iterator[EchoServer]:
 
 @pytest.fixture(autouse=True)
 def _echo_server_of_one_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the server answer this test, and end what connections the test leaves open."""
+    """Allow the server's Host during the test, and close the test's connections after it."""
     if "echo_server" not in request.fixturenames:
         yield
         return
     server: EchoServer = request.getfixturevalue("echo_server")
     if "transactional_db" in request.fixturenames:
-        # Emptied after the connections have ended: an application may write at its end.
+        # The database is flushed after the connections are closed: a consumer may still write.
         request.getfixturevalue("transactional_db")
     with modify_settings(ALLOWED_HOSTS={"append": HOST}):
         yield
-        server.end_connections()
+        server.close_connections()
 
 
 @pytest.fixture
 def connect(echo_server: EchoServer) -> Iterator[Connect]:
     """Return a function that opens a WebSocket: `connect("/ws/lobby/")`.
 
-    Its options are `headers`, a dict, and `subprotocols`, a list. All are closed after the test.
+    Its options are `headers`, a dict, and `subprotocols`, a list. The WebSockets are closed after
+    the test.
     """
     with ExitStack() as opened:
 
@@ -60,34 +62,28 @@ def connect(echo_server: EchoServer) -> Iterator[Connect]:
             path: str,
             headers: Mapping[str, str] | None = None,
             subprotocols: Sequence[str] = (),
-        ) -> Connection:
+        ) -> ClientWebSocket:
             url = f"ws://{HOST}:{echo_server.port}{path}"
-            return opened.enter_context(Connection(url, headers, subprotocols))
+            return opened.enter_context(ClientWebSocket(url, headers, subprotocols))
 
         yield connect
 
 
 @pytest.fixture
 def assert_count() -> AssertCount:
-    """Return a function that waits until an object has so many connections: `("lobby", 2)`."""
+    """Return a function that waits until an object has a number of connections: `("lobby", 2)`."""
 
-    def assert_count(name: str, expected: int, deadline: float = DEADLINE) -> None:
+    def assert_count(name: str, expected: int, deadline: float = COUNT_TIMEOUT) -> None:
         __tracebackhide__ = True
-        end = time.monotonic() + deadline
-        while (found := _count(name)) != expected:
-            if time.monotonic() > end:
-                told = "not known" if found is None else found
-                pytest.fail(
-                    f"The count of the object {name!r} should be {expected}; "
-                    f"after {deadline:g} s it is {told}."
-                )
-            time.sleep(0.01)
+        found: int | str
+        try:
+            found = poll(get_object(name).count, expected.__eq__, deadline, interval=0.01)
+        except StateUnavailable:
+            found = "unknown"
+        if found != expected:
+            pytest.fail(
+                f"The count of the object {name!r} should be {expected}; "
+                f"after {deadline:g} s it is {found}."
+            )
 
     return assert_count
-
-
-def _count(name: str) -> int | None:
-    try:
-        return get_object(name).count()
-    except StateUnavailable:
-        return None

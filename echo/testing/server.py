@@ -17,20 +17,20 @@ from echo.server.daphne.server import Server
 from echo.server.registry import get_watch
 
 HOST = "127.0.0.1"
-TIMEOUT = 10.0  # seconds to start, and for each thing that it is told to do
+TIMEOUT = 10.0  # seconds to start, to close the connections and to stop
 
 
 class EchoServer:
-    """A server of ASGI_APPLICATION, from now until `stop`, with this project's transport.
+    """A server of ASGI_APPLICATION, until `stop`, with this app's transport.
 
-    There is one in a process, and none after it: Twisted's reactor starts only once.
+    There can be one per process only: Twisted's reactor cannot be restarted.
     """
 
     def __init__(self) -> None:
         ready = Event()
         self._server = Server(
             application,
-            [f"tcp:port=0:interface={HOST}"],  # a port that is free
+            [f"tcp:port=0:interface={HOST}"],  # 0: a free port
             signal_handlers=False,
             verbosity=0,
             ready_callable=ready.set,
@@ -43,15 +43,15 @@ class EchoServer:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:54321`, without a slash at its end."""
+        """`http://127.0.0.1:54321`, without a trailing slash."""
         return f"http://{HOST}:{self.port}"
 
-    def end_connections(self) -> None:
-        """Close what WebSockets are left with 1012; return when their applications have ended."""
-        self._call(_end_connections())
+    def close_connections(self) -> None:
+        """Close all WebSockets with 1012, and return when their applications have finished."""
+        self._call(_close_connections())
 
     def stop(self) -> None:
-        """End the server in good order, and wait for it."""
+        """Stop the server, and wait for its thread."""
         twisted_loop.call_soon_threadsafe(self._server.stop)
         self._thread.join(TIMEOUT)
 
@@ -66,22 +66,23 @@ class EchoServer:
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Run the site's application as the settings have it now, with its static files."""
+    """Run the application of the current settings, with its static files."""
     site = get_default_application()
     if scope["type"] == "http" and apps.is_installed("django.contrib.staticfiles"):
         site = ASGIStaticFilesHandler(site)
     await site(scope, receive, send)
 
 
-async def _end_connections() -> None:
+async def _close_connections() -> None:
     await get_watch().stop()
     await sync_to_async(_close_databases)()
 
 
 def _close_databases() -> None:
-    """Close those of this thread: they would keep a test database from being dropped.
+    """Close the databases of this thread: a test database in use cannot be dropped.
 
-    SQLite's own `close` leaves one in memory open, which the next test may have no right to use.
+    Django's SQLite backend keeps a database in memory open; a test without the mark `django_db`
+    may not use it.
     """
     for database in databases.all(initialized_only=True):
         BaseDatabaseWrapper.close(database)

@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     """Write how many connections have been counted, and how many of them still are."""
     from echo.state import get_state
-    from echo.stats import tally
+    from echo.stats import process_stats
 
-    figures = f"{tally.joins} {get_state().count(NAME)}"
+    figures = f"{process_stats.joins} {get_state().count(NAME)}"
     Path(os.environ["COUNT_ALL_FIGURES"]).write_text(figures)

@@ -1,40 +1,42 @@
 import json
-from argparse import ArgumentTypeError
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
-from django.utils.translation import gettext as _
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from echo.management.base import known, named_object, require_shared_state, until_nobody_reads
+from echo.exceptions import StateUnavailable
+from echo.management.base import named_object
 from echo.objects import connected_objects
+from echo.operations.polling import poll
+from echo.state import get_state
 
-
-def how_many(text: str) -> int:
-    """Return the number, 0 or more. Raises ArgumentTypeError."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(_("%r is not a number from 0.") % text)
-    return int(text)
+TIMEOUT = 3.0  # seconds: after a start of Redis, the processes write their counts again
 
 
 class Command(BaseCommand):
-    help = "Show how many connections each object has now, or the named ones."
+    help = "Show the number of connections of each connected object, or of the named objects."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", nargs="*", metavar="name", help="objects; by default all")
-        parser.add_argument("--prefix", default="", help="only objects whose name begins so")
-        parser.add_argument("--offset", type=how_many, default=0, help="leave out the first ones")
-        parser.add_argument("--limit", type=how_many, help="show at most so many")
+        parser.add_argument("--prefix", default="", help="only names that begin with the prefix")
         parser.add_argument("--json", action="store_true", help='print {"name": count}')
 
     def handle(self, *args: Any, **options: Any) -> None:
-        require_shared_state()
+        if not get_state().shared:
+            raise CommandError(
+                "ECHO_STATE_URL is memory://: the counts are in the memory of the server, which no "
+                "other process can read. Set ECHO_STATE_URL to a Redis, here and for the server."
+            )
         if options["names"]:
             objects = [named_object(name) for name in options["names"]]
-            counts = known(lambda: {one.name: one.count() for one in objects})
+            counts = _known(lambda: {each.name: each.count() for each in objects})
         else:
-            page = (options["prefix"], options["offset"], options["limit"])
-            counts = known(lambda: connected_objects(*page))
-        with until_nobody_reads():
+            counts = _known(lambda: connected_objects(options["prefix"]))
+        with _quiet_if_pipe_is_closed():
             self._show(counts, options["json"])
 
     def _show(self, counts: dict[str, int], as_json: bool) -> None:
@@ -44,4 +46,28 @@ class Command(BaseCommand):
         for name, count in counts.items():
             self.stdout.write(f"{count:>8}  {name}")
         if not counts:
-            self.stderr.write(_("No object has a connection now."))
+            self.stderr.write("No object has a connection now.")
+
+
+def _known(read: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Return the counts, waiting a moment if Redis has just been started."""
+    logger = logging.getLogger("echo.state")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the CommandError has the same text as the warning
+    try:
+        return poll(read, lambda counts: True, TIMEOUT, interval=0.1)
+    except StateUnavailable as error:
+        raise CommandError(f"The counts are unknown at the moment: {error}") from error
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _quiet_if_pipe_is_closed() -> Iterator[None]:
+    """Exit without an error if the reader of standard output has exited, as in `… | head`."""
+    try:
+        yield
+        sys.stdout.flush()  # Python would do it at exit, and print a BrokenPipeError
+    except BrokenPipeError:
+        # Python flushes again at exit: docs.python.org/3/library/signal.html, “SIGPIPE”.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,67 +4,53 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, pgettext_lazy
 
 from echo.operations.doctor.finding import Finding
 from echo.operations.doctor.installation import examine
 
-WORDS = {
-    True: pgettext_lazy("echo", "ok"),
-    False: pgettext_lazy("echo", "fails"),
-    None: pgettext_lazy("echo", "skipped"),
-}
-ENDS = (".", "?", "!", "…")
+RESULTS = {True: "ok", False: "fails", None: "skipped"}
 
 
 def http_url(text: str) -> str:
     """Return the URL. Raises ArgumentTypeError."""
     try:
         parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # the port is no number
-        valid = False
-    if not valid:
-        raise ArgumentTypeError(_("%r is not http://host:port/prefix.") % text)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is not a number
+        is_valid = False
+    if not is_valid:
+        raise ArgumentTypeError(f"{text!r} is not a URL like http://host:port/prefix.")
     return text
 
 
-def line(finding: Finding) -> str:
-    """Return the finding in one line: what it found in a sentence, and what to do."""
-    message = finding.message if finding.message.endswith(ENDS) else f"{finding.message}."
-    told = f"{WORDS[finding.ok]!s:<8} {finding.check}: {message} {finding.remedy}"
-    return " ".join(told.splitlines()).rstrip()
+def as_line(finding: Finding) -> str:
+    """Return the finding as one line: result, check, message and remedy."""
+    end = "" if finding.message.endswith((".", "?", "!", "…")) else "."
+    line = f"{RESULTS[finding.ok]:<8} {finding.check}: {finding.message}{end} {finding.remedy}"
+    return " ".join(line.splitlines()).rstrip()
 
 
 class Command(BaseCommand):
-    help = "Find out whether this installation works, by using it."
+    help = "Check the installation by using it."
     requires_system_checks = []  # noqa: RUF012  (Django's name; they are among the findings)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        what = (
-            "root of a running site, or prefix of its echo routes; by default a server is started"
-        )
-        parser.add_argument("--url", type=http_url, help=what)
-        what = "print [{check, ok, message, remedy, log}]; ok is null if nothing could be tried"
-        parser.add_argument("--json", action="store_true", help=what)
+        url = "root of a running site, or of its echo.urls; by default a server is started"
+        parser.add_argument("--url", type=http_url, help=url)
+        as_json = "print [{check, ok, message, remedy, log}]; ok is null for a skipped check"
+        parser.add_argument("--json", action="store_true", help=as_json)
 
     def handle(self, *args: Any, **options: Any) -> None:
         findings = []
         for finding in examine(options["url"]):
             findings.append(finding)
             if not options["json"]:
-                self.stdout.write(line(finding))
-                for logged in finding.log.splitlines():
-                    self.stdout.write(f"         {logged}")
+                self.stdout.write(as_line(finding))
+                for line in finding.log.splitlines():
+                    self.stdout.write(f"         {line}")
         if options["json"]:
             self.stdout.write(json.dumps([finding._asdict() for finding in findings]))
         failed = sum(finding.ok is False for finding in findings)
+        total = sum(finding.ok is not None for finding in findings)
         if failed:
-            total = sum(finding.ok is not None for finding in findings)
-            sentence = ngettext(
-                "%(failed)d of %(total)d check failed.",
-                "%(failed)d of %(total)d checks failed.",
-                total,
-            )
-            raise CommandError(sentence % {"failed": failed, "total": total})
+            raise CommandError(f"{failed} of {total} {'check' if total == 1 else 'checks'} failed.")

@@ -1,18 +1,17 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from echo.management.base import named_object, require_shared_layer, told
+from echo.management.base import ObjectCommand
+from echo.objects import NamedObject
 
 
-class Command(BaseCommand):
+class Command(ObjectCommand):
     help = "Send a text to all connections of an object, in all processes."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name")
+        super().add_arguments(parser)
         parser.add_argument("text")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        one = named_object(options["name"])
-        require_shared_layer()
-        told(lambda: one.send(options["text"]))
+    def act(self, target: NamedObject, options: dict[str, Any]) -> None:
+        target.send(options["text"])

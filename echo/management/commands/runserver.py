@@ -1,4 +1,4 @@
-"""Daphne's `runserver`, with the transport of this package."""
+"""Daphne's `runserver`, with the WebSocket transport of this app."""
 
 from daphne.management.commands.runserver import Command as DaphneCommand
 

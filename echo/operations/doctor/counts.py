@@ -1,92 +1,83 @@
-"""What the site tells of a count over HTTP, as anybody may ask for it."""
+"""Checks of the count that the site shows over HTTP."""
 
 import json
 
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
-
-from echo.live.views import WSGI
 from echo.operations.doctor import probe
-from echo.operations.doctor.finding import LOGS, REDIS, Finding, soon
+from echo.operations.doctor.finding import LOGS, REDIS, Finding, settled
 from echo.operations.doctor.probe import ProbeFailed
 
-REFUSALS = (301, 302, 403)
-UNCOUNTED = gettext_lazy(
-    "Is the consumer wrapped in counted(), and ECHO_STATE_URL a Redis for all?"
-)
+RESTRICTED = (301, 302, 403)  # statuses of a count that needs a login or a permission
+UNCOUNTED = "Wrap the consumer in counted(), and set ECHO_STATE_URL to a Redis for all processes."
 
 
 class Counts:
-    """The counts below the URL of `echo.urls`, of one object."""
+    """The count of one object below the URL of `echo.urls`."""
 
     def __init__(self, url: str, name: str, headers: dict[str, str]) -> None:
         self._url, self._name, self._headers = url, name, headers
 
     def exist(self) -> bool:
-        """Return whether the site seems to have a count there, though it may not show it."""
+        """Return whether the site seems to have a count there, though it may be restricted."""
         status, body = probe.get(self._count_url, {**self._headers, "Accept": "application/json"})
-        return status in (*REFUSALS, 503) or (status == 200 and _number(body) is not None)
+        return status in (*RESTRICTED, 503) or (status == 200 and _number(body) is not None)
 
     def check_count(self, check: str, expected: int) -> Finding:
-        """Whether the site counts so many."""
-        status, count = self._counted(expected)
-        if status in REFUSALS:
-            return _not_for_all(check, status)
+        """Check that the site shows the expected count."""
+        status, count = self._read(expected)
+        if status in RESTRICTED:
+            return _restricted(check, status)
         if status == 503:
-            return Finding(check, False, _("the site does not know its counts"), str(REDIS))
+            return Finding(check, False, "the site does not know its counts", REDIS)
         if count is None and status in (200, 404):
-            remedy = _("Is echo.urls in the URLconf, and --url, if given, its prefix?")
-            told = {"url": self._count_url, "status": status}
-            return Finding(
-                check, False, _("there is no count at %(url)s (%(status)d)") % told, remedy
-            )
+            remedy = "Include echo.urls in the URLconf, and give its prefix if you use --url."
+            message = f"there is no count at {self._count_url} ({status})"
+            return Finding(check, False, message, remedy)
         if count != expected:
-            message = _("expected 200 and %(expected)d, got %(status)d and %(count)s")
-            got = {"expected": expected, "status": status, "count": count}
-            return Finding(check, False, message % got, str(UNCOUNTED))
-        return Finding(check, True, _("the site counts %d") % expected)
+            message = f"expected 200 and {expected}, got {status} and {count}"
+            return Finding(check, False, message, UNCOUNTED)
+        return Finding(check, True, f"the site counts {expected}")
 
     @property
     def _count_url(self) -> str:
         return f"{self._url}/{self._name}/getCurrentConnections"
 
-    def _counted(self, expected: int) -> tuple[int, int | None]:
-        """Return status and count, as soon as they are as expected, or the last ones."""
+    def _read(self, expected: int) -> tuple[int, int | None]:
+        """Return status and count as soon as they are as expected, else the last ones."""
         headers = {**self._headers, "Accept": "application/json"}
         wanted: tuple[int, int | None] = (200, expected)
 
-        def ask() -> tuple[int, int | None]:
+        def read() -> tuple[int, int | None]:
             status, body = probe.get(self._count_url, headers)
             return status, _number(body) if status == 200 else None
 
-        return soon(ask, wanted, lambda answer: answer[1] is None and answer[0] != 503)
+        return settled(read, wanted, lambda result: result[1] is None and result[0] != 503)
 
     def check_live(self, expected: int) -> Finding:
-        """Whether the stream of the count begins with so many."""
+        """Check that the event stream begins with the expected count."""
         url = f"{self._url}/{self._name}/connections/live"
         try:
             status, event = probe.first_event(url, self._headers)
         except ProbeFailed as error:
-            remedy = _("What is between must pass events on at once, and buffer none.")
+            remedy = "Turn off response buffering in the proxy."
             return Finding("live", False, f"{url}: {error}", remedy)
-        if status in (*REFUSALS, 404):  # a site may have the count alone
-            return _not_for_all("live", status)
+        if status in (*RESTRICTED, 404):  # a site may have no event streams
+            return _restricted("live", status)
         if status != 200:
-            message = _("%(url)s answers %(status)d") % {"url": url, "status": status}
-            return Finding("live", False, message, str(WSGI if status == 501 else LOGS))
+            remedy = "Run the site on an ASGI server." if status == 501 else LOGS
+            return Finding("live", False, f"{url} responds with {status}", remedy)
         if _number(event) != expected:
-            told = {"expected": expected, "event": event.decode(errors="replace")}
-            message = _("expected an event that tells %(expected)d, got %(event)r") % told
-            return Finding("live", False, message, str(UNCOUNTED))
-        return Finding("live", True, _("the stream of the count tells %d") % expected)
+            found = event.decode(errors="replace")
+            message = f"expected an event with the count {expected}, got {found!r}"
+            return Finding("live", False, message, UNCOUNTED)
+        return Finding("live", True, f"the event stream begins with {expected}")
 
 
-def _not_for_all(check: str, status: int) -> Finding:
-    return Finding(check, None, _("the site answers %d to who asks for it") % status)
+def _restricted(check: str, status: int) -> Finding:
+    return Finding(check, None, f"the site responds with {status} to anonymous clients")
 
 
 def _number(body: bytes) -> int | None:
-    """Return the number of an answer; None if it is no answer of ours."""
+    """Return the count in a response body or an event; None if there is none."""
     try:
         return int(json.loads(body)["connections"])
     except (ValueError, KeyError, TypeError):

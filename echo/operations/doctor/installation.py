@@ -1,4 +1,4 @@
-"""Whether an installation works, found out by using it: the checks of `echo_doctor`."""
+"""The checks of `echo_doctor`: each tries a part of the installation out."""
 
 import asyncio
 import secrets
@@ -10,13 +10,13 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib.staticfiles import finders
 from django.core.checks import WARNING, run_checks
 from django.templatetags.static import static
-from django.utils.translation import gettext as _
 
 from echo.checks import check_asgi_application
 from echo.exceptions import StateUnavailable
 from echo.groups.subscription import new_channel
+from echo.log import describe
 from echo.names import group_name
-from echo.operations.doctor.finding import REDIS, Finding, soon, words_of
+from echo.operations.doctor.finding import REDIS, Finding, settled
 from echo.operations.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.operations.doctor.site import check_site
 from echo.state import get_state
@@ -24,96 +24,88 @@ from echo.state import get_state
 FILES = tuple(
     f"echo/{name}" for name in ("usage.css", "usage.js", "live.js", "admin.css", "admin.js")
 )
+COLLECT = "Run `python manage.py collectstatic`, and have STATIC_ROOT served at STATIC_URL."
 
 MESSAGES = 3  # a layer that starves a channel delivers the first one
 
-SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of them, and what it has however it is packed
+SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of FILES, and a word that minifiers keep
 
 
 def examine(url: str | None = None) -> Iterator[Finding]:
-    """Yield the findings, as they come. `url` is the root or the prefix of a running site.
+    """Yield the findings one by one. `url` is the root of a running site, or that of `echo.urls`.
 
-    Without it a temporary server is started. Nothing is left behind, neither process nor key.
+    Without `url`, a temporary server is started. Neither a process nor a key is left behind.
     """
-    name = f"echo-doctor-{secrets.token_hex(8)}"  # nobody else's object
-    wrong = list(check_system())
-    yield from wrong or [Finding("settings", True, _("the system checks have no complaint"))]
+    name = f"echo-doctor-{secrets.token_hex(8)}"  # an object that nobody else uses
+    problems = list(check_system())
+    yield from problems or [Finding("settings", True, "the system checks found no problem")]
     yield check_static()
-    if any(finding.check == "echo.E002" for finding in wrong):
-        return  # nothing of ours works with a wrong setting
+    if any(finding.check == "echo.E002" for finding in problems):
+        return  # the app does not work with an invalid setting
     yield check_state(name)
     yield check_layer(name)
     is_up = True
     for finding in check_site(name, url):
         is_up = is_up and finding.check != "server"
         yield finding
-    if url is not None and is_up:  # a server of our own would have no proxy in front
+    if url is not None and is_up:  # a temporary server has no proxy in front
         yield check_served(url)
 
 
 def check_system() -> Iterator[Finding]:
-    """Yield a finding for each error of the site, and each warning of ours."""
+    """Yield a finding for each error of any system check, and each warning of this app's."""
     for message in (*run_checks(), *check_asgi_application()):
         id = message.id or "settings"
-        concerns_us = message.level >= WARNING and id.startswith("echo.")
-        if not message.is_silenced() and (message.is_serious() or concerns_us):
+        is_our_warning = message.level >= WARNING and id.startswith("echo.")
+        if not message.is_silenced() and (message.is_serious() or is_our_warning):
             yield Finding(id, False, message.msg, message.hint or "")
 
 
 def check_static() -> Finding:
-    """Whether the files are there, and pages can name their addresses."""
+    """Check that the static files exist, and that their URLs can be made."""
     missing = [file for file in FILES if finders.find(file) is None]
     if missing:
-        remedy = _(
-            "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
-        )
-        return Finding("static", False, _("%s is not found") % missing[0], remedy)
+        remedy = "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
+        return Finding("static", False, f"{missing[0]} is not found", remedy)
     try:
         for file in FILES:
             static(file)
-    except ValueError as error:  # a storage with a manifest does not have it
-        return Finding("static", False, str(error), _served())
-    return Finding("static", True, _("the %d files of its pages are found") % len(FILES))
+    except ValueError as error:  # raised by a manifest storage without an entry for the file
+        return Finding("static", False, str(error), COLLECT)
+    return Finding("static", True, f"the {len(FILES)} static files are found")
 
 
 def check_served(url: str) -> Finding:
-    """Whether the site at the URL, or whoever does it for the site, serves the static files."""
+    """Check that the static files of the site at the URL are served."""
     try:
         address = urljoin(url, static(SCRIPT))
         status, body = get(address, {})
-    except (ProbeFailed, ValueError) as error:  # the latter as in check_static
-        return Finding("static files", False, str(error), _served())
+    except (ProbeFailed, ValueError) as error:  # ValueError as in check_static
+        return Finding("static files", False, str(error), COLLECT)
     if status != 200 or MARK not in body:
-        message = _("%(url)s is not the script that it should be (status %(status)d)")
-        told = {"url": address, "status": status}
-        return Finding("static files", False, message % told, _served())
-    return Finding("static files", True, _("%s is served") % address)
-
-
-def _served() -> str:
-    return "Run `python manage.py collectstatic`, and have STATIC_ROOT served at STATIC_URL."
+        message = f"{address} is not the expected script (status {status})"
+        return Finding("static files", False, message, COLLECT)
+    return Finding("static files", True, f"{address} is served")
 
 
 def check_state(name: str) -> Finding:
-    """Join, count, leave and count, where the site keeps its counts."""
+    """Join, count, leave and count, in the site's state."""
     state = get_state()
     try:
-        soon(lambda: state.count(name), 0)  # waits until Redis has been met
+        settled(lambda: state.count(name), 0)  # waits for the first connection to Redis
         asyncio.run(_join(name))
         try:
-            counts = [soon(lambda: state.count(name), 1)]
+            counts = [settled(lambda: state.count(name), 1)]
         finally:
             state.leave(name)
-        counts.append(soon(lambda: state.count(name), 0))
+        counts.append(settled(lambda: state.count(name), 0))
     except StateUnavailable as error:
-        return Finding("state", False, str(error), str(REDIS))
+        return Finding("state", False, str(error), REDIS)
     if counts != [1, 0]:
-        remedy = _("Is that Redis writable, and no replica?")
-        return Finding("state", False, _("join and leave gave the counts %s") % counts, remedy)
-    done = _("joined, counted and left in this process (ECHO_STATE_URL is memory://)")
-    if state.shared:
-        done = _("joined, counted and left in Redis")
-    return Finding("state", True, done)
+        remedy = "The Redis must be writable, not a replica."
+        return Finding("state", False, f"the counts after join and leave were {counts}", remedy)
+    place = "Redis" if state.shared else "this process (ECHO_STATE_URL is memory://)"
+    return Finding("state", True, f"joined, counted and left in {place}")
 
 
 async def _join(name: str) -> None:
@@ -123,30 +115,28 @@ async def _join(name: str) -> None:
 
 
 def check_layer(name: str) -> Finding:
-    """Send to a group, and receive in two channels at once: as objects do, and as consumers do."""
+    """Send to a group with two channels: one as objects receive, one as consumers do."""
     try:
         layer: Any = get_channel_layer()
         if layer is None:
-            message = _("CHANNEL_LAYERS is not set: messages stay in their process")
+            message = "CHANNEL_LAYERS is not set: messages stay in their process"
             return Finding("layer", None, message)
         asyncio.run(_exchange(layer, group_name(name)))
     except TimeoutError as error:
-        return _broken_layer(str(error) or _("no message in %g s") % TIMEOUT)
-    except Exception as error:  # each channel layer has exceptions of its own
-        return _broken_layer(words_of(error))
-    delivers = _("%s delivers, to all processes")
-    if isinstance(layer, InMemoryChannelLayer):
-        delivers = _("%s delivers, to this process only")
-    return Finding("layer", True, delivers % type(layer).__name__)
+        return _broken_layer(str(error) or f"no message in {TIMEOUT:g} s")
+    except Exception as error:  # each channel layer has its own exceptions
+        return _broken_layer(describe(error))
+    reach = "this process only" if isinstance(layer, InMemoryChannelLayer) else "all processes"
+    return Finding("layer", True, f"{type(layer).__name__} delivers, to {reach}")
 
 
 def _broken_layer(message: str) -> Finding:
-    remedy = _("Start what CHANNEL_LAYERS names, or correct its hosts.")
+    remedy = "Start the servers that CHANNEL_LAYERS names, or correct its hosts."
     return Finding("layer", False, message, remedy)
 
 
 async def _exchange(layer: Any, group: str) -> None:
-    """Send MESSAGES to a group that two channels are in: one as ours, and one as a consumer's."""
+    """Send MESSAGES to a group, and receive them in both channels at once."""
     async with asyncio.timeout(TIMEOUT):
         channels = [await new_channel(layer), await layer.new_channel()]
         try:

@@ -1,163 +1,71 @@
-"""A client of one connection, and a server for it: how `echo_doctor` tries a site out."""
+"""HTTP requests and a temporary server, for the checks of `echo_doctor`."""
 
 import http.client
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
-from django.utils.translation import gettext as _
+from echo.log import without_passwords
+from echo.operations.polling import poll
 
-from echo.operations.doctor.finding import without_passwords
-
-TIMEOUT = 5.0  # seconds for each answer
-START = 30.0  # seconds for a server to listen
-LINES = 40  # of a log that are shown: more than a traceback through Channels and Django has
-TEXT, CLOSE = 1, 8  # RFC 6455 §5.2
-UPGRADE = {
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",  # RFC 6455 §1.3
-    "Sec-WebSocket-Version": "13",
-}
+TIMEOUT = 5.0  # seconds for each response
+START_TIMEOUT = 30.0  # seconds for a server to listen
+TRACEBACK_TIMEOUT = 1.0  # seconds for a server to log it
+MAX_LINES = 40  # of a log: more than a traceback through Channels and Django has
 
 
 class ProbeFailed(Exception):
-    """What was tried did not work; the message says what came instead."""
+    """The site or the temporary server failed; the message is the reason."""
 
-    log = ""  # of the temporary server that did not start
-
-
-class NoAnswer(ProbeFailed):
-    """Nothing came in time."""
+    log = ""  # of a temporary server that did not start
 
 
 def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Return status and body of the answer. Raises ProbeFailed if there is none."""
-    with _answer(url, headers) as (_, response), _told():
+    """Return status and body of the response. Raises ProbeFailed if there is none."""
+    with _response(url, headers) as response:
         return response.status, response.read()
 
 
 def first_event(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Return the status, and of a stream of events what the first one tells (b"" for none).
+    """Return the status, and the data of the first event of a stream (b"" without an event).
 
-    Raises ProbeFailed if there is no answer, or nothing of a stream for TIMEOUT seconds.
+    Raises ProbeFailed if there is no response, or nothing of the stream for TIMEOUT seconds.
     """
-    with _answer(url, {**headers, "Accept": "text/event-stream"}) as (_, response), _told():
+    with _response(url, {**headers, "Accept": "text/event-stream"}) as response:
         lines = iter(response.readline, b"") if response.status == 200 else ()
         prefix = b"data:"  # HTML standard, §9.2.6
-        told = (line[len(prefix) :].strip() for line in lines if line.startswith(prefix))
-        return response.status, next(told, b"")
-
-
-class Socket:
-    """A WebSocket that has been accepted: small texts, then a Close."""
-
-    def __init__(self, connection: Any, response: Any) -> None:
-        self._connection, self._stream = connection, response.fp
-
-    def send_text(self, text: str) -> None:
-        self._send(TEXT, text.encode())
-
-    def receive_text(self) -> str:
-        try:
-            return self._receive(TEXT).decode()
-        except NoAnswer:  # a stream that has waited in vain cannot be read any more
-            self._stream = self._connection.sock.makefile("rb")
-            raise
-
-    def require_open(self) -> None:
-        """Raise ProbeFailed if the server has closed."""
-        sock = self._connection.sock
-        sock.settimeout(0.1)  # seconds: it has arrived already, or never will
-        try:
-            with suppress(NoAnswer):
-                while True:
-                    self._receive(TEXT)
-        finally:
-            sock.settimeout(TIMEOUT)
-        self._stream = sock.makefile("rb")  # as in receive_text
-
-    def close(self) -> int:
-        """Close with 1000, and return the code of the answer (1005 if it has none)."""
-        self._send(CLOSE, (1000).to_bytes(2, "big"))
-        return int.from_bytes(self._receive(CLOSE)[:2], "big") or 1005
-
-    def _send(self, opcode: int, payload: bytes) -> None:
-        """Send a frame with a payload under 126 bytes."""
-        mask = secrets.token_bytes(4)
-        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-        head = bytes([0x80 | opcode, 0x80 | len(payload)])
-        with _told():
-            self._connection.sock.sendall(head + mask + masked)
-
-    def _receive(self, opcode: int) -> bytes:
-        """Return the payload of the next frame of that kind, without the others."""
-        while True:
-            first, length = self._take(2)
-            if length >= 126:
-                length = int.from_bytes(self._take(2 if length == 126 else 8), "big")
-            payload = self._take(length)
-            if first & 0x0F == opcode:
-                return payload
-            if first & 0x0F == CLOSE:
-                code = int.from_bytes(payload[:2], "big") or 1005
-                raise ProbeFailed(_("the server closed with %d") % code)
-
-    def _take(self, size: int) -> bytes:
-        with _told():
-            data: bytes = self._stream.read(size)
-        if len(data) < size:
-            raise ProbeFailed(_("the server ended the connection"))
-        return data
+        events = (line[len(prefix) :].strip() for line in lines if line.startswith(prefix))
+        return response.status, next(events, b"")
 
 
 @contextmanager
-def opened(url: str, headers: dict[str, str]) -> Iterator[tuple[int, Socket | None]]:
-    """Give the status of the answer to a handshake, with the socket if it is 101."""
-    with _answer(url, {**headers, **UPGRADE}) as (connection, response):
-        accepted = response.status == http.client.SWITCHING_PROTOCOLS
-        yield response.status, Socket(connection, response) if accepted else None
-
-
-@contextmanager
-def _answer(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Any]]:
+def _response(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        with _told():
-            connection.request("GET", parts.path, headers=headers)
-            response = connection.getresponse()
-        with response:
-            yield connection, response
+        connection.request("GET", parts.path, headers=headers)
+        with connection.getresponse() as response:
+            yield response
+    except TimeoutError as error:
+        raise ProbeFailed(f"no response in {TIMEOUT:g} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ProbeFailed(str(error) or type(error).__name__) from error
     finally:
         connection.close()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Raise ProbeFailed for what the network raises."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise NoAnswer(_("no answer in %g s") % TIMEOUT) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ProbeFailed(str(error) or type(error).__name__) from error
-
-
 class TemporaryServer:
-    """A context manager that runs `python -m echo.server` on a free port of the loopback.
+    """A context manager that runs `python -m echo.server` on a free loopback port.
 
-    `application` is the dotted path of ASGI_APPLICATION. Raises ProbeFailed if it does not listen.
+    `application` is the dotted path of ASGI_APPLICATION. Raises ProbeFailed if the server does
+    not listen within START_TIMEOUT.
     """
 
     def __init__(self, application: str) -> None:
@@ -167,7 +75,7 @@ class TemporaryServer:
 
     def __enter__(self) -> "TemporaryServer":
         options = ["-b", "127.0.0.1", "-p", str(self._port), _as_argument(self._application)]
-        # Whatever this process can import, from wherever it was started.
+        # The server can import the same modules as this process, from any directory.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -176,24 +84,27 @@ class TemporaryServer:
             stdout=self._log,
             stderr=self._log,
         )
-        if not _listens(self._process, self._port):
+        if not poll(self._is_up, lambda is_up: is_up is not None, START_TIMEOUT):
             lines = self._logged().splitlines()
-            error = ProbeFailed(next(filter(None, reversed(lines)), _("it does not listen")))
-            error.log = "\n".join(lines[-LINES:])
+            error = ProbeFailed(next(filter(None, reversed(lines)), "it does not listen"))
+            error.log = "\n".join(lines[-MAX_LINES:])
             self.__exit__()
             raise error
         return self
 
     def __exit__(self, *error: object) -> None:
-        _stop(self._process)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=2 * TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
     def log(self) -> str:
-        """Return the end of the log, with a traceback if one comes within a second."""
-        end = time.monotonic() + 1
-        while "Traceback" not in self._logged() and time.monotonic() < end:
-            time.sleep(0.05)
-        return "\n".join(self._logged().splitlines()[-LINES:])
+        """Return the end of the log, with the traceback if one is logged in time."""
+        log = poll(self._logged, lambda log: "Traceback" in log, TRACEBACK_TIMEOUT)
+        return "\n".join(log.splitlines()[-MAX_LINES:])
 
     def _logged(self) -> str:
         # Without a seek: the server writes at the same position of the file.
@@ -201,9 +112,17 @@ class TemporaryServer:
         logged = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
         return without_passwords(logged)
 
+    def _is_up(self) -> bool | None:
+        """Return whether the server listens; False if it has exited, None if it still starts."""
+        if self._process.poll() is not None:
+            return False
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            return True
+        return None
+
 
 def server_command(application: str) -> str:
-    """Return a command that runs the site, for a shell in the folder of manage.py."""
+    """Return a command that runs the site, for a shell in the directory of manage.py."""
     return f"python -m echo.server {_as_argument(application)}"
 
 
@@ -216,21 +135,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
-    end = time.monotonic() + START
-    while process.poll() is None and time.monotonic() < end:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=2 * TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -1,4 +1,4 @@
-"""A visit to the site: connect, echo, count, watch and close, as a client does."""
+"""Checks of the site as its clients see it: connect, echo, count, watch and close."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,87 +6,93 @@ from contextlib import ExitStack
 from urllib.parse import urljoin, urlsplit
 
 from django.conf import settings
-from django.urls import NoReverseMatch, get_script_prefix, reverse
-from django.utils.translation import gettext as _
+from django.urls import get_script_prefix
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
-from echo.introspection import counted_path, leads_nowhere, required_action, speaks_http_only
-from echo.operations.doctor import probe
+from echo.introspection import lacks_route, required_action
+from echo.operations.doctor import probe, routes
 from echo.operations.doctor.counts import Counts
-from echo.operations.doctor.finding import LOGS, REDIS, Finding, soon
+from echo.operations.doctor.finding import LOGS, REDIS, Finding, settled
 from echo.operations.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
-from echo.operations.doctor.probe import NoAnswer, ProbeFailed, server_command
+from echo.operations.doctor.probe import ProbeFailed, server_command
+from echo.operations.websocket import ClientWebSocket
 from echo.state import get_state
 
-LONG_HEADERS = 200_000  # bytes: more than nginx, h11 (64 KiB) and Twisted (16 KiB) take
-INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1
-NO_HANDSHAKE = (200, 404, 426)  # where an upgrade has got lost, or there is no such route
+LONG_HEADERS = 200_000  # bytes: above the limits of nginx, h11 (64 KiB) and Twisted (16 KiB)
+ABNORMAL_CLOSURE, INTERNAL_ERROR = 1006, 1011  # RFC 6455 §7.4.1
+NO_HANDSHAKE = (200, 404, 426)  # statuses if the upgrade was lost, or there is no such route
 
 
 def check_site(name: str, url: str | None) -> Iterator[Finding]:
-    """Connect, echo, count and close on the site at the URL, or on a server of our own."""
-    application = getattr(settings, "ASGI_APPLICATION", None)
+    """Connect, echo, count and close on the site at the URL, or on a temporary server."""
+    application = str(getattr(settings, "ASGI_APPLICATION", None) or "")
     with ExitStack() as stack:
         if url is None and not application:
-            return  # the system checks have told
-        if speaks_http_only():
-            yield Finding("handshake", None, _("ASGI_APPLICATION has no WebSockets"))
+            return  # reported by a system check
+        if routes.lacks_websockets():
+            yield Finding("handshake", None, "ASGI_APPLICATION has no WebSockets")
             return
         server = None
         if url is None:
             try:
-                server = stack.enter_context(probe.TemporaryServer(str(application)))
+                server = stack.enter_context(probe.TemporaryServer(application))
             except ProbeFailed as error:
-                remedy = f"Run `{server_command(str(application))}`, and read its output."
+                remedy = f"Run `{server_command(application)}`, and read its output."
                 yield Finding("server", False, str(error), remedy, error.log)
                 return
         base = server.url if server else str(url).rstrip("/")
         try:
             yield from _Visit(name, base, server).findings()
-        except ProbeFailed as error:
-            remedy = _("Is the server up, and does the URL lead to it?")
-            yield Finding("server", False, f"{base}: {error}", remedy)
+        except (ProbeFailed, OSError, WebSocketException) as error:
+            message = f"{base}: {error or type(error).__name__}"
+            remedy = "Check that the server is up, and that the URL leads to it."
+            yield Finding("server", False, message, remedy)
 
 
 class _Visit:
-    """One connection to the site, from its handshake to its end."""
+    """One connection to the site, from its handshake to its Close."""
 
     def __init__(self, name: str, base: str, server: probe.TemporaryServer | None) -> None:
         self._name, self._server = name, server
         self._headers = _headers() if server else {}
-        self._url = base + _mount() if server else self._prefix(base)
+        self._url = base + routes.prefix() if server else self._find_prefix(base)
         self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
-        # A site without an EchoConsumer has counted consumers of its own.
-        # The console is not for a client without a login.
-        self._has_echo = not (leads_nowhere(_echo_route()) or required_action(_echo_route()))
-        path = None if self._has_echo else counted_path(name)
+        # Without an echo route, one of the site's own consumers is visited. The console needs a
+        # login, which the doctor does not have.
+        echo_route = routes.echo_route()
+        self._has_echo = not (lacks_route(echo_route) or required_action(echo_route))
+        path = None if self._has_echo else routes.counted_path(name)
         self._is_foreign = path is not None
         if path is not None:
-            below = _below_script_name()
+            below = routes.prefix_below_script_name()
             root = urljoin(base, get_script_prefix())
             if below and self._url.endswith(below):
                 root = self._url.removesuffix(below) + "/"
             self._socket_url = root + path
 
-    def _prefix(self, url: str) -> str:
-        """Return the prefix of the echo routes, of which the URL may have only the site's root."""
-        below = _below_script_name()
+    def _find_prefix(self, url: str) -> str:
+        """Return the URL of `echo.urls`, if the given URL is only the root of the site."""
+        below = routes.prefix_below_script_name()
         if not url.endswith(below):
-            for prefix in (url + _mount(), url + below):
+            for prefix in (url + routes.prefix(), url + below):
                 if Counts(prefix, self._name, self._headers).exist():
                     return prefix
         return url
 
     def findings(self) -> Iterator[Finding]:
-        # As a browser's: Channels' AllowedHostsOriginValidator rejects a handshake without it.
+        # With an Origin, as browsers: Channels' AllowedHostsOriginValidator rejects others.
         headers = {**self._headers, "Origin": self._origin()}
-        with probe.opened(self._socket_url, headers) as (status, socket):
-            if socket is None:
-                yield self._refused(status)
-                return
-            yield Finding("handshake", True, _("%s accepts a WebSocket") % self._tried)
+        url = self._socket_url.replace("http", "ws", 1)
+        try:
+            socket = ClientWebSocket(url, headers, timeout=probe.TIMEOUT)
+        except InvalidStatus as error:
+            yield self._rejected(error.response.status_code)
+            return
+        with socket:
+            yield Finding("handshake", True, f"{self._tried} accepts a WebSocket")
             yield self._echo(socket)
             counted = self._counts.check_count("count", 1)
             yield counted
@@ -99,20 +105,20 @@ class _Visit:
                 yield idle
                 if not idle.ok:
                     return
-            yield self._closed(socket.close())
+            yield self._closed(socket)
         if counted.ok:
             yield self._counts.check_count("count after close", 0)
         if self._server is None:
             yield self._long_headers()
 
     def _origin(self) -> str:
-        """Return the origin of the site's own pages, as they are seen through its proxy."""
+        """Return the origin of the site's own pages, as seen through its proxy."""
         parts = urlsplit(self._socket_url)
         is_https = parts.scheme == "https" or (self._server and settings.SECURE_PROXY_SSL_HEADER)
         return f"{'https' if is_https else 'http'}://{self._headers.get('Host', parts.netloc)}"
 
     def _long_headers(self) -> Finding:
-        """Whether anything limits the headers of a request: uvicorn's httptools does not."""
+        """Check that the headers of a request are limited: uvicorn's httptools has no limit."""
         headers = {**self._headers, "X-Echo-Doctor": "x" * LONG_HEADERS}
         try:
             status, _body = probe.get(f"{self._url}/getCurrentConnections", headers)
@@ -121,24 +127,24 @@ class _Visit:
         if 400 <= status < 500 and status not in NO_HANDSHAKE:
             return Finding("headers", True, f"long headers are rejected with {status}")
         remedy = "Run uvicorn with `--http h11`, or let a proxy in front of it limit the headers."
-        message = f"headers of {LONG_HEADERS} bytes are taken: they may fill the memory"
+        message = f"headers of {LONG_HEADERS} bytes are accepted: they may fill the memory"
         return Finding("headers", None, message, remedy)
 
     @property
     def _tried(self) -> str:
         return self._socket_url if self._is_foreign else self._url
 
-    def _refused(self, status: int) -> Finding:
-        told = {"url": self._tried, "status": status}
+    def _rejected(self, status: int) -> Finding:
         if status < 500 and self._is_foreign and (self._server or status not in NO_HANDSHAKE):
-            return Finding("handshake", None, _("%(url)s answers %(status)d to a stranger") % told)
-        if status == 403 and required_action(_echo_route()):
-            return Finding("echo", None, "the console is for those who may list the objects")
+            message = f"{self._tried} responds with {status} to anonymous clients"
+            return Finding("handshake", None, message)
+        if status == 403 and required_action(routes.echo_route()):
+            return Finding("echo", None, "the console needs the permission to list the objects")
         if status in NO_HANDSHAKE and not (self._has_echo or self._is_foreign):
-            return Finding("echo", None, _("the site has no echo route"))
+            return Finding("echo", None, "the site has no echo route")
         if status == 403 and conf.ECHO_AUTHORIZE is not None:
-            return Finding("echo", None, _("ECHO_AUTHORIZE lets in nobody without a login"))
-        message = _("%(url)s answers %(status)d") % told
+            return Finding("echo", None, "ECHO_AUTHORIZE denies anonymous clients")
+        message = f"{self._tried} responds with {status}"
         log = self._server.log() if self._server and status >= 500 else ""
         return Finding("handshake", False, message, self._remedy(status), log)
 
@@ -146,81 +152,64 @@ class _Visit:
         if self._server:
             return _read_log()
         if status >= 500:
-            return str(LOGS)
-        if self._is_foreign:
-            return _(
-                "Does the URL lead to that server? A proxy must pass Host, Upgrade, Connection."
-            )
-        return _("Is it the prefix of an echo route? A proxy must pass Host, Upgrade, Connection.")
+            return LOGS
+        wanted = "leads to the server" if self._is_foreign else "is the prefix of an echo route"
+        return f"Check that the URL {wanted}. A proxy must pass Host, Upgrade, Connection."
 
-    def _echo(self, socket: probe.Socket) -> Finding:
+    def _echo(self, socket: ClientWebSocket) -> Finding:
         if self._is_foreign:
-            return Finding("echo", None, _("a consumer of the site's own is sent no text"))
-        socket.send_text(self._name)
+            return Finding("echo", None, "the site's own consumers are sent no text")
+        socket.send(self._name)
         try:
-            answer = socket.receive_text()
-        except NoAnswer:
-            return Finding("echo", None, _("the route answers no text"))
-        if self._name not in answer:
-            return Finding("echo", None, _("the route answers with texts of its own"))
-        return Finding("echo", True, _("a text came back"))
+            reply = socket.recv()
+        except TimeoutError:
+            return Finding("echo", None, "the consumer sends no reply")
+        if self._name not in str(reply):
+            return Finding("echo", None, "the consumer sends other replies")
+        return Finding("echo", True, "the text came back")
 
     def _shared(self) -> Finding:
-        """Whether this process counts what the site's process counts."""
+        """Check that this process and the site share their counts."""
         try:
-            count = soon(lambda: get_state().count(self._name), 1)
+            count = settled(lambda: get_state().count(self._name), 1)
         except StateUnavailable as error:
-            return Finding("shared count", False, str(error), str(REDIS))
+            return Finding("shared count", False, str(error), REDIS)
         if count != 1:
-            remedy = _("Give the site and this command the same ECHO_STATE_URL.")
-            message = _("the site counts 1, this process %d") % count
+            remedy = "Give the site and this command the same ECHO_STATE_URL."
+            message = f"the site counts 1, this process {count}"
             return Finding("shared count", False, message, remedy)
-        return Finding("shared count", True, _("this process counts 1, too"))
+        return Finding("shared count", True, "this process also counts 1")
 
-    def _idle(self, socket: probe.Socket) -> Finding:
-        """Whether a socket without messages, and a channel without, last for IDLE seconds."""
+    def _idle(self, socket: ClientWebSocket) -> Finding:
+        """Check that a socket and a channel without messages stay open for IDLE seconds."""
         problem = asyncio.run(receive_nothing())
         try:
-            socket.require_open()
-        except ProbeFailed as error:
-            problem = str(error)
+            while True:  # until all that was sent has been received
+                socket.recv(timeout=0.1)
+        except TimeoutError:
+            pass
+        except ConnectionClosed:
+            problem = f"the server closed with {socket.close_code}"
         if problem is not None:
             return Finding("idle socket", False, problem, CORE_LAYER)
         return Finding("idle socket", True, f"open after {IDLE:g} s without a message")
 
-    def _closed(self, code: int) -> Finding:
-        message = _("closed with %d") % code
-        if code == INTERNAL_ERROR:
-            remedy = _read_log() if self._server else str(LOGS)
-            return Finding(
-                "close", False, message, remedy, self._server.log() if self._server else ""
-            )
+    def _closed(self, socket: ClientWebSocket) -> Finding:
+        socket.close()
+        message = f"closed with {socket.close_code}"
+        if socket.close_code in (ABNORMAL_CLOSURE, INTERNAL_ERROR):
+            remedy, log = (_read_log(), self._server.log()) if self._server else (LOGS, "")
+            return Finding("close", False, message, remedy, log)
         return Finding("close", True, message)
 
 
 def _read_log() -> str:
-    return f"Read what the server logs; `{server_command(settings.ASGI_APPLICATION)}` runs it."
-
-
-def _mount() -> str:
-    """Return the path below which the site has `echo.urls`, without a slash at its end."""
-    try:
-        return reverse("echo:websocket").removesuffix("/websocket")  # the page may not be there
-    except NoReverseMatch:
-        return ""
-
-
-def _below_script_name() -> str:
-    return _mount().removeprefix(get_script_prefix().rstrip("/"))
-
-
-def _echo_route() -> str:
-    """Return the route of the echo that belongs to `echo.urls`, as in `path()`."""
-    return f"{_below_script_name()}/<str:name>/websocket".removeprefix("/")
+    command = server_command(settings.ASGI_APPLICATION)
+    return f"Run `{command}`, and read its log."
 
 
 def _headers() -> dict[str, str]:
-    """Return what a proxy of the site would send, so that a loopback address is no obstacle."""
+    """Return the headers of the site's proxy, so that a loopback address is accepted."""
     host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost")
     headers = {"Host": host.removeprefix(".")}
     if settings.SECURE_PROXY_SSL_HEADER:

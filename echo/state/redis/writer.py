@@ -17,7 +17,7 @@ from echo.log import is_due
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, Connection
 from echo.state.redis.waiter import Waiting, tell
-from echo.stats import tally
+from echo.stats import process_stats
 
 logger = logging.getLogger(__name__)
 
@@ -332,7 +332,7 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         if not self._outage:
-            tally.outages += 1
+            process_stats.outages += 1
             unexpected = not isinstance(error, ERRORS)
             message = "Redis is away: counts are unknown until it is back, connections go on (%s)"
             logger.warning(message, error, exc_info=unexpected)

@@ -1,6 +1,7 @@
-"""A WebSocket of a test: it waits for what it is asked for, and can end without a word."""
+"""A WebSocket client without threads, for the tests of a site and for `echo_doctor`."""
 
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,15 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 TIMEOUT = 10.0  # seconds
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, without any wait
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, with a timeout of 0 s
 
 
-class Connection:
-    """A WebSocket that the server has accepted.
+class ClientWebSocket:
+    """The client's side of an open WebSocket.
 
-    Raises `websockets.exceptions.InvalidStatus`, which has the `response`, if it has not. All
-    methods raise TimeoutError if the server says nothing for TIMEOUT seconds.
+    If the server rejects the handshake, the constructor raises
+    `websockets.exceptions.InvalidStatus`, which has the `response`. If nothing is received for
+    `timeout` seconds, all methods raise TimeoutError.
     """
 
     def __init__(
@@ -27,19 +29,24 @@ class Connection:
         url: str,
         headers: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] = (),
+        timeout: float = TIMEOUT,
     ) -> None:
         uri = parse_uri(url)
         offers = [Subprotocol(name) for name in subprotocols] or None
         self._protocol = ClientProtocol(uri, subprotocols=offers, max_size=None)
         self._frames: deque[Frame] = deque()
-        self._socket = socket.create_connection((uri.host, uri.port), TIMEOUT)
+        self._timeout = timeout
+        self._socket = socket.create_connection((uri.host, uri.port), timeout)
         try:
-            self._shake_hands(headers or {})
+            if uri.secure:
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=uri.host)
+            self._open(headers or {})
         except BaseException:
             self._socket.close()
             raise
 
-    def _shake_hands(self, headers: Mapping[str, str]) -> None:
+    def _open(self, headers: Mapping[str, str]) -> None:
         request = self._protocol.connect()
         for name, value in headers.items():
             request.headers.pop(name, None)
@@ -47,11 +54,11 @@ class Connection:
         self._protocol.send_request(request)
         self._write()
         while self._protocol.state is State.CONNECTING:
-            self._read(TIMEOUT)
+            self._read(self._timeout)
             if self._protocol.handshake_exc is not None:
                 raise self._protocol.handshake_exc
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> "ClientWebSocket":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -63,7 +70,7 @@ class Connection:
 
     @property
     def close_code(self) -> int | None:
-        """The server's: 1005 for a Close without one, 1006 without a Close, None while open."""
+        """The server's: 1005 for a Close without a code, 1006 without a Close, None while open."""
         return self._protocol.close_code
 
     @property
@@ -71,7 +78,7 @@ class Connection:
         return self._protocol.close_reason
 
     def send(self, message: str | bytes) -> None:
-        """Send a text, or bytes. Raises ConnectionClosed as `recv` does."""
+        """Send a text or bytes. Raises ConnectionClosed as `recv` does."""
         if self._protocol.state is not State.OPEN:
             self.wait_closed()
             raise self._protocol.close_exc
@@ -81,32 +88,33 @@ class Connection:
             self._protocol.send_binary(message)
         self._write()
 
-    def recv(self, timeout: float = TIMEOUT) -> str | bytes:
+    def recv(self, timeout: float | None = None) -> str | bytes:
         """Return the next text or bytes.
 
-        Raises `websockets.exceptions.ConnectionClosed` where none can come any more.
+        Raises `websockets.exceptions.ConnectionClosed` once the connection is closed and all
+        messages have been received.
         """
         while not self._frames:
             if self._protocol.state is State.CLOSED:
                 raise self._protocol.close_exc
-            self._read(timeout)
-        frame = self._frames.popleft()  # whole: this project's transport sends no fragments
+            self._read(self._timeout if timeout is None else timeout)
+        frame = self._frames.popleft()  # a whole message: this app's servers send no fragments
         return bytes(frame.data).decode() if frame.opcode is Opcode.TEXT else bytes(frame.data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it, and return when the server has answered: then it counts no more."""
+        """Close it, and return after the server's close reply: then it is no longer counted."""
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._write()
         self.wait_closed()
 
     def wait_closed(self) -> None:
-        """Return when the server has closed it; what it sent before can still be received."""
+        """Return when the server has closed it; messages sent before can still be received."""
         while self._protocol.state is not State.CLOSED:
-            self._read(TIMEOUT)
+            self._read(self._timeout)
 
     def vanish(self) -> None:
-        """End it by a TCP reset, without a Close: as a process that is killed."""
+        """Reset the TCP connection without a Close, as when a process is killed."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self._lose()
 
@@ -115,7 +123,7 @@ class Connection:
         self._protocol.receive_eof()
 
     def _read(self, timeout: float) -> None:
-        """Take what comes next from the server, and answer its pings and its Close."""
+        """Process the next bytes of the server, and reply to its pings and its Close."""
         self._socket.settimeout(timeout)
         try:
             data = self._socket.recv(1 << 16)
@@ -135,7 +143,7 @@ class Connection:
     def _write(self) -> None:
         try:
             for data in self._protocol.data_to_send():
-                if data:  # b"" is for the end, which the server begins
+                if data:  # b"" asks for a half-close, which is left to the server
                     self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             self._lose()
