@@ -84,7 +84,7 @@ def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> 
             assert server.count() == 1
         eventually(server.count, 0)
 
-        assert server.log().count("TLS or PROXY protocol") == 1
+        assert server.log().count("TLS or the PROXY protocol") == 1
         with Client.opened(server.port) as plain:  # it is not wrapped, and has this transport
             assert closed(plain) == (4000, REASON)
 

@@ -79,7 +79,7 @@ def ended_after(server: Server, log: str) -> float:
 
 def test_daphne_application_close_timeout() -> None:
     with Server("daphne", SITE, ("--application-close-timeout", "1")) as server:
-        assert ended_after(server, "did not end, and is cancelled") < 5 * SECOND
+        assert ended_after(server, "did not finish in time: cancelled") < 5 * SECOND
 
 
 @pytest.mark.parametrize(("timeout", "longest"), [("1", 3), ("6", 9)])

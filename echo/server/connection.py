@@ -94,8 +94,8 @@ def _fail_in_other_process(*arguments: object) -> None:
 class WebSocketConnection(asyncio.Protocol):
     """The protocol of a connection whose handshake request has been read.
 
-    `start` runs the application. `watch` is to be called each second or so, for the time
-    limits. `over` is called once, when transport and application have both ended.
+    `start` runs the application. `check_timeouts` must be called about each second.
+    `over` is called once, when transport and application have both ended.
     """
 
     __slots__ = (
@@ -683,7 +683,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     # The time limits
 
-    def watch(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Enforce the time limits; `now` is the loop's time."""
         waited = now - self._since
         if self.state is State.OPEN:
@@ -705,7 +705,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._task is None or self._task.done():
             pass
         elif waited > self._limits.application_timeout:
-            logger.info("The application of %r did not end, and is cancelled", self.scope["path"])
+            logger.info("Application of %r did not finish in time: cancelled", self.scope["path"])
             self._task.cancel()
 
     def postpone_timeouts(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from echo.server import handshake
 from echo.server.connection import APPLICATION_TIMEOUT, Limits, State, WebSocketConnection
-from echo.server.registry import STOP_TIMEOUT, get_watch
+from echo.server.registry import STOP_TIMEOUT, get_open_connections
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -26,7 +26,7 @@ class WebSocketProtocol(WebSocketConnection):
     applications, `--timeout-graceful-shutdown`.
     """
 
-    __slots__ = ("_app_state", "_config", "_server_state", "_watch")
+    __slots__ = ("_app_state", "_config", "_open_connections", "_server_state")
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class WebSocketProtocol(WebSocketConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # its own classes
-        self._watch = get_watch()
-        self._watch.add(self)
+        self._open_connections = get_open_connections()
+        self._open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self.scope:
@@ -102,11 +102,11 @@ class WebSocketProtocol(WebSocketConnection):
         """uvicorn stops, and calls this for each connection."""
         super().shutdown()
         timeout = self._config.timeout_graceful_shutdown
-        get_watch().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
+        get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
 
     def over(self) -> None:
         self._server_state.connections.discard(self)
-        self._watch.discard(self)
+        self._open_connections.discard(self)
 
     def default_headers(self) -> handshake.Headers:
         return list(self._server_state.default_headers)

@@ -32,7 +32,7 @@ from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loa
 from echo.counting import counted  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
-from echo.server.registry import get_watch  # noqa: E402
+from echo.server.registry import get_open_connections  # noqa: E402
 from echo.state import get_state  # noqa: E402
 
 # Django's own words about each 4xx over plain HTTP: a test looks for what else is logged.
@@ -389,7 +389,7 @@ async def http(scope, receive, send):
     elif scope["path"].startswith("/count/"):  # sooner than Django answers under load
         await answer(send, get_state().count(scope["path"].removeprefix("/count/")))
     elif scope["path"] == "/open":
-        await answer(send, len(get_watch()._connections))
+        await answer(send, len(get_open_connections()))
     elif scope["path"] == "/events":
         await answer(send, events)
     elif scope["path"] == "/release":
