@@ -2,8 +2,6 @@
 
 from collections.abc import Awaitable
 from contextlib import suppress
-from itertools import count
-from time import perf_counter
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -11,12 +9,10 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from channels.consumer import AsyncConsumer
 
 from echo.extensions import NAME, REPLY
-from echo.stats import tally
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
 BINARY = "[object ArrayBuffer]"  # what JavaScript makes of binary data in a string
-TIMED = 64  # of so many answers one is timed, and the first
 
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
@@ -47,7 +43,7 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         reply_with = extensions.get(REPLY)
         if reply_with is not None and not iscoroutinefunction(self.reply):
-            reply_with(self.reply, self._reply_to_binary, tally.answered)
+            reply_with(self.reply, self._reply_to_binary)
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
         code = await self._answer(receive, send)
         # A server that has closed already refuses: OSError in the ASGI spec 2.4, RuntimeError
@@ -62,11 +58,10 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         """Answer each message until the connection ends, and return the code of its end."""
         reply: Any = self.reply
         awaits = iscoroutinefunction(reply)
-        for number in count():
+        while True:
             event: Any = await receive()
             if event["type"] == "websocket.disconnect":
-                break
-            began = 0.0 if number % TIMED else perf_counter()
+                return int(event.get("code") or 1005)
             text = event.get("text")
             answer = reply(BINARY if text is None else text)
             if awaits:
@@ -74,6 +69,3 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             if answer is not None:
                 event = {"type": "websocket.send", "text": answer}  # one key, as Channels has it
                 await send(event)
-                if began:
-                    tally.answered(perf_counter() - began)
-        return int(event.get("code") or 1005)

@@ -1,14 +1,10 @@
 """What has happened in this process since its start: plain numbers, which cost next to nothing."""
 
 import logging
-from bisect import bisect_left
-from math import inf
 
 logger = logging.getLogger("echo.connections")  # one line for each connection, at its end
 
 ROOM = 100  # codes of their own: clients choose codes, and each is a series for Prometheus
-# Upper ends, in seconds, of the classes in which the durations of answers are counted.
-LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, inf)
 REASONS = ("host", "origin", "name", "permission", "full", "application")
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -23,14 +19,7 @@ class Tally:
         self.refusals = dict.fromkeys(REASONS, 0)
         self.closes: dict[int | str, int] = {}
         self.outages = 0
-        self.answers = [0] * len(LATENCIES)  # by how long they took
-        self.answering = 0.0  # seconds, of all of them
         self.objects: set[str] = set()  # those that have a series for Prometheus
-
-    def answered(self, seconds: float) -> None:
-        """Note how long an answer took, from the message read to the answer written."""
-        self.answers[bisect_left(LATENCIES, seconds)] += 1
-        self.answering += seconds
 
     def ended(self, name: str, seconds: float, code: int | None) -> None:
         """Note the end of a connection; `code` is None where nobody has told it."""

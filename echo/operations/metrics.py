@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from heapq import nlargest
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.decorators import login_not_required
@@ -16,11 +15,11 @@ from echo.denial import TEXT
 from echo.exceptions import StateUnavailable
 from echo.permissions import LIST, may
 from echo.state import get_state
-from echo.stats import LATENCIES, tally
+from echo.stats import tally
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+    from prometheus_client.core import CounterMetricFamily
 
 LARGEST = 100  # objects with a series of their own; names come from strangers
 MISSING = _("Metrics need the package prometheus_client: pip install django-echo-objects[metrics]")
@@ -98,7 +97,6 @@ def _tally() -> Iterator["Metric"]:
     yield _counter("echo_outages", "Times that Redis went away.", tally.outages)
     yield _counters("echo_refusals", "Refused handshakes.", "reason", tally.refusals.copy())
     yield _counters("echo_closes", "Ended connections.", "code", tally.closes.copy())
-    yield _latency()
 
 
 # The label `process` keeps those apart that answer on one port: else each scrape of another
@@ -119,16 +117,4 @@ def _counters(
     family = CounterMetricFamily(name, text, labels=["process", label])
     for key, value in values.items():
         family.add_metric([str(os.getpid()), str(key)], value)
-    return family
-
-
-def _latency() -> "HistogramMetricFamily":
-    from prometheus_client.core import HistogramMetricFamily
-    from prometheus_client.utils import floatToGoString
-
-    text = "From a message read to its answer written, of a sample of an EchoConsumer's."
-    family = HistogramMetricFamily("echo_latency_seconds", text, labels=["process"])
-    ends = map(floatToGoString, LATENCIES)
-    buckets = list(zip(ends, accumulate(tally.answers), strict=True))
-    family.add_metric([str(os.getpid())], buckets=buckets, sum_value=tally.answering)
     return family
