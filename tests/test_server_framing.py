@@ -12,7 +12,7 @@ from echo.server import framing as module
 from echo.server.framing import (
     CODES,
     NO_CODE,
-    REPLIES_AT_ONCE,
+    REPLY_BATCH_SIZE,
     Close,
     Event,
     Failure,
@@ -553,7 +553,7 @@ def test_reply_that_is_no_unicode_raises() -> None:
 def test_long_replies_are_not_made_all_at_once(opcode: int) -> None:
     """Small messages may have large answers: they stop, to be written, and go on."""
     framing = Framing(MIB)
-    long = "x" * (REPLIES_AT_ONCE // 4)
+    long = "x" * (REPLY_BATCH_SIZE // 4)
     data = frame(opcode, b"a") * 10
     made = []
 

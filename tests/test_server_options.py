@@ -216,7 +216,7 @@ def test_application_that_returns_without_accepting_is_logged(kind: str) -> None
         answer = client.ask("/returns/foo/websocket", UPGRADE)
         assert answer.status_line == "HTTP/1.1 500 Internal Server Error"
 
-        line = "The application of '/returns/foo/websocket' returned unaccepted"
+        line = "Application of '/returns/foo/websocket' returned without accepting"
         eventually(lambda: server.log().count(line), 1)
 
 

@@ -17,7 +17,7 @@ _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """Why a handshake cannot be accepted, as the HTTP answer to it."""
 
     status: int
@@ -38,7 +38,7 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
     return [value for key, value in headers if key == name]
 
 
-def judge(method: str, headers: Headers) -> Refusal | None:
+def validate(method: str, headers: Headers) -> Rejection | None:
     """Return why the handshake must be refused, in the original's words where it has some."""
     if method != "GET":
         return _error(400, "WebSocket must be initiated with a GET request.")
@@ -60,8 +60,8 @@ def judge(method: str, headers: Headers) -> Refusal | None:
     return None
 
 
-def _error(status: int, text: str, headers: Headers | None = None) -> Refusal:
-    return Refusal(status, f"ERROR: {text}", headers or [])
+def _error(status: int, text: str, headers: Headers | None = None) -> Rejection:
+    return Rejection(status, f"ERROR: {text}", headers or [])
 
 
 def _is_key(key: bytes) -> bool:
@@ -115,7 +115,7 @@ def acceptance(request_headers: Headers, subprotocol: str | None, headers: Heade
     )
 
 
-def answer_head(status: int, headers: Headers) -> bytes:
+def response_head(status: int, headers: Headers) -> bytes:
     """Return the head of an answer after which the connection closes.
 
     Raises ValueError for a header that HTTP does not allow.

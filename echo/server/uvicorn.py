@@ -11,8 +11,9 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from echo.server import handshake
-from echo.server.connection import APPLICATION_TIMEOUT, Limits, State, WebSocketConnection
+from echo.server.connection import State, WebSocketConnection
 from echo.server.registry import STOP_TIMEOUT, get_open_connections
+from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -41,7 +42,7 @@ class WebSocketProtocol(WebSocketConnection):
             config.ws_ping_timeout,
             application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
         )
-        super().__init__(config.loaded_app, limits)
+        super().__init__(limits)
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -87,7 +88,7 @@ class WebSocketProtocol(WebSocketConnection):
         }
         # As with HTTP, `--reset-contextvars` leaves nothing of the server's to the application.
         context = Context() if self._config.reset_contextvars else copy_context()
-        context.run(self.start, scope, method)
+        context.run(self.start, self._config.loaded_app, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
@@ -96,7 +97,7 @@ class WebSocketProtocol(WebSocketConnection):
         assert self.transport is not None
         path = "too long to be read"
         self.scope = {"path": path, "client": get_remote_addr(self.transport), "headers": []}
-        self._answer(431, "The headers are too long")
+        self._respond(431, "The headers are too long")
 
     def shutdown(self) -> None:
         """uvicorn stops, and calls this for each connection."""
@@ -104,19 +105,19 @@ class WebSocketProtocol(WebSocketConnection):
         timeout = self._config.timeout_graceful_shutdown
         get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
 
-    def over(self) -> None:
+    def finished(self) -> None:
         self._server_state.connections.discard(self)
         self._open_connections.discard(self)
 
     def default_headers(self) -> handshake.Headers:
         return list(self._server_state.default_headers)
 
-    def answer_start(self, status: int, headers: handshake.Headers) -> None:
-        super().answer_start(status, headers)
+    def start_response(self, status: int, headers: handshake.Headers) -> None:
+        super().start_response(status, headers)
         self._log(str(status))
 
     def log(self, action: str) -> None:
-        if action != "rejected" or self.state is not State.ANSWERING:  # else with its status
+        if action != "rejected" or self.state is not State.RESPONDING:  # else with its status
             self._log(f"[{action}]")
 
     def _log(self, what: str) -> None:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
-from echo.server import connection
+from echo.server import connection, flow_control
 from project.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sites.streamed"
 
 # Tests would have to wait for ten seconds.
-connection.APPLICATION_TIMEOUT = connection.SLOW_READER_TIMEOUT = connection.CLOSE_TIMEOUT = 1.0
+connection.CLOSE_TIMEOUT = flow_control.SLOW_READER_TIMEOUT = 1.0
 PAUSE = 3.0  # seconds: longer than those
 
 PIECES = [f"{number}\n" * 10_000 for number in range(30)]

@@ -215,9 +215,10 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self._reject(problem)
             return
         scope = self._scope(headers)
-        self.connection = DaphneConnection(self, self.server.application, self.server.limits)
+        self.connection = DaphneConnection(self, self.server.limits)
         get_open_connections().add(self.connection)
-        self.connection.start(scope, self.method.decode("ascii", "replace"))
+        method = self.method.decode("ascii", "replace")
+        self.connection.start(self.server.application, scope, method)
         if self.server.stopping:
             self.connection.shutdown()
 

@@ -16,9 +16,9 @@ from daphne.cli import CommandLineInterface as StockCommandLineInterface
 from django.conf import settings
 from twisted.internet import defer, reactor
 
-from echo.server.connection import Limits
 from echo.server.daphne.http import Events, HTTPFactory, Request
 from echo.server.registry import get_open_connections
+from echo.server.timeouts import Limits
 
 logger = logging.getLogger(__name__)
 
