@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from echo.state.redis import scripts
-from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import DEADLINE, eventually
 
@@ -177,11 +177,6 @@ def changed(file: Path, client: Client) -> bool:
         return client.at_end()
     except TimeoutError:
         return False
-
-
-def listens(family: int, address: object) -> bool:
-    with socket.socket(family) as probe:
-        return probe.connect_ex(address) == 0
 
 
 def test_processes_share_a_port_by_its_file_descriptor(redis_url: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, request
+from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import COMMANDS, ROOT, Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
@@ -267,7 +267,7 @@ def test_uvicorn_uds(tmp_path: Path) -> None:
     command = [*COMMANDS["uvicorn"][:4], "--uds", str(path), SITE]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        eventually(path.exists, True)
+        eventually(lambda: listens(socket.AF_UNIX, str(path)), True)
         with Client.connected(socket.AF_UNIX, str(path)) as client:
             assert echo_of(client) == "[Durable Object]: hello"
     finally:

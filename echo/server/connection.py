@@ -107,7 +107,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._reply: framing.TextReply | None = None
         self._binary_reply: framing.BinaryReply | None = None
         self._client_close: Close | None = None
-        self._on_end: list[Callable[[int], None]] = []
+        self._on_end: tuple[Callable[[int], None], ...] = ()
         self._dropped = 0  # events that the application sent after the end
 
     def __deepcopy__(self, memo: object) -> "WebSocketConnection":
@@ -327,7 +327,7 @@ class WebSocketConnection(asyncio.Protocol):
         if disconnect is not None or self._rejection is not None:
             callback(ABNORMAL_CLOSURE if disconnect is None else disconnect["code"])
         else:
-            self._on_end.append(callback)
+            self._on_end += (callback,)
 
     def _reply_with(
         self, text: framing.TextReply, binary: framing.BinaryReply | None = None

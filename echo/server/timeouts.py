@@ -22,10 +22,10 @@ class Limits(NamedTuple):
 
 
 class Timeouts:
-    """Knows since when a connection is in its state, and when its client has been heard of.
+    """Remembers the times from which the limits of a connection are measured.
 
-    Holds times only; the connection acts on them. `has_received` is set for each read, since
-    asking the clock each time would be too expensive.
+    The connection acts on the results. It sets `has_received` on each read: asking the clock each
+    time would be too expensive.
     """
 
     __slots__ = ("_limits", "_pinged_at", "_quiet_since", "_since", "_started_at", "has_received")

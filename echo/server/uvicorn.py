@@ -1,4 +1,4 @@
-"""The connection class behind uvicorn: `uvicorn --ws echo.server.uvicorn:WebSocketProtocol …`."""
+"""uvicorn with this package's connections: `--ws echo.server.uvicorn:WebSocketProtocol`."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
 logger = logging.getLogger("uvicorn.error")
 
-MAX_HEAD = 65_536  # bytes of a handshake request, as h11 has it; httptools has no limit
+MAX_HEAD_SIZE = 65_536  # bytes of a handshake request, as in h11; httptools has no limit
 
 
 class WebSocketProtocol(WebSocketConnection):
-    """A connection of uvicorn's, which gives the handshake request as its first bytes.
+    """A WebSocket connection under uvicorn.
 
-    Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and, for the
-    applications, `--timeout-graceful-shutdown`.
+    Limits are set by the options `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and,
+    for the time that applications have to finish, `--timeout-graceful-shutdown`.
     """
 
     __slots__ = ("_app_state", "_config", "_open_connections", "_server_state")
@@ -49,7 +49,7 @@ class WebSocketProtocol(WebSocketConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # its own classes
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
         self._open_connections = get_open_connections()
         self._open_connections.add(self)
 
@@ -60,8 +60,8 @@ class WebSocketProtocol(WebSocketConnection):
             self._request_received(data)
 
     def _request_received(self, request: bytes) -> None:
-        """Start, with the request that uvicorn has parsed, and written anew."""
-        if len(request) > MAX_HEAD:
+        """Start the application with the request, which uvicorn has parsed and serialized again."""
+        if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
         head, _, self._early = request.partition(b"\r\n\r\n")
@@ -86,7 +86,7 @@ class WebSocketProtocol(WebSocketConnection):
             "subprotocols": handshake.subprotocols(headers),
             "state": self._app_state.copy(),
         }
-        # As with HTTP, `--reset-contextvars` leaves nothing of the server's to the application.
+        # As for HTTP, with `--reset-contextvars` the application does not inherit the context.
         context = Context() if self._config.reset_contextvars else copy_context()
         context.run(self.start, self._config.loaded_app, scope, method)
         if self._task is not None:
@@ -95,12 +95,12 @@ class WebSocketProtocol(WebSocketConnection):
 
     def _reject_head(self) -> None:
         assert self.transport is not None
-        path = "too long to be read"
+        path = "(headers too long)"
         self.scope = {"path": path, "client": get_remote_addr(self.transport), "headers": []}
         self._respond(431, "The headers are too long")
 
     def shutdown(self) -> None:
-        """uvicorn stops, and calls this for each connection."""
+        """Close the connection: uvicorn calls this when it stops."""
         super().shutdown()
         timeout = self._config.timeout_graceful_shutdown
         get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
@@ -117,7 +117,8 @@ class WebSocketProtocol(WebSocketConnection):
         self._log(str(status))
 
     def log(self, action: str) -> None:
-        if action != "rejected" or self.state is not State.RESPONDING:  # else with its status
+        # A response to a rejected handshake is logged with its status.
+        if action != "rejected" or self.state is not State.RESPONDING:
             self._log(f"[{action}]")
 
     def _log(self, what: str) -> None:
