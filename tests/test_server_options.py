@@ -1,4 +1,4 @@
-"""The options of Daphne's and uvicorn's command lines, and what they do for WebSockets."""
+"""The options of Daphne's and uvicorn's command lines for WebSockets."""
 
 import re
 import socket
@@ -37,7 +37,7 @@ def test_docs_name_every_option(module: str, title: str) -> None:
     assert named == options_of(module) - {"--help", "--version"}
 
 
-# What concerns the process alone: how it starts, listens, reloads and logs.
+# Options of the process alone: how it starts, listens, reloads and logs.
 OF_THE_PROCESS = {
     *(
         "--app-dir",
@@ -68,7 +68,7 @@ def opened(server: Server, app: str = "loop") -> Client:
 
 
 def ended_after(server: Server, log: str) -> float:
-    """Close, and return after how many seconds the log has that."""
+    """Close a connection; return the seconds until the text is in the log."""
     with opened(server, "deaf") as client:
         client.send(frame(CLOSE, close_payload(1000)))
         client.closing()
@@ -123,7 +123,7 @@ def echoes(client: Client) -> bool:
 
 
 def outlives(client: Client) -> bool:
-    """Whether the connection outlives a time limit of a second that is for requests."""
+    """Return whether the connection outlives a time limit of one second for requests."""
     time.sleep(2)
     return echoes(client)
 
@@ -191,14 +191,14 @@ def test_default_headers_are_on_each_response(kind: str, options: tuple[str, ...
                     assert answer.header("Date")
 
 
-def test_uvicorns_log_has_a_status() -> None:
+def test_uvicorns_log_has_the_status() -> None:
     with Server("uvicorn", SITE) as server:
-        for app in ("denies", "refuses", "raises"):
+        for app in ("denies", "rejects", "raises"):
             with Client(server.port) as client:
                 client.ask(f"/{app}/foo/websocket", UPGRADE)
                 client.at_end()
 
-        for app, status in (("denies", 401), ("refuses", 403), ("raises", 500)):
+        for app, status in (("denies", 401), ("rejects", 403), ("raises", 500)):
             line = f'"WebSocket /{app}/foo/websocket" {status}'
             eventually(lambda line=line: server.log().count(line), 1)
         assert "[rejected]" not in server.log()
@@ -223,7 +223,7 @@ def test_application_that_returns_without_accepting_is_logged(kind: str) -> None
 def test_uvicorn_h11_max_incomplete_event_size() -> None:
     options = ("--http", "h11", "--h11-max-incomplete-event-size", "1000")
     with Server("uvicorn", SITE, options) as server, Client(server.port) as client:
-        # The option is for what has come of a request that is not complete.
+        # The option limits the bytes of an incomplete request.
         client.send(request("/loop/foo/websocket", {**UPGRADE, "X-Long": "x" * 2000})[:1500])
         answer = client.answer()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from echo.server import flow_control
-from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, SLOW_READER_TIMEOUT, FlowControl
+from echo.server.flow_control import SLOW_READER_TIMEOUT, FlowControl
 from echo.server.receive_queue import MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS, ReceiveQueue
 from echo.server.timeouts import PING_TOLERANCE, Limits, Timeouts
 
@@ -117,8 +117,8 @@ async def flow() -> Any:
 async def test_frames_of_one_turn_are_written_together() -> None:
     written = await flow()
 
-    written.write_soon(b"a")
-    written.write_soon(b"b")
+    written.start_batch(b"a")
+    written.batch.append(b"b")
     assert written.transport.written == []
     await asyncio.sleep(0)
     assert written.transport.written == [b"ab"]
@@ -127,7 +127,7 @@ async def test_frames_of_one_turn_are_written_together() -> None:
 async def test_written_data_follow_the_batch() -> None:
     written = await flow()
 
-    written.write_soon(b"a")
+    written.start_batch(b"a")
     written.write(b"b")
     written.write(b"c")
     await asyncio.sleep(0)
@@ -135,14 +135,15 @@ async def test_written_data_follow_the_batch() -> None:
     assert written.transport.written == [b"ab", b"c"]
 
 
-@pytest.mark.parametrize("frames", [[b"x"] * BATCH_SIZE, [b"a", b"x" * MAX_BATCHED_FRAME]])
-async def test_full_batch_is_written_at_once(frames: list[bytes]) -> None:
+async def test_next_batch_is_written_in_the_next_turn() -> None:
     written = await flow()
 
-    for frame in frames:
-        written.write_soon(frame)
+    written.start_batch(b"a")
+    written.flush()
+    written.start_batch(b"b")
+    await asyncio.sleep(0)
 
-    assert written.transport.written == [b"".join(frames)]
+    assert written.transport.written == [b"a", b"b"]
 
 
 async def test_sender_waits_for_a_slow_reader() -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from echo.extensions import ON_END, REPLY, SEND_NOW
 from echo.server import framing, handshake
-from echo.server.flow_control import FlowControl
+from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
 from echo.server.receive_queue import MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS, ReceiveQueue
 from echo.server.timeouts import (
@@ -378,8 +378,12 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             raise ValueError("'websocket.send' has neither 'text' nor 'bytes'.")
         flow = self._flow
-        if self._queue.events or flow.batch:  # the application will send more at once
-            flow.write_soon(frame)
+        if flow.batch:
+            flow.batch.append(frame)
+            if len(flow.batch) >= BATCH_SIZE or len(frame) >= MAX_BATCHED_FRAME:
+                flow.flush()
+        elif self._queue.events and len(frame) < MAX_BATCHED_FRAME:
+            flow.start_batch(frame)  # the application will send more at once
         else:
             flow.write(frame)
         if flow.is_paused:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 BATCH_SIZE = 64  # frames
-MAX_BATCHED_FRAME = 4096  # bytes; a larger frame is written at once, with those before it
+MAX_BATCHED_FRAME = 4096  # bytes; a larger frame is written at once, after the batch
 SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must read some of what waits for it
 
 try:
@@ -59,12 +59,10 @@ class FlowControl:
         if self.transport is not None:
             self.transport.write(data)
 
-    def write_soon(self, frame: bytes) -> None:
-        """Add a frame to the batch, which is written in the next turn of the event loop."""
+    def start_batch(self, frame: bytes) -> None:
+        """Write the frame in the event loop's next turn, with those appended to `batch` by then."""
         self.batch.append(frame)
-        if len(self.batch) >= BATCH_SIZE or len(frame) >= MAX_BATCHED_FRAME:
-            self.flush()
-        elif not self._flush_scheduled:
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_scheduled_batch)
 

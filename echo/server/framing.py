@@ -110,11 +110,11 @@ class Framing:
     def receive(
         self,
         data: bytes,
-        room: int = NO_LIMIT,
+        max_events: int = NO_LIMIT,
         reply: TextReply | None = None,
         binary_reply: BinaryReply | None = None,
     ) -> list[Event]:
-        """Parse the bytes, after those of earlier calls, and return at most `room` events.
+        """Parse the bytes, after those of earlier calls, and return at most `max_events` events.
 
         Stops early after MAX_FRAMES, so that a flood of tiny frames does not block others, and
         after REPLY_BATCH_SIZE. The rest is kept for the next call, which may pass no bytes.
@@ -138,7 +138,7 @@ class Framing:
         long = 0  # bytes of the long replies
         try:
             for _ in MAX_FRAMES:
-                if position >= size or len(events) >= room or self._ended:
+                if position >= size or len(events) >= max_events or self._ended:
                     break
                 # Fast path, for nearly every frame: a short, whole, masked, final text.
                 if (

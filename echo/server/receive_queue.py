@@ -34,12 +34,14 @@ class ReceiveQueue:
 
     def extend(self, messages: list[str | bytes]) -> None:
         self.events += messages
+        size = self.size
         for message in messages:
             # Most texts are ASCII, which `isascii` knows without looking at the characters.
             if isinstance(message, bytes) or message.isascii():
-                self.size += len(message)
+                size += len(message)
             else:
-                self.size += len(message.encode())
+                size += len(message.encode())
+        self.size = size
 
     def pop(self) -> dict[str, Any]:
         """Return the next event. There must be one."""

@@ -1,4 +1,4 @@
-"""The site of `transport`, on a server that waits for a body for one second only."""
+"""The site of `transport`, with BODY_CHECK_INTERVAL of one second."""
 
 from echo.server.daphne import http
 from tests.sites.transport import application

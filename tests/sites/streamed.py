@@ -1,4 +1,4 @@
-"""Settings of the demo, with views whose answers are not one piece, and their URLs."""
+"""The demo's settings with views that stream their responses, and their URLs."""
 
 import asyncio
 import io
@@ -12,12 +12,12 @@ from project.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sites.streamed"
 
-# Tests would have to wait for ten seconds.
+# Shortened, so that tests need not wait for ten seconds.
 connection.CLOSE_TIMEOUT = flow_control.SLOW_READER_TIMEOUT = 1.0
-PAUSE = 3.0  # seconds: longer than those
+PAUSE = 3.0  # seconds: longer than these timeouts
 
 PIECES = [f"{number}\n" * 10_000 for number in range(30)]
-LARGE = 20_000_000  # bytes: more than the kernel takes of it
+LARGE = 20_000_000  # bytes: more than the kernel buffers
 
 
 async def _pieces() -> AsyncIterator[str]:
