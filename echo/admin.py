@@ -35,7 +35,7 @@ from echo.exceptions import InvalidName, StateUnavailable
 from echo.groups.layer import layer_or_none
 from echo.names import check_name, visible
 from echo.objects import connected_objects, get_object
-from echo.permissions import CLOSE, COUNT, LIST, SEND, may
+from echo.permissions import CLOSE, COUNT, LIST, SEND, has_permission
 from echo.state import get_state
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return []  # nothing of a model's options is in use
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.admin_site.has_permission(request) and may(request, None, LIST)
+        return self.admin_site.has_permission(request) and has_permission(request, None, LIST)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -219,11 +219,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "title": pgettext("echo", "Object"),
             "name": name,
             "count": self._count(request, name),
-            "may_count": may(request, name, COUNT),
+            "may_count": has_permission(request, name, COUNT),
             # Browsers take these names for steps in the path: it would be another object's count.
             "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
-            "send_form": send_form if may(request, name, SEND) else None,
-            "close_form": close_form if may(request, name, CLOSE) else None,
+            "send_form": send_form if has_permission(request, name, SEND) else None,
+            "close_form": close_form if has_permission(request, name, CLOSE) else None,
             "reaches_all": not isinstance(layer_or_none(), InMemoryChannelLayer | None),
         }
         return self._render(request, "object", context)
@@ -280,7 +280,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     def _count(self, request: HttpRequest, name: str) -> int | None:
         """Return the object's count; None if it is not known, or not for this user."""
         try:
-            return get_object(name).count() if may(request, name, COUNT) else None
+            return get_object(name).count() if has_permission(request, name, COUNT) else None
         except StateUnavailable:
             return None
 
@@ -292,7 +292,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             raise Http404(str(error)) from error
 
     def _require(self, request: HttpRequest, name: str | None, action: str) -> None:
-        if not may(request, name, action):
+        if not has_permission(request, name, action):
             raise PermissionDenied
 
     def _back(self, name: str) -> HttpResponse:

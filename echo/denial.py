@@ -1,4 +1,7 @@
-"""HTTP answers to a WebSocket handshake that is not accepted."""
+"""Denials: HTTP responses to a WebSocket handshake that is not accepted.
+
+ASGI spec, "Websocket Denial Response": an extension that a server may lack.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -7,68 +10,67 @@ from typing import Any, cast
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 
 from echo.log import is_due
+from echo.responses import TEXT
+from echo.stats import Tally, tally
 
 logger = logging.getLogger(__name__)
 
-LOGGED = 200  # characters of a path: a client may send very many
+MAX_LOGGED_LENGTH = 200  # characters of a path or origin: clients may send very long ones
 
-# asgiref's types know no denial events, and Django's `path()` is typed for views only.
+# Looser than asgiref's types: Django's `path()` is typed for views only.
 Application = Callable[..., Awaitable[Any]]
 
-Headers = Iterable[tuple[bytes, bytes]]
 
-TEXT = "text/plain;charset=UTF-8"  # as the original writes it
-
-
-async def refuse(
-    scope: WebSocketScope,
-    receive: ASGIReceiveCallable,
-    send: ASGISendCallable,
-    status: int,
-    text: str,
-) -> None:
-    """Answer the handshake with the status and the text; where the server cannot, with its 403."""
-    await receive()  # websocket.connect
-    await answer(scope, send, status, text)
-
-
-async def answer(
+async def deny(
     scope: WebSocketScope,
     send: ASGISendCallable,
+    reason: str,
+    message: str,
+    *args: object,
     status: int,
     text: str,
-    headers: Headers = (),
     code: int | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    receive: ASGIReceiveCallable | None = None,
+    stats: Tally = tally,
 ) -> None:
-    """Answer a handshake whose `websocket.connect` has been received.
+    """Deny the handshake with an HTTP response, count the rejection and log why.
 
-    ASGI spec, "Websocket Denial Response": an extension that servers may lack. Without it:
-    accept and close with the code, which a browser tells, or if there is none refuse.
+    `reason` is a key of the metrics; `message` and `args` go to the log. Pass `receive` unless
+    `websocket.connect` has been received. If the server does not support denial responses, the
+    connection is accepted and closed with `code`, which browsers show to scripts, or without a code
+    rejected with the server's own 403.
     """
-    if can_answer(scope):
-        body = text.encode()
-        own = [(b"content-type", TEXT.encode()), (b"cache-control", b"no-store"), *headers]
-        all_headers = [*own, (b"content-length", b"%d" % len(body))]
-        await send(
-            {"type": "websocket.http.response.start", "status": status, "headers": all_headers}
-        )
-        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+    stats.refusals[reason] += 1
+    log_rejection(scope, reason, message, *args)
+    if receive is not None:
+        await receive()
+    if not supports_denial(scope):
+        if code is not None:
+            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        await send({"type": "websocket.close", "code": code or 1008, "reason": text})
         return
-    if code is not None:
-        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-    await send({"type": "websocket.close", "code": code or 1008, "reason": text})
+    body = text.encode()
+    all_headers = [
+        (b"content-type", TEXT.encode()),
+        (b"cache-control", b"no-store"),
+        *headers,
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 def log_rejection(
-    scope: WebSocketScope, reason: str, sentence: str, *args: object, level: int = logging.WARNING
+    scope: WebSocketScope, reason: str, message: str, *args: object, level: int = logging.WARNING
 ) -> None:
     """Log why a handshake is rejected, at most once a minute for each reason."""
     if is_due(("rejected", reason)):
-        path = scope["path"][:LOGGED]
-        logger.log(level, f"WebSocket handshake on %r rejected: {sentence}", path, *args)
+        path = scope["path"][:MAX_LOGGED_LENGTH]
+        logger.log(level, f"WebSocket handshake on %r rejected: {message}", path, *args)
 
 
-def can_answer(scope: WebSocketScope) -> bool:
-    """Return whether the server takes an HTTP answer in place of the 101."""
+def supports_denial(scope: WebSocketScope) -> bool:
+    """Return whether the server supports denial responses."""
     extensions = cast(dict[str, Any], scope).get("extensions") or {}
     return "websocket.http.response" in extensions

@@ -1,9 +1,9 @@
-"""What this app raises: callers never see the exceptions of the parts behind it."""
+"""The exceptions of this app. Those of Redis and its client are never raised to callers."""
 
 
 class InvalidName(ValueError):
-    """A name that no object can have; the message says which rule it breaks."""
+    """The name is invalid. The message says which rule it breaks."""
 
 
 class StateUnavailable(Exception):
-    """The counts cannot be known now: an unknown count is never given as a number."""
+    """The counts are unknown at the moment. An unknown count is never returned as a number."""

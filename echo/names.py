@@ -1,4 +1,4 @@
-"""Which names an object may have, and the channel-layer group that belongs to a name."""
+"""Validation of object names, and the channel-layer group of a name."""
 
 import unicodedata
 from hashlib import sha256
@@ -11,10 +11,9 @@ MAX_NAME_BYTES = 128
 
 
 def check_name(name: str) -> str:
-    """Return the name itself if an object may have it.
+    """Return the name if it is valid: 1 to 128 bytes of UTF-8, no control characters, no slash.
 
-    1 to 128 bytes of UTF-8, no control characters, no slash. Raises
-    InvalidName, with the rule that is broken.
+    Raises InvalidName, with the rule that the name breaks.
     """
     if not isinstance(name, str):
         raise InvalidName(_("The name %r is not a string.") % (name,))
@@ -25,7 +24,7 @@ def check_name(name: str) -> str:
     if not 1 <= size <= MAX_NAME_BYTES:
         rule = _("A name has 1 to %(most)d bytes of UTF-8; this one has %(size)d.")
         raise InvalidName(rule % {"most": MAX_NAME_BYTES, "size": size})
-    # ASCII is the common case: one C call instead of a look at each character.
+    # Most names are ASCII, which one C call validates.
     if not (name.isascii() and name.isprintable()) and any(map(_is_control, name)):
         raise InvalidName(_("The name %r has a control character.") % name)
     if "/" in name:
@@ -34,9 +33,10 @@ def check_name(name: str) -> str:
 
 
 def group_name(name: str) -> str:
-    """Return the channel-layer group of the object: legal for every layer, whatever the name.
+    """Return the channel-layer group of the object.
 
-    Channels allows ASCII letters, digits, `-`, `_`, `.` and under 100 characters.
+    It is valid for every layer: Channels allows ASCII letters, digits, `-`, `_`, `.` and fewer than
+    100 characters.
     """
     return f"echo.{sha256(name.encode()).hexdigest()}"
 
@@ -46,10 +46,10 @@ def _is_control(character: str) -> bool:
 
 
 def visible(text: str) -> str:
-    """Return the text with all that is not printed written as in Python: `\\u202e`.
+    """Return the text with non-printable characters escaped as in Python: `\\u202e`.
 
-    Characters without a width, and those that change the direction, make one name look like
-    another (Unicode TR36, §2.10).
+    Zero-width and bidirectional characters can make one name look like another (Unicode TR36,
+    §2.10).
     """
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()

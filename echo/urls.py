@@ -1,7 +1,7 @@
-"""The HTTP side: `path("connections/", include("echo.urls"))`, or without the usage page:
+"""The HTTP endpoints: `path("connections/", include("echo.urls"))`.
 
-from echo.urls import endpoints
-path("connections/", include(endpoints))
+Without the usage page: `from echo.urls import endpoints` and
+`path("connections/", include(endpoints))`.
 """
 
 from django.urls import path

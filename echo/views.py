@@ -1,6 +1,6 @@
-"""The HTTP side: the count, the 426 for those who come without an upgrade, the usage page.
+"""The HTTP endpoints: the count, 426 for requests without an upgrade, and the usage page.
 
-Status, type and text are the original's (Cloudflare index.js, fetch()).
+Statuses, content types and texts are the original's (Cloudflare index.js, fetch()).
 """
 
 import functools
@@ -9,22 +9,27 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
-from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext_lazy, pgettext
 from django.views.decorators.csrf import csrf_exempt
 
 from echo.conf import conf
-from echo.denial import TEXT
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.introspection import leads_nowhere, required_action
 from echo.names import check_name
-from echo.permissions import COUNT, LIST, may
+from echo.permissions import COUNT, LIST, has_permission
+from echo.responses import (
+    count_response,
+    prefers,
+    set_common_headers,
+    text_response,
+    unknown_count_response,
+)
 from echo.state import get_state
 
-# What the original says stays as it is, in every language.
+# The texts of the original are not translated.
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
 WSGI_HINT = gettext_lazy(
     "This server speaks WSGI, which has no WebSockets. With runserver: put 'daphne' at the top of "
@@ -47,73 +52,60 @@ This Durable Object supports the following endpoints:
 - A regular HTTP GET endpoint that returns the number of currently connected WebSocket clients.
 """
 
-UNKNOWN_COUNT = gettext_lazy("The number of connections is not known at the moment.")
 NOT_COUNT = gettext_lazy("You may not see the count of this object.")
 NAMED = "<str:name>/websocket"
-RETRY_AFTER = "2"  # seconds
 
 View = Callable[..., HttpResponse]
 
 
 def plain(view: View) -> View:
-    """Make a view of the original's kind: for every method, and never stored.
+    """Make the view respond as the original does: to every method, and never cached.
 
-    A bad name is answered with 400, what is not allowed with 403, a count that cannot be
-    known with 503.
+    The response is 400 for an invalid name, 403 without permission, and 503 for an unknown count.
     """
 
-    @csrf_exempt  # as the original: any method, and nothing here changes anything
+    @csrf_exempt  # like the original: any method is allowed, and nothing is changed
     @functools.wraps(view)
-    def answer(request: HttpRequest, **names: str) -> HttpResponse:
+    def wrapper(request: HttpRequest, **names: str) -> HttpResponse:
         try:
             for name in names.values():
                 check_name(name)
             response = view(request, **names)
         except InvalidName as error:
-            response = text(str(error), status=400)
+            response = text_response(str(error), status=400)
         except PermissionDenied as error:
-            response = text(str(error), status=403)
+            response = text_response(str(error), status=403)
         except StateUnavailable:
-            response = text(str(UNKNOWN_COUNT), status=503)
-            response["Retry-After"] = RETRY_AFTER
-            # One warning tells of the outage; Django would log an error for each of these.
-            response._has_been_logged = True  # type: ignore[attr-defined]
-        response["Cache-Control"] = "no-store"
-        response["X-Content-Type-Options"] = "nosniff"
-        patch_vary_headers(response, ["Accept"])
-        return response
+            response = unknown_count_response()
+        return set_common_headers(response)
 
-    return answer
-
-
-def text(body: str, status: int = 200) -> HttpResponse:
-    return HttpResponse(body, content_type=TEXT, status=status)
+    return wrapper
 
 
 @plain
 def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
-    """426: this path is for WebSockets. A client that did send an upgrade is told what is wrong."""
+    """Respond with 426: the path is for WebSockets. If there was an upgrade, say what is wrong."""
     if not isinstance(request, ASGIRequest):
         if _sent_upgrade(request):
-            return text(str(WSGI_HINT), status=404)
+            return text_response(str(WSGI_HINT), status=404)
         # PEP 3333 forbids an application to send Upgrade and Connection.
-        return text(f"{UPGRADE_EXPECTED}\n{WSGI_HINT}", status=426)
+        return text_response(f"{UPGRADE_EXPECTED}\n{WSGI_HINT}", status=426)
     if not _sent_upgrade(request):
-        response = text(UPGRADE_EXPECTED, status=426)
+        response = text_response(UPGRADE_EXPECTED, status=426)
     elif "Upgrade" in request.headers and _has_upgrade_option(request):
-        return text(str(NO_WEBSOCKET), status=404)
+        return text_response(str(NO_WEBSOCKET), status=404)
     else:
-        response = text(str(UPGRADE_LOST), status=426)
-    if request.scope.get("http_version", "1.1") in ("1.0", "1.1"):  # HTTP/2 has neither of them
+        response = text_response(str(UPGRADE_LOST), status=426)
+    if request.scope.get("http_version", "1.1") in ("1.0", "1.1"):  # HTTP/2 has neither header
         response["Upgrade"] = "websocket"  # RFC 9110 §15.5.22
         response["Connection"] = "Upgrade"  # RFC 9110 §7.8
     return response
 
 
 def _sent_upgrade(request: HttpRequest) -> bool:
-    """Return whether the client has sent a handshake, of which a proxy may have dropped headers.
+    """Return whether the client has sent a handshake, even if a proxy has dropped some headers.
 
-    Proxies that are not told to pass on Upgrade and Connection drop these, and no others.
+    By default, proxies drop the headers Upgrade and Connection, and no others.
     """
     if "Upgrade" in request.headers:
         return request.headers["Upgrade"].strip().lower() == "websocket"
@@ -127,35 +119,25 @@ def _has_upgrade_option(request: HttpRequest) -> bool:
 
 @plain
 def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
-    """The count of the object, as the original's sentence or as JSON."""
+    """Respond with the count of the object, as the original's sentence or as JSON."""
     name = name or conf.ECHO_DEFAULT_OBJECT
-    if not may(request, name, COUNT):
+    if not has_permission(request, name, COUNT):
         raise PermissionDenied(str(NOT_COUNT))
-    count = get_state().count(name)
-    if prefers(request, "application/json"):
-        return JsonResponse({"name": name, "connections": count})
-    return text(count_sentence(count))
-
-
-def count_sentence(count: int) -> str:
-    """Return the original's sentence: English, and without separators in the number."""
-    if count == 1:
-        return "There is 1 WebSocket client connected to this Durable Object instance."
-    return f"There are {count} WebSocket clients connected to this Durable Object instance."
+    return count_response(name, get_state().count(name), prefers(request, "application/json"))
 
 
 @plain
 def usage(request: HttpRequest) -> HttpResponse:
-    """How to use it: the original's text, or for a browser a page."""
+    """Respond with the original's usage text, or with a page if the client is a browser."""
     if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
-        return text(usage_text(request))
-    may_list = may(request, None, LIST)
+        return text_response(usage_text(request))
+    may_list = has_permission(request, None, LIST)
     context = {
         "title": pgettext("echo", "Connections"),
         "may_list": may_list,
         "objects": connected_or_none() if may_list else [],
         "default_object": conf.ECHO_DEFAULT_OBJECT,
-        "may_count": not may_list and may(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
+        "may_count": not may_list and has_permission(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
         "has_websockets": _has_websocket(request, NAMED),
         "has_default_websocket": _has_websocket(request, "websocket"),
         "has_route": not leads_nowhere(_route(NAMED)),
@@ -165,19 +147,19 @@ def usage(request: HttpRequest) -> HttpResponse:
 
 
 def usage_text(request: HttpRequest) -> str:
-    """Return the original's text, with the paths that there are here for this client."""
+    """Return the original's text, with the paths that exist here for this client."""
     root = reverse("echo:websocket").removesuffix("websocket")
     usage = USAGE if _has_websocket(request, "websocket") else USAGE.replace(USAGE_WEBSOCKET, "")
     return usage.replace("\n/", f"\n{root}")
 
 
 def _has_websocket(request: HttpRequest, end: str) -> bool:
-    """Return whether the site may have such a WebSocket route that this client may use."""
+    """Return whether the site may have such a WebSocket route and the client may use it."""
     route = _route(end)
     if leads_nowhere(route):
         return False
     action = required_action(route)
-    return action is None or may(request, None, action)
+    return action is None or has_permission(request, None, action)
 
 
 def _route(end: str) -> str:
@@ -187,7 +169,7 @@ def _route(end: str) -> str:
 
 
 def connected_or_none() -> list[tuple[str, int]] | None:
-    """Return the objects with their counts, by name; None if they cannot be known."""
+    """Return the objects with their counts, sorted by name, or None if the counts are unknown."""
     try:
         return sorted(get_state().counts().items())
     except StateUnavailable:
@@ -195,7 +177,7 @@ def connected_or_none() -> list[tuple[str, int]] | None:
 
 
 def page_frame(request: HttpRequest) -> dict[str, object]:
-    """Return what the page's base template needs: the admin's where the site has one, else ours."""
+    """Return the context of the page's base template: the admin's if there is one, else echo's."""
     site = admin_site()
     if site is None:
         return {"base": "echo/base.html"}
@@ -204,14 +186,9 @@ def page_frame(request: HttpRequest) -> dict[str, object]:
 
 
 def admin_site() -> Any:
-    """Return the AdminSite that the site's URLs have, which may be one of its own, or None."""
+    """Return the AdminSite in the site's URLs, which may be a custom one, or None."""
     try:
         index = reverse("admin:index").removeprefix(get_script_prefix())
     except NoReverseMatch:
         return None
     return getattr(resolve(f"/{index}").func, "admin_site", None)
-
-
-def prefers(request: HttpRequest, media_type: str) -> bool:
-    """Return whether the client asks for that type rather than for plain text."""
-    return request.get_preferred_type(["text/plain", media_type]) == media_type

@@ -18,7 +18,7 @@ from django.urls import path
 from echo import log
 from echo.conf import conf
 from echo.counting import counted
-from echo.permissions import ACTIONS, amay, may
+from echo.permissions import ACTIONS, ahas_permission, has_permission
 from echo.routing import as_websocket_application
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
@@ -59,14 +59,14 @@ async def test_default_lets_all_connect_and_count_and_staff_the_rest(
         request.user = user
     scope: Any = {"type": "websocket", "user": user}
 
-    assert [action for action in ACTIONS if may(request, "foo", action)] == allowed
-    assert [action for action in ACTIONS if await amay(scope, "foo", action)] == allowed
+    assert [action for action in ACTIONS if has_permission(request, "foo", action)] == allowed
+    assert [action for action in ACTIONS if await ahas_permission(scope, "foo", action)] == allowed
 
 
 def test_default_lets_all_list_in_debug(settings: Any) -> None:
     settings.DEBUG = True
 
-    assert may(RequestFactory().get("/"), None, "list")
+    assert has_permission(RequestFactory().get("/"), None, "list")
 
 
 @pytest.mark.parametrize("function", ["no_secrets", "no_secrets_async"])
@@ -117,10 +117,10 @@ async def test_function_that_gives_no_answer_refuses(settings: Any, function: st
     request = RequestFactory().get("/")
     scope: Any = {"type": "websocket"}
 
-    assert [await asyncio.to_thread(may, request, "foo", action) for action in ACTIONS] == [
-        False
-    ] * 5
-    assert [await amay(scope, "foo", action) for action in ACTIONS] == [False] * 5
+    assert [
+        await asyncio.to_thread(has_permission, request, "foo", action) for action in ACTIONS
+    ] == [False] * 5
+    assert [await ahas_permission(scope, "foo", action) for action in ACTIONS] == [False] * 5
 
 
 @pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections
@@ -129,9 +129,12 @@ async def test_function_may_return_what_is_to_be_awaited(settings: Any, function
     settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
     scope: Any = {"type": "websocket"}
 
-    assert [await amay(scope, name, "count") for name in ("foo", "secret")] == [True, False]
-    assert await asyncio.to_thread(may, scope, "foo", "count")
-    assert not await asyncio.to_thread(may, scope, "secret", "count")
+    assert [await ahas_permission(scope, name, "count") for name in ("foo", "secret")] == [
+        True,
+        False,
+    ]
+    assert await asyncio.to_thread(has_permission, scope, "foo", "count")
+    assert not await asyncio.to_thread(has_permission, scope, "secret", "count")
 
 
 def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
@@ -148,7 +151,7 @@ def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
     }
     assert page.status_code == 200
     (record,) = [record for record in caplog.records if record.name == "echo.permissions"]
-    assert record.getMessage() == "ECHO_AUTHORIZE raised; who asked is refused."
+    assert record.getMessage() == "ECHO_AUTHORIZE raised an exception; access denied."
     assert record.exc_info is not None and "of the site" in str(record.exc_info[1])
 
 
@@ -330,22 +333,22 @@ def test_address_of_a_real_server_stands_in_for_the_host_as_for_http(
             "/chat/lobby/",
             {"host": "testserver", "origin": "http://evil.example"},
             "WARNING",
-            "its Origin 'http://evil.example' is not of the Host 'testserver'. If pages of that "
-            "origin may connect, add it to ECHO_ALLOWED_ORIGINS; if a proxy has changed the Host, "
-            "let the proxy keep it.",
+            "the Origin 'http://evil.example' does not match the Host 'testserver'. If pages of "
+            "that origin may connect, add it to ECHO_ALLOWED_ORIGINS. If a proxy changes the Host "
+            "header, configure it to pass the header on.",
         ),
         (
             "/chat/lobby/",
             {"origin": "http://testserver"},
             "WARNING",
-            "it has the Origin 'http://testserver' and no Host to compare it with. Send a Host "
-            "header, or add the origin to ECHO_ALLOWED_ORIGINS.",
+            "the Origin is 'http://testserver', but there is no Host to compare it with. Send a "
+            "Host header, or add the origin to ECHO_ALLOWED_ORIGINS.",
         ),
         (
             "/chat/secret/",
             {},
             "WARNING",
-            "ECHO_AUTHORIZE does not let it connect to the object 'secret'",
+            "ECHO_AUTHORIZE denies access to the object 'secret'",
         ),
         (
             "/chat/a%0Ab/",
@@ -357,13 +360,13 @@ def test_address_of_a_real_server_stands_in_for_the_host_as_for_http(
             "/nowhere",
             {},
             "WARNING",
-            "the site has no WebSocket route that leads there",
+            "the site has no WebSocket route for this path",
         ),
         (
             "/closing/lobby/",
             {},
             "INFO",
-            "its application responds with the status 403",
+            "the application responds with status 403",
         ),
     ],
     ids=["host", "origin", "origin without host", "permission", "name", "path", "application"],
@@ -410,7 +413,9 @@ def test_rejected_handshake_is_told_by_the_log_of_a_server() -> None:
     with Server("daphne") as server, Client(server.port) as client:
         client.ask("/websocket", {**UPGRADE, "Origin": "http://evil.example"})
 
-        wanted = f"its Origin 'http://evil.example' is not of the Host '127.0.0.1:{server.port}'"
+        wanted = (
+            f"the Origin 'http://evil.example' does not match the Host '127.0.0.1:{server.port}'"
+        )
         eventually(lambda: wanted in server.log(), True)
 
 

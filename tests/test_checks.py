@@ -20,7 +20,7 @@ from django.urls import path, re_path
 from echo.checks import check_runserver
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.permissions import HostAndOriginCheck
+from echo.middleware.origin import HostAndOriginCheck
 from echo.routing import as_websocket_application, console_urlpatterns, websocket_urlpatterns
 from tests.servers import ROOT
 
@@ -273,7 +273,7 @@ def test_other_consumers_that_are_not_counted_are_left_alone(application: Any) -
         ),
         (
             "counted(URLRouter([]), by='room')",
-            "counted() is round a router. Wrap each consumer: "
+            "counted() wraps a router. Wrap each consumer: "
             'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).',
         ),
     ],
@@ -298,7 +298,7 @@ def test_wrong_by_is_told_with_its_route(application: Any) -> None:
 
     assert found() == {
         "echo.E003": "counted(by='name'): the route of 'chat/<str:room>/<int:seat>/' has no "
-        "argument 'name'; it has 'room', 'seat'. Name one of them, or give a function of the scope."
+        "argument 'name'; it has 'room', 'seat'. Name one of them, or pass a function of the scope."
     }
 
 

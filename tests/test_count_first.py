@@ -1,5 +1,7 @@
 """The count before Django's handler: every answer is the view's."""
 
+from collections.abc import Iterator
+
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
@@ -7,6 +9,7 @@ from django.core.asgi import get_asgi_application
 from echo.exceptions import StateUnavailable
 from echo.middleware.count_first import CountFirst
 from echo.state import get_state
+from tests.servers import Server
 
 OF_THE_VIEW = ("content-type", "content-length", "cache-control", "x-content-type-options", "vary")
 ACCEPTS = [None, "*/*", "text/plain", "application/json", "text/html, application/json;q=0.5", "x"]
@@ -48,6 +51,27 @@ async def answer(application, path="/getCurrentConnections", method="GET", **hea
     told = {name.decode().lower(): value.decode() for name, value in start["headers"]}
     kept = {name: told.get(name) for name in (*OF_THE_VIEW, "retry-after")}
     return start["status"], kept, body["body"].decode()
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+@pytest.mark.parametrize("path", PATHS[:3])
+def test_demo_responds_as_the_view_does(
+    servers: dict[str, Server], kind: str, path: str, accept: str
+) -> None:
+    """A request with an Accept header that is too long is for the view."""
+    status, headers, body = servers[kind].get(path, accept=accept)
+    of_view = servers[kind].get(path, accept=f"{accept},{'x/y;q=0,' * 200}x/z;q=0")
+
+    assert (status, body) == (of_view[0], of_view[2])
+    assert [headers.get(n) for n in OF_THE_VIEW] == [of_view[1].get(n) for n in OF_THE_VIEW]
+    assert "referrer-policy" in of_view[1].keys() - headers.keys()  # of Django's middleware
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
+    with Server("daphne") as daphne, Server("uvicorn") as uvicorn:
+        yield {"daphne": daphne, "uvicorn": uvicorn}
 
 
 async def handed_on(scope, receive, send):

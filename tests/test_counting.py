@@ -8,10 +8,9 @@ from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
-from echo.counting import connection as border
-from echo.counting import counted
-from echo.counting.connection import PATIENCE
-from echo.permissions import HostAndOriginCheck
+from echo.counting import counted, read_ahead
+from echo.counting.read_ahead import BUSY_TIMEOUT
+from echo.middleware.origin import HostAndOriginCheck
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.waiting import DEADLINE, SECOND, eventually
@@ -250,7 +249,7 @@ async def test_connection_that_ends_while_it_joins_does_not_count(slow_state):
 
 
 async def test_connection_that_vanishes_unheard_while_it_joins_does_not_count(slow_state):
-    """Its application waits for the join, so that nobody but the border can listen."""
+    """Its application waits for the join, so that only the read-ahead can notice the disconnect."""
     wire = Wire(counted(echo))
 
     wire.arrive(DISCONNECT)
@@ -310,7 +309,7 @@ async def test_busy_application_is_counted_no_more_soon_after_the_disconnect():
 
     wire.arrive(DISCONNECT)
 
-    await until(wire.count, 0, PATIENCE + SECOND)
+    await until(wire.count, 0, BUSY_TIMEOUT + SECOND)
     app.go.set()
     await wire.end()
 
@@ -321,7 +320,7 @@ async def test_busy_application_with_messages_waiting_is_counted_no_more_either(
 
     wire.arrive(*[text("hello")] * 1000, DISCONNECT)
 
-    await until(wire.count, 0, PATIENCE + SECOND)
+    await until(wire.count, 0, BUSY_TIMEOUT + SECOND)
     app.go.set()
     await wire.end()
 
@@ -341,7 +340,7 @@ async def test_busy_application_finds_all_events_in_their_order():
 
 
 async def test_busy_application_does_not_draw_a_flood_into_memory(monkeypatch):
-    monkeypatch.setattr(border, "AHEAD", 10_000)
+    monkeypatch.setattr(read_ahead, "MAX_READ_AHEAD", 10_000)
     app = Busy()
     wire = await Wire(counted(app)).accepted()
 
@@ -362,7 +361,7 @@ async def test_application_that_gives_up_waiting_loses_no_event():
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
-        await asyncio.sleep(2 * PATIENCE)  # busy: the border listens
+        await asyncio.sleep(2 * BUSY_TIMEOUT)  # busy: the read-ahead reads
         for _ in range(3):
             try:
                 async with asyncio.timeout(0.01):
@@ -388,7 +387,7 @@ async def test_application_that_is_busy_and_then_closes_still_receives_its_disco
         await receive()
         await send({"type": "websocket.accept"})
         await receive()
-        await asyncio.sleep(3 * PATIENCE)  # busy: the border listens
+        await asyncio.sleep(3 * BUSY_TIMEOUT)  # busy: the read-ahead reads
         await send({"type": "websocket.close", "code": 1000})
         last.append(await receive())
 
@@ -532,7 +531,7 @@ async def test_wrong_argument_is_told_with_the_route_and_its_arguments():
 
     assert str(raised.value) == (
         "counted(by='room'): the route of '/foo/websocket' has no argument 'room'; it has 'name'. "
-        "Name one of them, or give a function of the scope."
+        "Name one of them, or pass a function of the scope."
     )
 
 
@@ -544,7 +543,7 @@ async def test_missing_route_is_told_to_have_no_argument():
 
     assert str(raised.value) == (
         "counted(by='name'): the route of '/ws' has no argument 'name'; it has none. "
-        "Name one of them, or give a function of the scope."
+        "Name one of them, or pass a function of the scope."
     )
 
 
@@ -584,7 +583,7 @@ def test_router_that_cannot_give_an_argument_is_told(app):
         counted(app, by="room")
 
     assert str(raised.value) == (
-        "counted() is round a router. Wrap each consumer: "
+        "counted() wraps a router. Wrap each consumer: "
         'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).'
     )
 

@@ -11,8 +11,9 @@ from channels.layers import get_channel_layer
 
 from echo import log
 from echo.groups import group as groups
-from echo.groups import subscription as membership
-from echo.groups.group import Member, get_groups, send_to_group
+from echo.groups import member, subscription
+from echo.groups.group import get_groups, send_to_group
+from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.names import group_name
 from echo.objects import get_object
@@ -89,8 +90,8 @@ class Layer:
 @pytest.fixture(autouse=True)
 async def no_task_is_left():
     yield
-    this = get_groups()._membership
-    assert this._wanted == set()
+    this = get_groups()._subscription
+    assert this._names == set()
     if this._task is not None:
         this._task.cancel()
         await asyncio.wait([this._task], timeout=DEADLINE)
@@ -182,7 +183,7 @@ async def test_layer_that_cannot_be_made_is_logged_and_keeps_nobody_out(settings
 
     (record,) = [record for record in caplog.records if record.name == "echo.groups.layer"]
     assert record.getMessage() == (
-        "CHANNEL_LAYERS cannot be used; texts reach no connection: "
+        "CHANNEL_LAYERS cannot be used, messages reach no connection: "
         "Cannot import BACKEND 'missing.package.Layer' specified for default"
     )
     for peer in peers:
@@ -268,7 +269,7 @@ async def test_names_that_were_used_once_leave_nothing_behind(layer):
         left(await joined(f"name-{number}"), f"name-{number}")
 
     this = get_groups()
-    await until(lambda: {*this._membership._told, *this._membership._changed}, set())
+    await until(lambda: {*this._subscription._added, *this._subscription._pending}, set())
     assert this._members == {}
     if layer.kind == "memory":
         assert get_channel_layer().groups == {}
@@ -309,7 +310,7 @@ async def test_slow_member_delays_nobody(layer):
 
 
 async def test_member_that_lets_too_much_wait_is_closed(monkeypatch, settings):
-    monkeypatch.setattr(groups, "MAX_WAITING", 10)
+    monkeypatch.setattr(member, "MAX_QUEUED_EVENTS", 10)
     slow, fast = SlowPeer(), Peer()
     for peer in (slow, fast):
         await get_groups().join("foo", peer.member)
@@ -398,7 +399,7 @@ async def test_connections_outlive_an_outage_of_the_layer(frail, caplog):
     await messages_flow(frail, peer)
     assert late.got
     failing, working = warnings(caplog)
-    assert failing.startswith("The channel layer fails; it is tried again until it works: ")
+    assert failing.startswith("Channel layer error, retrying: ")
     assert working == "The channel layer works again."
     for each, name in ((peer, "foo"), (late, "foo"), (other, "bar")):
         left(each, name)
@@ -477,7 +478,7 @@ async def test_layer_that_hangs_delays_a_join_only_a_moment(frail):
 
 
 async def test_layer_that_goes_on_hanging_is_known_to_be_down(frail, caplog, monkeypatch):
-    monkeypatch.setattr(membership, "CALL_TIMEOUT", 0.5 * SECOND)
+    monkeypatch.setattr(subscription, "CALL_TIMEOUT", 0.5 * SECOND)
     peer = await joined()
     frail.server.hang()
 
@@ -501,7 +502,7 @@ async def test_layer_that_goes_on_hanging_is_known_to_be_down(frail, caplog, mon
 
 async def test_membership_is_renewed_before_the_layer_forgets_it(layer, monkeypatch):
     """Also what makes it right after FLUSHALL."""
-    monkeypatch.setattr(membership, "RENEWAL", 0.2 * SECOND)
+    monkeypatch.setattr(subscription, "RENEWAL_INTERVAL", 0.2 * SECOND)
     peer = await joined()
 
     if layer.kind == "memory":

@@ -36,7 +36,14 @@ FLOORS = [
     ["echo.permissions", "echo.state"],
     ["echo.conf"],
     ["echo.consumers", "echo.denial", "echo.groups", "echo.names"],
-    ["echo.exceptions", "echo.extensions", "echo.introspection", "echo.log", "echo.stats"],
+    [
+        "echo.exceptions",
+        "echo.extensions",
+        "echo.introspection",
+        "echo.log",
+        "echo.responses",
+        "echo.stats",
+    ],
 ]
 BESIDE = "echo.server"  # the transport, which knows ASGI only
 

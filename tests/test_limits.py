@@ -107,9 +107,11 @@ def test_server_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_wait_for_a_browser_ends_at_its_limit(chromium: Chromium) -> None:
-    page = new_page(chromium.browser)
+    browser = chromium.get()
+    page = new_page(browser)
 
     with limited(chromium, seconds=1), pytest.raises(Error, match="closed"):
         page.evaluate("new Promise(() => {})")
 
-    assert not chromium.browser.is_connected()
+    assert not browser.is_connected()
+    assert chromium.get().is_connected()  # another one, for the tests that follow

@@ -23,8 +23,9 @@ from django.test import AsyncClient
 from django.test import Client as DjangoClient
 from pytest_django import Settings
 
-from echo.live import views as live
-from echo.live import watcher as watching
+from echo.live import stream as stream_module
+from echo.live import views
+from echo.live import watcher as watchers
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.raw import Client, request
@@ -45,7 +46,7 @@ class Watched:
     """A stream of this process, without its first line."""
 
     def __init__(self, name: str | None) -> None:
-        self.events = live._events(name)
+        self.events = views._events(name)
 
     async def __aenter__(self) -> "Watched":
         retry = await anext(self.events)
@@ -114,11 +115,11 @@ async def test_every_name_is_one_event_of_one_line(join, name: str) -> None:
 async def test_change_in_this_process_is_told_at_once_when_it_was_quiet(
     join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "PERIOD", 1000.0)  # the next look is far away
+    monkeypatch.setattr(watchers, "EVENT_INTERVAL", 1000.0)  # the next look is far away
     events: list[str] = []
-    stream = watching.Stream("foo")
-    stream.tell = events.append
-    watcher = watching.get_watcher()
+    stream = stream_module.Stream("foo")
+    stream.send = events.append
+    watcher = watchers.get_watcher()
     watcher.add(stream)
     try:
         async with asyncio.timeout(DEADLINE):
@@ -157,11 +158,11 @@ async def test_changes_are_coalesced_to_five_a_second_and_the_last_is_told(join)
         await asyncio.sleep(0.02)
     await collecting
 
-    assert len(events) <= 2 + (time.monotonic() - began) / watching.PERIOD
+    assert len(events) <= 2 + (time.monotonic() - began) / stream_module.EVENT_INTERVAL
 
 
 async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(stream_module, "HEARTBEAT_INTERVAL", 0.01)
 
     async with Watched("foo") as stream:
         await stream.next()
@@ -169,23 +170,23 @@ async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_stream_of_great_age_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "HEARTBEAT", 0.01)
-    monkeypatch.setattr(watching, "MAX_AGE", 0.05)
+    monkeypatch.setattr(stream_module, "HEARTBEAT_INTERVAL", 0.01)
+    monkeypatch.setattr(stream_module, "MAX_AGE", 0.05)
 
     async with asyncio.timeout(DEADLINE), Watched("foo") as stream:
         events = [event async for event in stream.events]
 
-    assert set(events[:-1]) <= {told("foo", 0), watching.BEAT}
-    assert events[-1] == watching.AGAIN  # not an outage
+    assert set(events[:-1]) <= {told("foo", 0), stream_module.HEARTBEAT_EVENT}
+    assert events[-1] == stream_module.RECONNECT_EVENT  # not an outage
 
 
 async def test_stream_that_comes_while_the_last_one_leaves_is_not_ended() -> None:
-    watcher = watching.get_watcher()
-    leaving, coming = watching.Stream("foo"), watching.Stream("foo")
+    watcher = watchers.get_watcher()
+    leaving, coming = stream_module.Stream("foo"), stream_module.Stream("foo")
     watcher.add(leaving)
     await asyncio.sleep(0)
     watcher.discard(leaving)
-    watcher = watching.get_watcher()
+    watcher = watchers.get_watcher()
     watcher.add(coming)
     try:
         async with asyncio.timeout(DEADLINE), aclosing(coming.events()) as events:
@@ -205,7 +206,7 @@ async def test_reading_very_many_counts_takes_a_tenth_of_the_time(
         await asyncio.sleep(0.05)
         return {name: len(reads) for name in names}
 
-    monkeypatch.setattr(watching, "_read", slow_read)
+    monkeypatch.setattr(watchers, "_read", slow_read)
     async with asyncio.timeout(DEADLINE), Watched("foo") as stream:
         for _ in range(4):
             await stream.next()
@@ -221,7 +222,7 @@ async def test_watching_ends_with_the_last_stream() -> None:
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert watching._watchers == {}
+    assert watchers._watchers == {}
 
 
 def test_loop_that_has_ended_is_kept_by_nothing() -> None:
@@ -279,7 +280,7 @@ class CountingState(MemoryState):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> CountingState:
     state = CountingState()
-    monkeypatch.setattr(watching, "get_state", lambda: state)
+    monkeypatch.setattr(watchers, "get_state", lambda: state)
     return state
 
 
@@ -293,17 +294,17 @@ async def test_reads_do_not_grow_with_the_viewers(counting: CountingState, viewe
         assert await next_of_all(streams) == [told("foo", 0)] * viewers
         first = len(counting.reads)
         began = time.monotonic()
-        await asyncio.sleep(3 * watching.PERIOD)
+        await asyncio.sleep(3 * stream_module.EVENT_INTERVAL)
         await counting.join("foo")
         assert await next_of_all(streams) == [told("foo", 1)] * viewers
-        looks = 1 + (time.monotonic() - began) / watching.PERIOD
+        looks = 1 + (time.monotonic() - began) / stream_module.EVENT_INTERVAL
 
     assert first <= 2
     assert len(counting.reads) - first <= looks
 
 
 async def test_many_names_are_read_at_once(counting: CountingState) -> None:
-    names = [f"object {number}" for number in range(watching.ONE_BY_ONE + 1)]
+    names = [f"object {number}" for number in range(watchers.MAX_SINGLE_READS + 1)]
     async with ExitStackOfStreams(names) as streams:
         await next_of_all(streams)
         counting.reads.clear()
@@ -420,7 +421,7 @@ async def test_async_function_of_the_site_may_ask_who_the_user_is(
 def test_wsgi_is_told_what_is_missing(path: str) -> None:
     response = DjangoClient().get(path)
 
-    assert (response.status_code, response.content.decode()) == (501, live.WSGI)
+    assert (response.status_code, response.content.decode()) == (501, views.WSGI)
 
 
 async def test_only_get_is_answered() -> None:
@@ -570,7 +571,7 @@ def test_unknown_count_is_told_once_and_the_count_again_when_it_is_known() -> No
 
         redis.stop()
         eventually(lambda: last(stream), "unknown")
-        time.sleep(3 * watching.PERIOD)
+        time.sleep(3 * stream_module.EVENT_INTERVAL)
         redis.start()
         eventually(lambda: last(stream), 1)
 
@@ -582,10 +583,10 @@ async def test_event_is_sent_to_many_streams_in_slices(join, monkeypatch) -> Non
     iterations = [0]
     told_in: list[int] = []
 
-    class Counted(watching.Stream):
-        def tell(self, event: str) -> None:
+    class Counted(stream_module.Stream):
+        def send(self, event: str) -> None:
             told_in.append(iterations[0])
-            super().tell(event)
+            super().send(event)
 
     async def count_iterations() -> None:
         while True:
@@ -594,7 +595,7 @@ async def test_event_is_sent_to_many_streams_in_slices(join, monkeypatch) -> Non
 
     counting = asyncio.create_task(count_iterations())
     streams = [Counted("foo") for _ in range(MANY)]
-    watcher = watching.get_watcher()
+    watcher = watchers.get_watcher()
     for stream in streams:
         watcher.add(stream)
     async with asyncio.timeout(DEADLINE):
@@ -608,7 +609,7 @@ async def test_event_is_sent_to_many_streams_in_slices(join, monkeypatch) -> Non
         watcher.discard(stream)
     counting.cancel()
 
-    assert max(Counter(told_in).values()) <= watching.SLICE
+    assert max(Counter(told_in).values()) <= watchers.BATCH_SIZE
 
 
 def streaming(server: Server) -> Client:

@@ -131,6 +131,12 @@ def test_exception_in_connect_is_a_500_without_a_traceback(server: Server) -> No
     assert plain(answer) == (500, "Internal Server Error")
 
 
+def test_application_that_fails_does_not_hide_a_refusal(server: Server) -> None:
+    answer = ask(server, "/returns/foo/websocket", Sec_WebSocket_Version="11")
+
+    assert plain(answer) == (426, "ERROR: The requested WebSocket version is not supported.")
+
+
 @pytest.mark.parametrize("kind", ["injects-header", "injects-subprotocol"])
 def test_line_breaks_in_headers_of_the_application_raise(server: Server, kind: str) -> None:
     answer = ask(server, f"/{kind}/foo/websocket")

@@ -16,6 +16,26 @@ from tests.servers import COMMANDS, ROOT, Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
+# Daphne's command line has no option for it.
+BUFFERED = """
+import sys
+from echo.server.daphne.server import Server
+
+async def application(scope, receive, send):
+    sizes = []
+    while True:
+        event = await receive()
+        sizes.append(len(event["body"]))
+        if not event["more_body"]:
+            break
+    body = str(sizes).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send(dict(type="http.response.start", status=200, headers=headers))
+    await send(dict(type="http.response.body", body=body))
+
+endpoint = "tcp:port=" + sys.argv[1] + ":interface=127.0.0.1"
+Server(application, [endpoint], request_buffer_size=10).run()
+"""
 DOCS = ROOT / "docs" / "options.md"
 
 
@@ -290,3 +310,20 @@ def test_uvicorn_ssl(certificate: tuple[Path, Path]) -> None:
     with Server("uvicorn", SITE, words) as server, Client(server.port) as client:
         client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
         assert echo_of(client) == "[Durable Object]: hello"
+
+
+def test_uvicorns_log_level_trace_tells_begin_and_end() -> None:
+    with Server("uvicorn", SITE, ("--log-level", "trace")) as server:
+        with opened(server) as client:
+            port = client.socket.getsockname()[1]
+
+        for what in ("made", "lost"):
+            line = f"127.0.0.1:{port} - WebSocket connection {what}"
+            eventually(lambda line=line: server.log().count(line), 1)
+
+
+def test_daphnes_request_buffer_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "buffered", ["-c", BUFFERED, "{port}"])
+    with Server("buffered") as server, Client(server.port) as client:
+        client.send(request("/", {"Content-Length": "25"}, method="POST") + 25 * b"x")
+        assert client.answer().body == b"[10, 10, 5]"

@@ -32,3 +32,10 @@ def test_other_http_and_loop_implementations() -> None:
         client.send(frame(CLOSE, close_payload(4000)))
         assert client.closing() == (4000, REASON)
         assert server.count() == 0
+
+
+def test_http_implementation_that_keeps_the_spelling_of_headers() -> None:
+    options = ("--http", "tests.sites.as_spelled:HTTPProtocol")
+    with Server("uvicorn", options=options) as server, Client.opened(server.port) as client:
+        client.send_text("hello")
+        assert client.text() == "[Durable Object]: hello"

@@ -8,8 +8,9 @@ from django.test import AsyncClient, RequestFactory
 from django.test import Client as DjangoClient
 
 from echo import views
+from echo.responses import UNKNOWN_COUNT, count_sentence
 from echo.state import get_state
-from echo.views import NO_WEBSOCKET, UNKNOWN_COUNT, UPGRADE_LOST, USAGE, WSGI_HINT, count_sentence
+from echo.views import NO_WEBSOCKET, UPGRADE_LOST, USAGE, WSGI_HINT
 from tests.raw import Client
 from tests.servers import Server, free_port
 

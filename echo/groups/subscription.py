@@ -1,7 +1,7 @@
-"""Keeps the channel layer's idea of this process's groups right, while the layer comes and goes.
+"""Keeps this process subscribed to its groups across channel-layer outages.
 
-The layer may fail, hang or restart: connections never notice. It is tried again with
-growing delays, and told of every group anew.
+The channel layer may fail, hang or restart; connections are not affected. Failed calls are retried
+with growing delays, and after an outage all groups are added again.
 """
 
 import asyncio
@@ -16,72 +16,73 @@ from echo.names import group_name
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for the layer at the most
+JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for the channel layer
 CALL_TIMEOUT = 5.0  # seconds until a call to the layer counts as failed
-FIRST_RETRY = 0.1  # seconds, doubled at each failure
-LAST_RETRY = 5.0  # seconds
-# Layers forget a membership a day after it began (their `group_expiry`), so it is renewed.
-RENEWAL = 3600.0  # seconds
-AT_ONCE = 100  # calls to the layer
+FIRST_RETRY_INTERVAL = 0.1  # seconds, doubled at each failure
+MAX_RETRY_INTERVAL = 5.0  # seconds
+# Layers drop a channel from a group a day after it was added (their `group_expiry`).
+RENEWAL_INTERVAL = 3600.0  # seconds
+BATCH_SIZE = 100  # concurrent calls to the layer
 
 
-class Membership:
-    """This process's memberships in the groups of the layer, on one event loop.
+class ChannelLayerSubscription:
+    """The groups of the channel layer that one channel of this event loop belongs to.
 
-    `wanted` is a live view of the names that have connections here. What is told to the
-    layer is decided by who is there at that moment, never by who came or went: so the order
-    in which connections come and go cannot confuse it.
+    `names` is a live view of the objects that have connections here. Each call to the layer adds or
+    discards a group by whether its name is in that view at that moment, so the order in which
+    connections come and go cannot lead to a wrong subscription.
     """
 
-    def __init__(self, wanted: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
-        self._wanted = wanted
+    def __init__(self, names: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
+        self._names = names
         self._deliver = deliver
-        # True: the layer has it. False: it may have it. Absent: it has it not.
-        self._told: dict[str, bool] = {}
-        self._changed: dict[str, asyncio.Future[None]] = {}
-        self._wake = asyncio.Event()
+        # True: the layer has added the group. False: it may have. Absent: it has not.
+        self._added: dict[str, bool] = {}
+        self._pending: dict[str, asyncio.Future[None]] = {}
+        self._has_pending = asyncio.Event()
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def update(self, name: str) -> None:
-        """Return when the layer knows of the group, or after JOIN_TIMEOUT, or if it is down."""
-        if self._told.get(name) and name not in self._changed:
+    async def add(self, name: str) -> None:
+        """Add the group. Waits at most JOIN_TIMEOUT, and not at all if the layer is down."""
+        if self._added.get(name) and name not in self._pending:
             return
-        known = self._change(name)
+        pending = self._update(name)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
         if not self._failures:
-            await asyncio.wait([known], timeout=JOIN_TIMEOUT)
+            await asyncio.wait([pending], timeout=JOIN_TIMEOUT)
 
-    def forget(self, name: str) -> None:
-        """Have the layer told, in its own time, that nobody is left."""
-        if name in self._told:
-            self._change(name)
+    def discard(self, name: str) -> None:
+        """Discard the group in the background, unless its name has connections again by then."""
+        if name in self._added:
+            self._update(name)
 
-    def _change(self, name: str) -> "asyncio.Future[None]":
-        if name not in self._changed:
-            self._changed[name] = asyncio.get_running_loop().create_future()
-        self._wake.set()
-        return self._changed[name]
+    def _update(self, name: str) -> "asyncio.Future[None]":
+        if name not in self._pending:
+            self._pending[name] = asyncio.get_running_loop().create_future()
+        self._has_pending.set()
+        return self._pending[name]
 
     async def _run(self) -> None:
         layer: Any = get_channel_layer()
-        channel = await self._until_it_works(self._new_channel, layer)
-        # One channel for good, and the receiving goes on while a call fails: a channel that
-        # is given up stays in its groups, for a day on some layers.
+        channel = await self._retry(self._new_channel, layer)
+        # The channel is used until the loop ends, and receiving goes on while other calls fail: an
+        # abandoned channel would stay in its groups, on some layers for a day.
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._until_it_works(self._receive, layer, channel))
-            tasks.create_task(self._until_it_works(self._keep, layer, channel))
+            tasks.create_task(self._retry(self._receive, layer, channel))
+            tasks.create_task(self._retry(self._maintain, layer, channel))
 
-    async def _until_it_works(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    async def _retry(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """Call until it succeeds, and return the result."""
         while True:
             try:
                 return await call(*arguments)
             except Exception as error:
-                if _is_cancelled():  # some layers answer that with an exception of their own
+                if _is_cancelled():  # some layers replace CancelledError by their own exception
                     raise asyncio.CancelledError from error
-                self._failed(error)
-            delay = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10))
+                self._set_failed(error)
+            delay = min(MAX_RETRY_INTERVAL, FIRST_RETRY_INTERVAL * 2 ** min(self._failures, 10))
             await asyncio.sleep(delay * random.uniform(0.5, 1))
 
     async def _new_channel(self, layer: Any) -> str:
@@ -89,70 +90,70 @@ class Membership:
             return await new_channel(layer)
 
     async def _receive(self, layer: Any, channel: str) -> None:
-        while not _is_cancelled():  # some layers lose a cancellation
+        while not _is_cancelled():  # some layers swallow CancelledError
             message = await layer.receive(channel)
             if message["type"] == "echo.event":
                 self._deliver(message["name"], message["event"])
 
-    async def _keep(self, layer: Any, channel: str) -> None:
+    async def _maintain(self, layer: Any, channel: str) -> None:
+        """Add and discard groups whenever names change."""
         if self._failures:
-            # Some layers join and leave without a word to their server.
+            # On some layers group_add and group_discard do not contact the server.
             async with asyncio.timeout(CALL_TIMEOUT):
                 await layer.send(channel, {"type": "echo.probe"})
-        self._doubt()
+        self._add_all_again()
         while True:
-            while names := list(self._changed)[:AT_ONCE]:
+            while names := list(self._pending)[:BATCH_SIZE]:
                 async with asyncio.timeout(CALL_TIMEOUT):
-                    calls = [self._tell(layer, channel, name) for name in names]
+                    calls = [self._add_or_discard(layer, channel, name) for name in names]
                     results = await asyncio.gather(*calls, return_exceptions=True)
                 for result in results:
                     if result is not None:
                         raise result
-            self._succeeded()
-            self._wake.clear()
+            self._set_working()
+            self._has_pending.clear()
             try:
-                async with asyncio.timeout(RENEWAL):
-                    await self._wake.wait()
+                async with asyncio.timeout(RENEWAL_INTERVAL):
+                    await self._has_pending.wait()
             except TimeoutError:
-                self._doubt()
+                self._add_all_again()
 
-    async def _tell(self, layer: Any, channel: str, name: str) -> None:
-        known = self._changed.get(name)
-        wanted = name in self._wanted
-        if wanted and not self._told.get(name):
-            self._told[name] = False
+    async def _add_or_discard(self, layer: Any, channel: str, name: str) -> None:
+        pending = self._pending.get(name)
+        is_wanted = name in self._names
+        if is_wanted and not self._added.get(name):
+            self._added[name] = False
             await layer.group_add(group_name(name), channel)
-        elif not wanted and name in self._told:
-            self._told[name] = False
+        elif not is_wanted and name in self._added:
+            self._added[name] = False
             await layer.group_discard(group_name(name), channel)
-        if known is None or self._changed.get(name) is not known:
-            return  # the layer has failed meanwhile: nothing is certain
-        if wanted:
-            self._told[name] = True
+        if pending is None or self._pending.get(name) is not pending:
+            return  # the layer has failed during the call
+        if is_wanted:
+            self._added[name] = True
         else:
-            self._told.pop(name, None)
-        if wanted == (name in self._wanted):  # not changed again meanwhile
-            self._changed.pop(name).set_result(None)
+            self._added.pop(name, None)
+        if is_wanted == (name in self._names):  # else it has changed during the call
+            self._pending.pop(name).set_result(None)
 
-    def _doubt(self) -> None:
-        """Have the layer told of every name anew."""
-        self._told = dict.fromkeys(self._told, False)
-        for name in {*self._told, *self._wanted}:
-            self._change(name)
+    def _add_all_again(self) -> None:
+        self._added = dict.fromkeys(self._added, False)
+        for name in {*self._added, *self._names}:
+            self._update(name)
 
-    def _failed(self, error: Exception) -> None:
+    def _set_failed(self, error: Exception) -> None:
         if not self._failures:
-            # These may have a part of a URL, and so of a password.
-            is_told = not isinstance(error, ValueError | TypeError)
-            told = repr(error) if is_told else type(error).__name__
-            logger.warning("The channel layer fails; it is tried again until it works: %s", told)
+            # ValueError and TypeError may quote a part of a URL, and so of a password.
+            is_safe = not isinstance(error, ValueError | TypeError)
+            shown = repr(error) if is_safe else type(error).__name__
+            logger.warning("Channel layer error, retrying: %s", shown)
         self._failures += 1
-        for waiting in self._changed.values():
-            waiting.set_result(None)
-        self._changed.clear()
-        self._doubt()
+        for pending in self._pending.values():
+            pending.set_result(None)
+        self._pending.clear()
+        self._add_all_again()
 
-    def _succeeded(self) -> None:
+    def _set_working(self) -> None:
         if self._failures:
             logger.warning("The channel layer works again.")
         self._failures = 0
@@ -163,7 +164,7 @@ async def new_channel(layer: Any) -> str:
 
     channels_redis' core layer has one receive lock for all channels of a process, and the task that
     holds it reads the messages of its own prefix only. With another prefix here, the messages of
-    consumers would wait until this task gives the lock back. A prefix of our own can return when
+    consumers would wait until this task releases the lock. A prefix of our own can return when
     https://github.com/django/channels_redis/pull/165 is released.
     """
     return str(await layer.new_channel())

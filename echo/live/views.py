@@ -1,6 +1,7 @@
-"""Counts pushed as they change, by server-sent events (HTML standard, §9.2).
+"""Counts as server-sent events, one for each change (HTML standard, §9.2).
 
-The views are not async, which Django refuses where ATOMIC_REQUESTS is set; what they stream is.
+The views are sync because Django rejects async views if ATOMIC_REQUESTS is set. Their streams are
+async.
 """
 
 import random
@@ -22,15 +23,17 @@ from django.views.decorators.http import require_GET
 
 from echo.conf import conf
 from echo.exceptions import InvalidName
-from echo.live.watcher import Stream, get_watcher
+from echo.live.stream import Stream
+from echo.live.watcher import get_watcher
 from echo.names import check_name
-from echo.permissions import COUNT, LIST, may
-from echo.views import NOT_COUNT, RETRY_AFTER, text
+from echo.permissions import COUNT, LIST, has_permission
+from echo.responses import RETRY_AFTER, text_response
+from echo.views import NOT_COUNT
 
-RETRY = 1000, 3000  # milliseconds until a client comes again; each has its own
+RETRY_INTERVAL = 1000, 3000  # milliseconds until a client reconnects: a random one for each
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Encoding": "identity",  # GZipMiddleware would hold events back until it has many
+    "Content-Encoding": "identity",  # GZipMiddleware would buffer the events
     "X-Accel-Buffering": "no",  # nginx would, too
     "X-Content-Type-Options": "nosniff",
 }
@@ -41,51 +44,51 @@ WSGI = _("Live counts need a server that speaks ASGI; this one speaks WSGI.")
 
 @require_GET
 def count(request: HttpRequest, name: str | None = None) -> HttpResponseBase:
-    """The count of the object, `{"name": "foo", "connections": 3}`: now, and at each change."""
+    """Stream the count of the object, now and at each change: `{"name": …, "connections": 3}`."""
     name = conf.ECHO_DEFAULT_OBJECT if name is None else name
     try:
         check_name(name)
     except InvalidName as error:
-        return text(str(error), status=400)
+        return text_response(str(error), status=400)
     return _stream(request, name, COUNT, NOT_COUNT)
 
 
 @require_GET
 def total(request: HttpRequest) -> HttpResponseBase:
-    """What all objects have, `{"objects": 2, "connections": 5}`: at each change of any count."""
+    """Stream the totals, now and at each change of a count: `{"objects": 2, "connections": 5}`."""
     return _stream(request, None, LIST, NOT_LIST)
 
 
 def _stream(
-    request: HttpRequest, name: str | None, action: str, refusal: Promise
+    request: HttpRequest, name: str | None, action: str, denied: Promise
 ) -> HttpResponseBase:
     if not isinstance(request, ASGIRequest):
-        return text(str(WSGI), status=501)
-    if not may(request, name, action):
-        return text(str(refusal), status=403)
-    if not _open.take(conf.ECHO_MAX_STREAMS):
-        response = text(str(TOO_MANY), status=503)
+        return text_response(str(WSGI), status=501)
+    if not has_permission(request, name, action):
+        return text_response(str(denied), status=403)
+    if not _open.add(conf.ECHO_MAX_STREAMS):
+        response = text_response(str(TOO_MANY), status=503)
         response["Retry-After"] = RETRY_AFTER
         return response
     return LiveResponse(_events(name), content_type="text/event-stream", headers={**HEADERS})
 
 
 class OpenStreams:
-    """The number of the streams that this process has, on all of its threads."""
+    """Counts the open streams of this process. May be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._number = 0
 
-    def take(self, limit: int | None) -> bool:
-        """Count one more, unless that would be more than the limit."""
+    def add(self, limit: int | None) -> bool:
+        """Count one more stream and return True, or return False if there are `limit` of them."""
         with self._lock:
             if limit is not None and self._number >= limit:
                 return False
             self._number += 1
             return True
 
-    def give_back(self) -> None:
+    def remove(self) -> None:
         with self._lock:
             self._number -= 1
 
@@ -94,20 +97,20 @@ _open = OpenStreams()
 
 
 class LiveResponse(StreamingHttpResponse):
-    """A stream that has been counted as open, until it is closed or, at the latest, collected."""
+    """A response that counts as open until it is closed or garbage-collected."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._give_back = finalize(self, _open.give_back)
+        self._remove = finalize(self, _open.remove)
 
     def close(self) -> None:
         super().close()
-        self._give_back()
+        self._remove()
 
 
 async def _events(name: str | None) -> AsyncIterator[str]:
     await _release_thread()
-    yield f"retry: {random.randint(*RETRY)}\n\n"
+    yield f"retry: {random.randint(*RETRY_INTERVAL)}\n\n"
     stream = Stream(name)
     watcher = get_watcher()
     watcher.add(stream)
@@ -120,20 +123,21 @@ async def _events(name: str | None) -> AsyncIterator[str]:
 
 
 class SharedExecutor(ThreadPoolExecutor):
-    """One thread for the ends of all streams; the end of a request does not shut it down."""
+    """One thread for the ends of all streams, which Django cannot shut down with a request."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        pass
+        """Do nothing."""
 
 
 _shared_executor = SharedExecutor(1, "echo-live")
 
 
 async def _release_thread() -> None:
-    """Give back the thread and the database connection that Django keeps for each request.
+    """Release the thread and the database connections that Django keeps for the request.
 
-    What Django still runs for the request when it ends shares a thread with all others: each
-    would get a new one, thousands of them if thousands end at once.
+    What Django runs at the end of the request then uses one thread that all streams share.
+    Otherwise each would start a thread: thousands, if thousands of streams end at once. This can go
+    when asgiref keeps no executor for each request: https://github.com/django/asgiref/pull/227.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
     executors = SyncToAsync.context_to_thread_executor

@@ -1,4 +1,4 @@
-"""The user of a handshake: from the session where there is one, else nobody, without a query."""
+"""The user of a WebSocket handshake, without queries for clients that have no session."""
 
 from importlib import import_module
 from typing import Any, cast
@@ -11,53 +11,53 @@ from django.utils.functional import SimpleLazyObject
 
 from echo.denial import Application
 
-
-def with_user(application: Application) -> Application:
-    """Return the application with what AuthMiddlewareStack gives the scope: cookies, session, user.
-
-    On a site without sessions or users it is the application itself. Channels' own stack asks the
-    database in a thread for each handshake; here only for those that bring a session's cookie.
-    """
-    if not (apps.is_installed("django.contrib.auth") and apps.is_installed(SESSIONS)):
-        return application
-    return _WithUser(application)
-
-
 SESSIONS = "django.contrib.sessions"
 
 
-class _WithUser:
-    """An ASGI application: as AuthMiddlewareStack, but cheap for those who are not logged in."""
+def with_user(application: Application) -> Application:
+    """Wrap the application in middleware that sets cookies, session and user in the scope.
+
+    The scope is that of Channels' AuthMiddlewareStack, which runs database code in a thread for
+    each handshake. Here that happens only if the handshake has a session cookie. On a site without
+    sessions or users, the application is returned as it is.
+    """
+    if not (apps.is_installed("django.contrib.auth") and apps.is_installed(SESSIONS)):
+        return application
+    return UserMiddleware(application)
+
+
+class UserMiddleware:
+    """ASGI middleware: AuthMiddlewareStack if there is a session cookie, else AnonymousUser."""
 
     def __init__(self, application: Application) -> None:
-        # A site without users has no such modules.
+        # These modules cannot be imported on a site without users.
         from channels.auth import AuthMiddlewareStack
         from django.contrib.auth.models import AnonymousUser
 
         self.application = application
         self._with_session = AuthMiddlewareStack(application)
-        self._nobody = AnonymousUser
+        self._anonymous_user = AnonymousUser
 
     async def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        cookies = _cookies(scope)
+        cookies = _parse_cookies(scope)
         if settings.SESSION_COOKIE_NAME in cookies:
             await self._with_session(scope, receive, send)
             return
-        visitor = cast(dict[str, Any], scope)
-        visitor["cookies"] = cookies
-        visitor["session"] = SimpleLazyObject(_new_session)
-        visitor["user"] = self._nobody()
+        anonymous = cast(dict[str, Any], scope)
+        anonymous["cookies"] = cookies
+        anonymous["session"] = SimpleLazyObject(_make_session)
+        anonymous["user"] = self._anonymous_user()
         await self.application(scope, receive, send)
 
 
-def _cookies(scope: WebSocketScope) -> dict[str, str]:
+def _parse_cookies(scope: WebSocketScope) -> dict[str, str]:
     for name, value in scope["headers"]:
-        if name == b"cookie":  # Channels' own takes the first, too
+        if name == b"cookie":  # the first one, as Channels' CookieMiddleware
             return parse_cookie(value.decode("latin-1"))
     return {}
 
 
-def _new_session() -> Any:
+def _make_session() -> Any:
     return import_module(settings.SESSION_ENGINE).SessionStore()

@@ -11,9 +11,9 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from echo.denial import TEXT
 from echo.exceptions import StateUnavailable
-from echo.permissions import LIST, may
+from echo.permissions import LIST, has_permission
+from echo.responses import TEXT
 from echo.state import get_state
 from echo.stats import tally
 
@@ -31,7 +31,7 @@ NOT_LIST = _("You may not list the objects.")
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Everything in Prometheus' text format, for those who may list the objects."""
-    if not may(request, None, LIST):
+    if not has_permission(request, None, LIST):
         return HttpResponse(NOT_LIST, content_type=TEXT, status=403)
     try:
         import prometheus_client

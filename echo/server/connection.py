@@ -301,7 +301,9 @@ class WebSocketConnection(asyncio.Protocol):
         logger.exception("Exception inside application: %r", self.scope["path"])
 
     def _application_finished(self, code: int) -> None:
-        if self.state is State.HANDSHAKE:
+        if self.state is State.HANDSHAKE and self._rejection is not None:
+            self._reject(self._rejection)
+        elif self.state is State.HANDSHAKE:
             if code != INTERNAL_ERROR and self._queue.disconnect is None:
                 logger.error(
                     "Application of %r returned without accepting or rejecting the handshake",

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from uvicorn.config import Config
+from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
@@ -52,6 +53,12 @@ class WebSocketProtocol(WebSocketConnection):
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
         self._open_connections = get_open_connections()
         self._open_connections.add(self)
+        self._trace("made", transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.transport is not None:
+            self._trace("lost", self.transport)
+        super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
         if self.scope:
@@ -67,7 +74,8 @@ class WebSocketProtocol(WebSocketConnection):
         head, _, self._early = request.partition(b"\r\n\r\n")
         request_line, *lines = head.split(b"\r\n")
         method, target, _ = request_line.decode("latin-1").split(" ", 2)
-        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        fields = (line.partition(b": ") for line in lines)
+        headers = [(name.lower(), value) for name, _, value in fields]
         assert self.transport is not None
         path, _, query = target.partition("?")
         root_path = self._config.root_path
@@ -127,3 +135,9 @@ class WebSocketProtocol(WebSocketConnection):
             address = f"{client[0]}:{client[1]}" if client else "-"
             path = quote(self.scope["path"])
             logger.info('%s - "WebSocket %s" %s', address, path, what)
+
+    def _trace(self, action: str, transport: asyncio.BaseTransport) -> None:
+        if logger.isEnabledFor(TRACE_LOG_LEVEL):
+            client = get_remote_addr(cast(asyncio.Transport, transport))
+            prefix = f"{client[0]}:{client[1]} - " if client else ""
+            logger.log(TRACE_LOG_LEVEL, "%sWebSocket connection %s", prefix, action)

@@ -15,11 +15,11 @@ from django.urls import include, path
 http = ASGIStaticFilesHandler(get_asgi_application())
 settings.ROOT_URLCONF = __name__
 
-from echo import watching  # noqa: E402  (needs the apps to be loaded)
+from echo.live import stream  # noqa: E402  (needs the apps to be loaded)
 from echo.routing import as_websocket_application  # noqa: E402  (needs the apps to be loaded)
 
-watching.MAX_AGE = float(os.environ.get("MAX_AGE", watching.MAX_AGE))
-watching.HEARTBEAT = min(watching.HEARTBEAT, watching.MAX_AGE)
+stream.MAX_AGE = float(os.environ.get("MAX_AGE", stream.MAX_AGE))
+stream.HEARTBEAT_INTERVAL = min(stream.HEARTBEAT_INTERVAL, stream.MAX_AGE)
 PAGE = """<!doctype html><title>Live</title><link rel="icon" href="data:,">{% load echo %}
 {% connection_count "foo" live=True %} {% connection_count "foo" live=True %}
 {% connection_count "<b>" live=True %}"""

@@ -25,7 +25,7 @@ from echo.server.registry import get_open_connections
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 BODY_CHECK_INTERVAL = 60.0  # seconds
 MIN_BODY_RATE = 1024  # bytes per second, on average over each interval
-CHUNK_SIZE = 65_536  # bytes of a body per event
+DEFAULT_CHUNK_SIZE = 65_536  # bytes of a body per event
 AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # of an absolute URI, RFC 3986 §3.2
 
 
@@ -35,9 +35,10 @@ class Events(asyncio.Queue[dict[str, Any]]):
     Daphne would put the whole body into the queue.
     """
 
-    def __init__(self, body: IO[bytes]) -> None:
+    def __init__(self, body: IO[bytes], chunk_size: int) -> None:
         super().__init__()
         self._body = body
+        self._chunk_size = chunk_size
         self._has_more = True
 
     def put_nowait(self, event: dict[str, Any]) -> None:
@@ -48,8 +49,8 @@ class Events(asyncio.Queue[dict[str, Any]]):
         if not self._has_more or self._body.closed or not self.empty():
             return await super().get()
         await asyncio.sleep(0)  # reading a long body must not block other connections
-        chunk = b"" if self._body.closed else self._body.read(CHUNK_SIZE)
-        self._has_more = len(chunk) == CHUNK_SIZE
+        chunk = b"" if self._body.closed else self._body.read(self._chunk_size)
+        self._has_more = len(chunk) == self._chunk_size
         return {"type": "http.request", "body": chunk, "more_body": self._has_more}
 
 

@@ -16,7 +16,7 @@ from daphne.cli import CommandLineInterface as StockCommandLineInterface
 from django.conf import settings
 from twisted.internet import defer, reactor
 
-from echo.server.daphne.http import Events, HTTPFactory, Request
+from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
 from echo.server.registry import get_open_connections
 from echo.server.timeouts import Limits
 
@@ -29,9 +29,17 @@ APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to finish when the s
 class Server(stock.Server):  # type: ignore[misc]
     """Daphne's server with this package's HTTP channel and WebSocket connection."""
 
-    def __init__(self, *args: Any, ping_timeout: float = 10, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        ping_timeout: float = 10,
+        request_buffer_size: int = DEFAULT_CHUNK_SIZE,
+        **options: Any,
+    ) -> None:
         # A vanished client leaves the count after 20 + 10 seconds. With Daphne's default: 50.
-        super().__init__(*args, ping_timeout=ping_timeout, **options)
+        super().__init__(
+            *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
+        )
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
         self._has_warned = False
@@ -74,7 +82,7 @@ class Server(stock.Server):  # type: ignore[misc]
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if not isinstance(protocol, Request):
             return super().create_application(protocol, scope)
-        events = Events(protocol.body)
+        events = Events(protocol.body, self.request_buffer_size)
         scope["asgi"] = {"version": "3.0"}
         application = self.application(scope, events.get, partial(self.handle_reply, protocol))
         self.connections[protocol]["application_instance"] = asyncio.ensure_future(application)

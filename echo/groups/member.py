@@ -1,0 +1,70 @@
+"""One connection in a group."""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from asgiref.typing import ASGISendCallable
+
+from echo.extensions import SendNow
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED_EVENTS = 1000  # for one connection, before it is closed
+
+
+class Member:
+    """A connection in a group. Its events are sent in order and never delay other members."""
+
+    __slots__ = ("_queue", "_send", "_send_now", "_sender", "_started")
+
+    def __init__(self, send: ASGISendCallable, send_now: SendNow | None = None) -> None:
+        self._send: Any = send
+        self._send_now = send_now
+        self._queue: deque[dict[str, Any]] | None = None  # made when it is first needed
+        self._sender: asyncio.Task[None] | None = None
+        self._started = False
+
+    def start(self) -> None:
+        """Start sending. Call it when the handshake has been accepted."""
+        self._started = True
+        self._ensure_sender()
+
+    def stop(self) -> None:
+        """Drop all queued events. A Close that is being sent is not interrupted."""
+        if self._queue:
+            self._queue.clear()
+        sender = self._sender
+        if sender is not None and sender is not asyncio.current_task(sender.get_loop()):
+            sender.cancel()
+
+    def deliver(self, event: dict[str, Any]) -> None:
+        """Send the event as soon as the connection can take it.
+
+        If MAX_QUEUED_EVENTS are waiting, the connection is closed with 1008 instead.
+        """
+        if self._send_now is not None and self._started and not self._queue:
+            text = event.get("text")
+            if text is not None and self._sender is None and self._send_now(text):
+                return
+        if self._queue is None:
+            self._queue = deque()
+        elif len(self._queue) >= MAX_QUEUED_EVENTS:
+            self._queue.clear()
+            event = {"type": "websocket.close", "code": 1008, "reason": "Reads too slowly"}
+        self._queue.append(event)
+        self._ensure_sender()
+
+    def _ensure_sender(self) -> None:
+        if self._started and self._queue and self._sender is None:
+            self._sender = asyncio.ensure_future(self._send_queued(self._queue))
+
+    async def _send_queued(self, queue: deque[dict[str, Any]]) -> None:
+        try:
+            while queue:
+                await self._send(queue.popleft())
+        except (OSError, RuntimeError) as error:  # servers raise either if the socket is closed
+            logger.debug("Event dropped, the connection is closed: %r", error)
+        finally:
+            self._sender = None

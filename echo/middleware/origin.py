@@ -1,0 +1,127 @@
+"""Host and Origin checks for WebSocket handshakes."""
+
+from functools import lru_cache
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope, WWWScope
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from echo.conf import conf
+from echo.denial import MAX_LOGGED_LENGTH, Application, deny
+
+HEADERS = {
+    b"host": "HTTP_HOST",
+    b"x-forwarded-host": "HTTP_X_FORWARDED_HOST",
+    b"x-forwarded-port": "HTTP_X_FORWARDED_PORT",
+}
+UNKNOWN_HOST = (
+    "the Origin is %r, but there is no Host to compare it with. Send a Host header, or add the "
+    "origin to ECHO_ALLOWED_ORIGINS."
+)
+PLAIN_ORIGIN = (
+    "the Origin %r is http:, but the client used TLS to reach the Host %r. Serve the page over "
+    "https:, or add the origin to ECHO_ALLOWED_ORIGINS."
+)
+OTHER_ORIGIN = (
+    "the Origin %r does not match the Host %r. If pages of that origin may connect, add it to "
+    "ECHO_ALLOWED_ORIGINS. If a proxy changes the Host header, configure it to pass the header on."
+)
+
+
+class HostAndOriginCheck:
+    """ASGI middleware that denies WebSocket handshakes from other hosts and origins.
+
+    The host is validated as Django does for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else 400.
+    The Origin must be absent (the client is not a browser), match the host and port, or be in
+    ECHO_ALLOWED_ORIGINS, else 403. An `http:` origin does not match if the client used TLS.
+    Browsers apply no same-origin policy to WebSockets: without this check, any page could use the
+    session of its visitor here.
+
+    Channels' WebsocketCommunicator sends no Host header, and its scope has no server address.
+    Browsers always send one, so such a handshake is accepted if it has no Origin or one in
+    ECHO_ALLOWED_ORIGINS.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(
+        self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        headers = dict(scope["headers"])
+        try:
+            host = None if _has_no_host(scope, headers) else get_allowed_host(scope, headers)
+        except DisallowedHost as error:  # its message names the value and the remedy
+            text = _("The Host header is not allowed here.")
+            await deny(scope, send, "host", "%s", error, status=400, text=text, receive=receive)
+            return
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if not origin or origin in conf.ECHO_ALLOWED_ORIGINS:
+            await self.application(scope, receive, send)
+            return
+        is_plain = origin.lower().startswith("http:") and _is_https(scope, headers)
+        if _is_same_host(origin, host) and not is_plain:
+            await self.application(scope, receive, send)
+            return
+        text = _("WebSockets from other origins are refused.")
+        values = [value for value in (origin[:MAX_LOGGED_LENGTH], host) if value is not None]
+        why = UNKNOWN_HOST if host is None else PLAIN_ORIGIN if is_plain else OTHER_ORIGIN
+        await deny(scope, send, "origin", why, *values, status=403, text=text, receive=receive)
+
+
+def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether the request has no Host header and the server's address is unknown, too."""
+    return not (scope.get("server") or b"host" in headers or b"x-forwarded-host" in headers)
+
+
+def get_allowed_host(scope: WWWScope, headers: dict[bytes, bytes]) -> str:
+    """Return the host of the request as Django's `get_host()` does. Raises DisallowedHost."""
+    name, port = scope.get("server") or ("unknown", 0)
+    meta = {"SERVER_NAME": name, "SERVER_PORT": str(port or 0)}
+    for header, key in HEADERS.items():
+        if header in headers:
+            meta[key] = headers[header].decode("latin-1")
+    return _get_host(tuple(meta.items()))
+
+
+@lru_cache(maxsize=256)
+def _get_host(meta: tuple[tuple[str, str], ...]) -> str:
+    return _Request(dict(meta)).get_host()
+
+
+@receiver(setting_changed)
+def _clear_cache(**kwargs: Any) -> None:
+    _get_host.cache_clear()
+
+
+class _Request(HttpRequest):
+    """A request with only what Django's `get_host()` reads."""
+
+    def __init__(self, meta: dict[str, str]) -> None:
+        self.META = meta
+
+
+def _is_https(scope: WebSocketScope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether the client used TLS, as Django's `is_secure()` decides for HTTP."""
+    if scope.get("scheme") == "wss":
+        return True
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return False
+    name, secure = settings.SECURE_PROXY_SSL_HEADER
+    header = name.removeprefix("HTTP_").replace("_", "-").lower().encode()
+    value = headers.get(header, b"").decode("latin-1").partition(",")[0].strip()
+    return bool(value == secure)
+
+
+def _is_same_host(origin: str, host: str | None) -> bool:
+    """Return whether the origin has that host and port. A proxy may have changed the scheme."""
+    if host is None:
+        return False
+    scheme, _, netloc = origin.partition("://")
+    default_port = {"http": ":80", "https": ":443"}.get(scheme.lower(), "")
+    return netloc.lower().removesuffix(default_port) == host.lower().removesuffix(default_port)

@@ -1,0 +1,33 @@
+"""A pytest plugin, `-p daphne_ours`: our server, request and command line in the place of Daphne's.
+
+It knows the installed `echo` and Daphne only, since it runs among Daphne's tests.
+"""
+
+import importlib
+import sys
+
+import daphne.cli
+import daphne.http_protocol
+import daphne.testing
+
+from echo.server import daphne as ours
+
+Stock = daphne.http_protocol.WebRequest
+stock_reinstall_reactor = daphne.testing._reinstall_reactor
+
+
+def reinstall_reactor() -> None:
+    """Do in a server's new process what Daphne's tests do there, and put our server in place.
+
+    They drop the module `daphne.server` since it has the reactor of the first process; so has ours.
+    """
+    stock_reinstall_reactor()
+    daphne.http_protocol.WebRequest = Stock  # what ours is made from
+    del sys.modules[ours.__name__]
+    new = importlib.import_module("daphne.server")  # first, since ours imports it
+    new.Server = importlib.import_module(ours.__name__).Server
+
+
+daphne.testing._reinstall_reactor = reinstall_reactor
+daphne.cli.CommandLineInterface = ours.CommandLineInterface
+daphne.http_protocol.WebRequest = ours.Request
