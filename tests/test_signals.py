@@ -190,13 +190,13 @@ async def test_one_thread_announces_until_the_state_is_closed(state, told):
 
 def test_process_that_announces_keeps_its_post_between_two_looks(state, monkeypatch):
     asked = []
-    leads = state.announced.leads
-    monkeypatch.setattr(state.announced, "leads", lambda: asked.append("leads") or leads())
+    lead = state.ledger.lead
+    monkeypatch.setattr(state.ledger, "lead", lambda: asked.append("lead") or lead())
     announcer = Announcer(state)
 
     pauses = [announcer.step() for _ in range(3)]
 
-    assert asked == ["leads"] * 3
+    assert asked == ["lead"] * 3
     assert all(0 < pause <= PERIOD for pause in pauses)
 
 
@@ -288,7 +288,7 @@ async def test_flush_of_redis_makes_nothing_told_twice(two, told, redis_server):
     told.clear()
 
     redis_server.flush()
-    assert here.announced.leads()
+    assert here.ledger.lead()
     known(here)
     other.look(1)
     leader.look(1)
@@ -308,7 +308,7 @@ async def test_process_that_stood_still_takes_over_what_others_have_told(redis_u
         second.look(0)
         told.clear()
 
-        there.announced._run("return redis.call('DEL', KEYS[1])")
+        there.ledger._run("return redis.call('DEL', KEYS[1])")
         known(here)
         lead(first)
 

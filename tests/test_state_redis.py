@@ -20,7 +20,7 @@ from echo import log
 from echo.exceptions import StateUnavailable
 from echo.signals.sender import Announcer
 from echo.state.redis import scripts
-from echo.state.redis.client import Servers
+from echo.state.redis.restarts import RestartDetector
 from echo.state.redis.state import AT_ONCE, SLOW_READ, RedisState
 from echo.state.redis.writer import JOIN_TIMEOUT
 from echo.stats import tally
@@ -815,8 +815,8 @@ async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):
 
 
 def test_redis_that_does_not_tell_when_it_was_started_is_refused():
-    with pytest.raises(redis.RedisError, match="has no run_id and uptime_in_seconds"):
-        Servers(print).see("host:6379", "# Server\r\nredis_version:7.0.0\r\n")
+    with pytest.raises(redis.RedisError, match="lacks run_id or uptime_in_seconds"):
+        RestartDetector(print).check("host:6379", "# Server\r\nredis_version:7.0.0\r\n")
 
 
 SERVED = "# Server\r\nrun_id:{}\r\nuptime_in_seconds:100\r\n"
@@ -828,22 +828,22 @@ NEVER = "0" * 40
 def test_server_that_was_a_replica_is_young_whatever_its_uptime(is_met_before):
     """Also for a process that has known no other: it may start just after a failover."""
     ages = []
-    servers = Servers(ages.append)
+    restarts = RestartDetector(ages.append)
     replica = SERVED.format("replica")
     if is_met_before:
-        servers.see("there", replica + REPLICATED.format("old", NEVER))
-    servers.see("elsewhere", SERVED.format("other") + REPLICATED.format("other", NEVER))
-    servers.see("there", replica + REPLICATED.format("new", "old"))
-    servers.see("there", replica + REPLICATED.format("new", "old"))
+        restarts.check("there", replica + REPLICATED.format("old", NEVER))
+    restarts.check("elsewhere", SERVED.format("other") + REPLICATED.format("other", NEVER))
+    restarts.check("there", replica + REPLICATED.format("new", "old"))
+    restarts.check("there", replica + REPLICATED.format("new", "old"))
 
     assert ages == [99] * (1 + is_met_before) + [0]
 
 
 def test_server_that_was_started_again_is_young_whatever_its_uptime():
     ages = []
-    servers = Servers(ages.append)
+    restarts = RestartDetector(ages.append)
     for run in ("first", "first", "second"):
-        servers.see("here", SERVED.format(run))
+        restarts.check("here", SERVED.format(run))
 
     assert ages == [99, 0]
 

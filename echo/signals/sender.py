@@ -35,7 +35,7 @@ def ensure_announced(state: MemoryState) -> None:
     Called for each handshake and each request of Django's: whoever serves can tell of those that
     have died.
     """
-    if any(signal.receivers for signal in ALL) and state.announced.begin():
+    if any(signal.receivers for signal in ALL) and state.ledger.acquire():
         Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
 
 
@@ -52,12 +52,12 @@ def _run(state: MemoryState) -> None:
     pause = 0.0
     while not state.closed.wait(pause):
         try:
-            pause = min(announcer.step(), state.announced.renewal)
+            pause = min(announcer.step(), state.ledger.renew_interval)
         except StateUnavailable:
-            pause = state.announced.renewal
+            pause = state.ledger.renew_interval
         except Exception:
             logger.exception("The changes of the counts could not be told; they will be.")
-            pause = state.announced.renewal
+            pause = state.ledger.renew_interval
 
 
 class Announcer:
@@ -71,7 +71,7 @@ class Announcer:
     def step(self) -> float:
         """Look if it is time, and keep the post; return the seconds until the next look is due."""
         now = time.monotonic()
-        if now < self._next_look and self._state.announced.leads():
+        if now < self._next_look and self._state.ledger.lead():
             return self._next_look - now
         if not self.look(now):
             return inf
@@ -85,7 +85,7 @@ class Announcer:
         What is told is noted first: it is told once, even if this process ends meanwhile.
         """
         kept = time.monotonic()
-        if not self._state.announced.leads():
+        if not self._state.ledger.lead():
             self._vacating.clear()
             return False
         changes: dict[str, int | None] = {}
@@ -93,20 +93,20 @@ class Announcer:
         for name, count, events in self._changes(self._state.counts(), now):
             changes[name] = count
             told += events
-        if changes and not self._state.announced.note(changes):
+        if changes and not self._state.ledger.record(changes):
             return False
         for signal, arguments in told:
             if time.monotonic() - kept > KEEP:
                 kept = time.monotonic()
                 with suppress(StateUnavailable):  # what is noted is told all the same
-                    self._state.announced.leads()
+                    self._state.ledger.lead()
             _send(signal, arguments)
         return True
 
     def _changes(
         self, counts: dict[str, int], now: float
     ) -> Iterator[tuple[str, int | None, list[Told]]]:
-        known = self._state.announced.known
+        known = self._state.ledger.recorded
         for name, count in counts.items():
             before = known.get(name)
             if before != count:

@@ -11,7 +11,7 @@ from django.dispatch import receiver
 
 from echo.conf import conf, require_no_problem
 from echo.state.memory import MemoryState
-from echo.state.unavailable import UnknownState
+from echo.state.unavailable import UnavailableState
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def _make_state() -> MemoryState:
         )
     except ImproperlyConfigured as error:  # the site runs on
         logger.error("Connections are not affected, counts are unknown: %s", error)
-        return UnknownState(str(error))
+        return UnavailableState(str(error))
     require_no_problem()
     if url.startswith("memory:"):
         return MemoryState()

@@ -1,8 +1,10 @@
 """The counts of this process, in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Event, Lock
 from time import monotonic
+
+from echo.state.ledger import Ledger
 
 
 class MemoryState:
@@ -18,7 +20,7 @@ class MemoryState:
         self._counts: dict[str, int] = {}
         self._lock = Lock()
         self.closed = Event()
-        self.announced = Announced()
+        self.ledger = Ledger()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._claimed: dict[str, float] = {}  # key -> time.monotonic() until when
 
@@ -106,32 +108,4 @@ class MemoryState:
             self._counts[name] = count + 1
         for tell in self._listeners:
             tell()
-        return True
-
-
-class Announced:
-    """The counts that receivers of signals have been told of. For one thread."""
-
-    renewal = 1.0  # seconds until `leads` must be asked again
-
-    def __init__(self) -> None:
-        # The count of each name that is occupied; 0 while it waits to be told as vacated.
-        self.known: dict[str, int] = {}
-        self._begun = Lock()
-
-    def begin(self) -> bool:
-        """Return True to the first who asks, from any thread."""
-        return self._begun.acquire(blocking=False)
-
-    def leads(self) -> bool:
-        """Return whether it is for this process to announce; `known` is up to date then."""
-        return True
-
-    def note(self, changes: Mapping[str, int | None]) -> bool:
-        """Note what is to be told now (None: vacated); False if another process announces."""
-        for name, count in changes.items():
-            if count is None:
-                self.known.pop(name, None)
-            else:
-                self.known[name] = count
         return True

@@ -4,7 +4,7 @@ from echo.exceptions import StateUnavailable
 from echo.state.memory import MemoryState
 
 
-class UnknownState(MemoryState):
+class UnavailableState(MemoryState):
     """Connections join and leave as ever; who reads a count is told the problem instead.
 
     A limit holds for the connections of this process alone.

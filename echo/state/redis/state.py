@@ -15,8 +15,9 @@ from echo.exceptions import StateUnavailable
 from echo.log import is_due
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, LOST, Connection, Servers
-from echo.state.redis.ledger import SharedAnnounced
+from echo.state.redis.client import ERRORS, LOST, RedisClient
+from echo.state.redis.ledger import RedisLedger
+from echo.state.redis.restarts import RestartDetector
 from echo.state.redis.threads import ReadThreads
 from echo.state.redis.waiter import Waiting
 from echo.state.redis.writer import AT_ONCE, UNDECIDED, Own, Writer
@@ -57,11 +58,11 @@ class RedisState(MemoryState):
         self._id = secrets.token_hex(8)
         # Whoever reads waits for others who do, but they never keep the writing from its sockets.
         self._threads = ReadThreads()
-        servers = Servers(self._met)
-        writes, self._reads = Connection(url, servers), Connection(url, servers)
+        restarts = RestartDetector(self._met)
+        writes, self._reads = RedisClient(url, restarts), RedisClient(url, restarts)
         own = Own(super().count, super().counts, self._add)
         self._writer = Writer(writes, self._id, own, lease, heartbeat)
-        self.announced = SharedAnnounced(writes, self._id, lease)
+        self.ledger = RedisLedger(writes, self._id, lease)
 
     # Joining and leaving
 

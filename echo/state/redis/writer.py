@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, Connection
+from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, RedisClient
 from echo.state.redis.waiter import Waiting, tell
 from echo.stats import tally
 
@@ -52,7 +52,7 @@ class Writer:
     """
 
     def __init__(
-        self, redis: Connection, process: str, own: Own, lease: float, heartbeat: float
+        self, redis: RedisClient, process: str, own: Own, lease: float, heartbeat: float
     ) -> None:
         self._redis = redis
         self._process = process
