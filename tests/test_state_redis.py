@@ -296,35 +296,6 @@ def test_reservation_never_makes_a_share_that_was_lost(two, client):
     assert (answer, client.exists(keys[2])) == (scripts.MISSING, 0)
 
 
-# Doing something once
-
-
-def test_key_is_claimed_by_one_process(two):
-    here, there = two
-
-    assert (here.claim("foo", 60), there.claim("foo", 60)) == (True, False)
-    here.release("foo")
-    assert (there.claim("foo", 60), here.claim("foo", 60)) == (True, False)
-
-
-def test_claim_whose_answer_was_lost_is_still_the_first(two, monkeypatch):
-    here, _ = two
-    run = here._reads.run
-    monkeypatch.setattr(here._reads, "run", lambda *step: (run(*step), run(*step))[1])
-
-    assert here.claim("foo", 60)
-
-
-def test_key_is_claimed_in_each_process_while_redis_is_away(own_redis, caplog):
-    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
-        own_redis.stop()
-
-        claimed = [state.claim("foo", 60) for state in (here, there, here, there)]
-
-    assert claimed == [True, True, False, False]
-    assert "Whether it was done elsewhere is not known: " in caplog.text
-
-
 # What Redis may lose
 
 

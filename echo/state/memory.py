@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from threading import Event, Lock
-from time import monotonic
 
 from echo.state.ledger import Ledger
 
@@ -22,7 +21,6 @@ class MemoryState:
         self.closed = Event()
         self.ledger = Ledger()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._claimed: dict[str, float] = {}  # key -> time.monotonic() until when
 
     def listen(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Let `tell` be called after each change in this process, and return what ends that.
@@ -68,24 +66,6 @@ class MemoryState:
         """Return the count of every object that has connections: `{"foo": 2}`."""
         with self._lock:
             return dict(self._counts)
-
-    def claim(self, key: str, seconds: float) -> bool:
-        """Return True to the first who asks for the key within so many seconds.
-
-        That something is done once: by the processes that share a state, too, as long as it can
-        be reached.
-        """
-        now = monotonic()
-        with self._lock:
-            self._claimed = {key: until for key, until in self._claimed.items() if until > now}
-            is_first = key not in self._claimed
-            self._claimed.setdefault(key, now + seconds)
-        return is_first
-
-    def release(self, key: str) -> None:
-        """Let the key be claimed again: it was not done."""
-        with self._lock:
-            self._claimed.pop(key, None)
 
     async def settled(self) -> None:
         """Return when every reader, wherever, sees all that happened before."""

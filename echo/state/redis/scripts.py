@@ -10,7 +10,6 @@ All keys carry the hash tag `{echo}`, so that a Redis Cluster keeps them togethe
 | `{echo}:share:<id>`    | hash       | name -> count in that process; "" -> sequence number       |
 | `{echo}:announcer`     | string     | the id of the process that sends the signals               |
 | `{echo}:announced`     | hash       | name -> count that was told, 0 before vacated; "" -> stamp |
-| `{echo}:claimed:<key>` | string     | that somebody does it, or has done it a while ago          |
 
 When the sum can be known: a live process writes at least once in each `youth` (heartbeat +
 CATCH_UP) in which Redis serves it. So once Redis has served for a `youth` and has lost nothing
@@ -49,7 +48,6 @@ BORN = "{echo}:born"
 SHARE = "{echo}:share:"
 ANNOUNCER = "{echo}:announcer"
 ANNOUNCED = "{echo}:announced"
-CLAIMED = "{echo}:claimed:"
 
 # What COUNT, COUNTS and RESERVE return in place of a number: the keys are so young that a process
 # may not have written yet; the share of a live process is gone; the asking process holds no lease;
@@ -273,11 +271,3 @@ return 1
 
 # All that has been told. KEYS: announcer, announced.
 NOTED = "return redis.call('HGETALL', KEYS[2])"
-
-# The first who claims a key has 1, however often the step is repeated.
-# KEYS: claimed. ARGV: for how many ms, a word of this claim's own.
-CLAIM = """
-redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[1])
-return redis.call('GET', KEYS[1]) == ARGV[2] and 1 or 0
-"""
-RELEASE = "return redis.call('DEL', KEYS[1])"

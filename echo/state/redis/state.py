@@ -8,14 +8,13 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from contextlib import suppress
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, LOST, RedisClient
+from echo.state.redis.client import LOST, RedisClient
 from echo.state.redis.ledger import RedisLedger
 from echo.state.redis.restarts import RestartDetector
 from echo.state.redis.threads import ReadThreads
@@ -205,28 +204,6 @@ class RedisState(MemoryState):
         """A Redis of that age in seconds was met: a young one may have lost data."""
         why = "Redis has just been started, or has taken over from another server"
         self._writer.distrust(self._writer.youth - age, why)
-
-    # Doing something once
-
-    def claim(self, key: str, seconds: float) -> bool:
-        """As MemoryState's, in all processes. Never raises: while Redis is away, in this one."""
-        if not super().claim(key, seconds):
-            return False
-        try:
-            args = [int(seconds * 1000), secrets.token_hex(8)]
-            is_first = bool(self._reads.run(scripts.CLAIM, [scripts.CLAIMED + key], args))
-        except ERRORS as error:
-            logger.warning("Whether it was done elsewhere is not known: %s", error)
-            return True
-        if not is_first:
-            super().release(key)  # that is for the other process
-        return is_first
-
-    def release(self, key: str) -> None:
-        """As MemoryState's. Never raises."""
-        super().release(key)
-        with suppress(*ERRORS):
-            self._reads.run(scripts.RELEASE, [scripts.CLAIMED + key], [])
 
 
 class _Gone(Exception):
