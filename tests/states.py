@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from echo.exceptions import StateUnavailable
-from echo.state.memory import MemoryState
+from echo.state.base import State
 from echo.state.redis.state import RedisState
 from echo.state.redis.writer import CATCH_UP
 from tests.waiting import DEADLINE, SECOND
@@ -27,7 +27,7 @@ def redis_state(url: str, lease: float = LEASE, heartbeat: float = HEARTBEAT) ->
         state.close()
 
 
-def known(state: MemoryState, deadline: float = DEADLINE) -> dict[str, int]:
+def known(state: State, deadline: float = DEADLINE) -> dict[str, int]:
     """Return the counts, as soon as they can be known."""
     end = time.monotonic() + deadline
     while True:
@@ -38,7 +38,7 @@ def known(state: MemoryState, deadline: float = DEADLINE) -> dict[str, int]:
             time.sleep(0.01)
 
 
-def told(state: MemoryState) -> dict[str, int] | str:
+def told(state: State) -> dict[str, int] | str:
     """Return the counts, or "unknown"."""
     try:
         return state.counts()

@@ -5,6 +5,7 @@ import time
 
 from benchmarks import redis_server
 from benchmarks.state.known import known
+from echo.state.base import State
 from echo.state.memory import MemoryState
 from echo.state.redis.state import RedisState
 
@@ -19,7 +20,7 @@ def in_memory(rounds: int) -> list[float]:
     return [asyncio.run(_microseconds(MemoryState())) for _ in range(rounds)]
 
 
-async def _microseconds(state: MemoryState) -> float:
+async def _microseconds(state: State) -> float:
     began = time.perf_counter()
     for _ in range(TIMES):
         await state.join("lobby")
@@ -38,7 +39,7 @@ def on_redis(rounds: int) -> list[float]:
             state.close()
 
 
-async def _per_second(state: MemoryState) -> float:
+async def _per_second(state: State) -> float:
     end = time.monotonic() + SECONDS
 
     async def come_and_go(name: str) -> int:

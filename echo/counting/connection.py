@@ -26,7 +26,7 @@ from echo.conf import conf
 from echo.denial import answer, log_rejection
 from echo.extensions import SEND_NOW
 from echo.groups.group import Groups, Member, get_groups
-from echo.state.memory import MemoryState
+from echo.state.base import State
 from echo.stats import Tally
 
 # On servers not our own: how long an application may be busy before somebody listens for it,
@@ -70,7 +70,7 @@ class Connection:
 
     def __init__(
         self,
-        state: MemoryState,
+        state: State,
         name: str,
         record: Tally,
         scope: WebSocketScope,

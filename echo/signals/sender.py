@@ -16,7 +16,7 @@ from echo.exceptions import StateUnavailable
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied, object_vacated
 from echo.state import get_state
-from echo.state.memory import MemoryState
+from echo.state.base import State
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ KEEP = 0.05  # seconds
 Told = tuple[Signal, dict[str, Any]]
 
 
-def ensure_announced(state: MemoryState) -> None:
+def ensure_announced(state: State) -> None:
     """See to it that the changes of the counts are told, if somebody listens.
 
     Called for each handshake and each request of Django's: whoever serves can tell of those that
@@ -45,7 +45,7 @@ def ensure_announced_by(**kwargs: Any) -> None:
         ensure_announced(get_state())
 
 
-def _run(state: MemoryState) -> None:
+def _run(state: State) -> None:
     announcer = Announcer(state)
     with suppress(StateUnavailable):  # the first read may wait for others: no work to rest from
         state.count(conf.ECHO_DEFAULT_OBJECT)
@@ -63,7 +63,7 @@ def _run(state: MemoryState) -> None:
 class Announcer:
     """What is to be told of a state. For one thread."""
 
-    def __init__(self, state: MemoryState) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
         self._vacating: dict[str, float] = {}  # name -> time.monotonic() when it is told
         self._next_look = 0.0  # time.monotonic()

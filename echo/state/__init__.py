@@ -10,16 +10,17 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from echo.conf import conf, require_no_problem
+from echo.state.base import State
 from echo.state.memory import MemoryState
 from echo.state.unavailable import UnavailableState
 
 logger = logging.getLogger(__name__)
 
-_state: MemoryState | None = None
+_state: State | None = None
 _lock = Lock()
 
 
-def get_state() -> MemoryState:
+def get_state() -> State:
     """Return the state object of this process, made on first use from ECHO_STATE_URL.
 
     May be called from any thread. Where the settings of the state cannot be used, that is logged,
@@ -33,7 +34,7 @@ def get_state() -> MemoryState:
     return _state
 
 
-def _make_state() -> MemoryState:
+def _make_state() -> State:
     try:
         url, lease, heartbeat = (
             conf.ECHO_STATE_URL,

@@ -8,10 +8,12 @@ import logging
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.state.base import State
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
 from echo.state.redis.client import LOST, RedisClient
@@ -19,7 +21,7 @@ from echo.state.redis.ledger import RedisLedger
 from echo.state.redis.restarts import RestartDetector
 from echo.state.redis.threads import ReadThreads
 from echo.state.redis.waiter import Waiting
-from echo.state.redis.writer import AT_ONCE, UNDECIDED, Own, Writer
+from echo.state.redis.writer import AT_ONCE, UNDECIDED, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +42,10 @@ UNKNOWN = {
 }
 
 
-class RedisState(MemoryState):
-    """A MemoryState that also publishes its counts, and adds those of all other processes.
+class RedisState(State):
+    """Publishes the counts of this process, and adds those of all other processes.
 
-    May be used from any thread and any event loop. One thread of its own writes; reads are made
+    One thread of its own writes; reads are made
     by the thread that asks. They raise StateUnavailable when the sum cannot be known: Redis is
     away, or has just been flushed or restarted, and not every process has written again. A process
     that has just begun, and so may be the first, waits for that instead: a second or so.
@@ -53,20 +55,20 @@ class RedisState(MemoryState):
 
     def __init__(self, url: str, lease: float, heartbeat: float) -> None:
         super().__init__()
+        self._local = MemoryState()
         self._lease = lease  # seconds
         self._id = secrets.token_hex(8)
         # Whoever reads waits for others who do, but they never keep the writing from its sockets.
         self._threads = ReadThreads()
         restarts = RestartDetector(self._met)
         writes, self._reads = RedisClient(url, restarts), RedisClient(url, restarts)
-        own = Own(super().count, super().counts, self._add)
-        self._writer = Writer(writes, self._id, own, lease, heartbeat)
+        self._writer = Writer(writes, self._id, self._local, lease, heartbeat)
         self.ledger = RedisLedger(writes, self._id, lease)
 
     # Joining and leaving
 
     async def join(self, name: str, limit: int | None = None) -> bool:
-        """As MemoryState's; on return every process sees the connection.
+        """Count one more connection: on return every process sees it.
 
         Waits as `Writer.publish` does. While Redis does not answer, a limit holds for the
         connections of this process alone. With a limit it also waits until the sum can be known,
@@ -74,7 +76,7 @@ class RedisState(MemoryState):
         """
         if limit is not None:
             return await self._join_within(name, limit)
-        await super().join(name)
+        self._local.add(name)
         try:
             await self._writer.publish(Waiting(), name)
         except BaseException:  # cancelled: the caller will not call leave
@@ -94,13 +96,16 @@ class RedisState(MemoryState):
         if granted is None:  # Redis has not said
             if not self._writer.is_away() and is_due("limit"):
                 logger.warning("Redis is too slow to judge limits; each process does.")
-            granted = await super().join(name, limit)
+            granted = self._local.add(name, limit)
             self._writer.mark(name)
         return granted
 
     def leave(self, name: str) -> None:
-        super().leave(name)
+        self._local.leave(name)
         self._writer.mark(name)
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._local.listen(listener)
 
     async def settled(self) -> None:
         """Return when Redis knows of all that happened before, or as `join` does."""
@@ -124,7 +129,7 @@ class RedisState(MemoryState):
         return int(self._read(scripts.COUNT, name, name))
 
     def counts(self) -> dict[str, int]:
-        """As MemoryState's, of all processes. Raises StateUnavailable.
+        """Return the counts of all objects, in all processes. Raises StateUnavailable.
 
         All are of one moment, unless there are more than AT_ONCE: those are read in parts.
         """

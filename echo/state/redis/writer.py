@@ -6,14 +6,15 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from math import inf
 from threading import Condition, Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.state.memory import MemoryState
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, RedisClient
 from echo.state.redis.waiter import Waiting, tell
@@ -37,14 +38,6 @@ END_TIMEOUT = 2.5  # seconds for the thread to end
 AWAY = "Redis is away."
 
 
-class Own(NamedTuple):
-    """The connections of this process, as its memory has them."""
-
-    count: Callable[[str], int]
-    counts: Callable[[], dict[str, int]]
-    add: Callable[[str], bool]
-
-
 class Writer:
     """Publishes the counts of this process. Its public methods may be called from any thread.
 
@@ -52,11 +45,11 @@ class Writer:
     """
 
     def __init__(
-        self, redis: RedisClient, process: str, own: Own, lease: float, heartbeat: float
+        self, redis: RedisClient, process: str, local: MemoryState, lease: float, heartbeat: float
     ) -> None:
         self._redis = redis
         self._process = process
-        self._own = own
+        self._local = local
         self._lease, self._heartbeat = lease, heartbeat  # seconds
         # In seconds: in `youth` each live process writes, in `settle` each that finds Redis back.
         self.youth = heartbeat + CATCH_UP
@@ -262,12 +255,12 @@ class Writer:
         if self._acknowledged is not None and not self._has_lapsed():
             parts = iter(names)
             part = list(islice(parts, AT_ONCE))
-            while self._write_step({name: self._own.count(name) for name in part}):
+            while self._write_step({name: self._local.count(name) for name in part}):
                 if not (part := list(islice(parts, AT_ONCE))):
                     return
         if self._has_lapsed():
             self._pause(CATCH_UP)
-        self._write_step(self._own.counts(), whole=True)
+        self._write_step(self._local.counts(), whole=True)
 
     def _write_step(self, counts: dict[str, int], whole: bool = False) -> bool:
         """Write, and renew the lease; return False if Redis has lost what it had."""
@@ -303,7 +296,7 @@ class Writer:
             with self._work:
                 for one in group:
                     if not one.abandoned:
-                        one.granted = granted > 0 and self._own.add(name)
+                        one.granted = granted > 0 and self._local.add(name)
                         granted -= one.granted
         return undecided
 
@@ -313,9 +306,9 @@ class Writer:
             return scripts.YOUNG
         with self._work:
             self._dirty.add(name)  # whatever comes of it, the count is written once more
-        own = self._own.count(name)
-        told = [*self.common, scripts.SHARE, name]
-        return int(self._step(scripts.RESERVE, *told, own, wanted, limit, self._sequence))
+        count = self._local.count(name)
+        args = [*self.common, scripts.SHARE, name, count, wanted, limit, self._sequence]
+        return int(self._step(scripts.RESERVE, *args))
 
     def _step(self, script: str, *args: Any) -> Any:
         self._asked = time.monotonic()
