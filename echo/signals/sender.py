@@ -29,20 +29,27 @@ KEEP = 0.05  # seconds
 Told = tuple[Signal, dict[str, Any]]
 
 
-def ensure_announced(state: State) -> None:
-    """See to it that the changes of the counts are told, if somebody listens.
+def start_sender(state: State, **kwargs: Any) -> None:
+    """Start the sender thread of the state if any signal has receivers.
 
-    Called for each handshake and each request of Django's: whoever serves can tell of those that
-    have died.
+    Receives `state_created`.
     """
-    if any(signal.receivers for signal in ALL) and state.ledger.acquire():
+    if _has_receivers() and state.ledger.acquire():
         Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
 
 
-def ensure_announced_by(**kwargs: Any) -> None:
-    """As `ensure_announced`: a receiver of Django's request_started."""
-    if any(signal.receivers for signal in ALL):
-        ensure_announced(get_state())
+def start_sender_on_request(**kwargs: Any) -> None:
+    """As `start_sender`, for receivers that were connected after the state was created.
+
+    Receives Django's `request_started`. A process that serves only HTTP sends signals as well: the
+    processes that count connections may have been killed.
+    """
+    if _has_receivers():
+        start_sender(get_state())
+
+
+def _has_receivers() -> bool:
+    return any(signal.receivers for signal in ALL)
 
 
 def _run(state: State) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 
 from echo.conf import conf, require_no_problem
 from echo.state.base import State
@@ -15,6 +15,9 @@ from echo.state.memory import MemoryState
 from echo.state.unavailable import UnavailableState
 
 logger = logging.getLogger(__name__)
+
+# Sent with `sender=` the class and `state=`, when a process has created its state.
+state_created = Signal()
 
 _state: State | None = None
 _lock = Lock()
@@ -27,11 +30,14 @@ def get_state() -> State:
     and all counts are unknown. Raises ImproperlyConfigured if another setting is wrong.
     """
     global _state
-    if _state is None:
+    if (state := _state) is None:
         with _lock:
-            if _state is None:
-                _state = _make_state()
-    return _state
+            if _state is not None:
+                return _state
+            state = _state = _make_state()
+        # Without the lock, so that receivers may call get_state().
+        state_created.send_robust(type(state), state=state)
+    return state
 
 
 def _make_state() -> State:
