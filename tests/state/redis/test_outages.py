@@ -1,0 +1,207 @@
+"""Redis is down, hangs, or is restarted."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
+
+import pytest
+import redis
+
+from echo.exceptions import StateUnavailable
+from echo.state.redis.state import SLOW_READ, RedisState
+from echo.state.redis.writer import JOIN_TIMEOUT
+from echo.stats import tally
+from tests.states import (
+    AWAY,
+    HEARTBEAT,
+    LEASE,
+    SLACK,
+    YOUTH,
+    known,
+    messages,
+    redis_state,
+    seconds,
+    told,
+)
+from tests.waiting import DEADLINE, SECOND, eventually
+
+
+async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_redis, caplog):
+    caplog.set_level(logging.WARNING)
+    with redis_state(own_redis.url) as state:
+        await state.join("foo")
+        own_redis.stop()
+        for _ in range(20):
+            await state.join("foo")
+        eventually(lambda: state._writer._outage, True)
+        own_redis.start()
+        assert known(state) == {"foo": 21}
+
+    begin, end = messages(caplog)
+    assert begin.startswith(AWAY)
+    assert end == "Redis is back."
+
+
+async def test_reads_while_redis_is_away_raise(own_redis):
+    with redis_state(own_redis.url) as state:
+        own_redis.stop()
+
+        for read in (lambda: state.count("foo"), state.counts):
+            with pytest.raises(StateUnavailable) as caught:
+                read()
+            assert isinstance(caught.value.__cause__, redis.RedisError | None)
+        for read in (state.acount("foo"), state.acounts()):
+            with pytest.raises(StateUnavailable):
+                await read
+
+
+async def test_reads_after_a_restart_raise_until_all_have_written(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await here.join("foo")
+        for _ in range(3):
+            own_redis.stop()
+            own_redis.start()
+            end = time.monotonic() + 3 * YOUTH
+            answers = set()
+            while time.monotonic() < end:
+                answers.update((str(told(here)), str(told(there))))
+
+            assert answers == {"unknown", "{'foo': 1}"}
+
+
+async def test_restart_from_an_old_snapshot_is_no_old_answer(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await here.join("foo")
+        await there.join("old")
+        own_redis.save()
+        there.leave("old")
+        await here.join("foo")
+        await here.settled()
+        own_redis.stop()
+        own_redis.start()
+        with redis_state(own_redis.url) as late:  # meets it for the first time
+            answers = {str(told(state)) for state in (here, there, late) for _ in range(100)}
+
+        assert answers - {"unknown", "{'foo': 2}"} == set()
+        assert known(here) == known(there) == {"foo": 2}
+
+
+async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(own_redis):
+    with redis_state(own_redis.url) as state:
+        own_redis.hang()
+        try:
+            waited = await seconds(state.join("foo"))
+            assert JOIN_TIMEOUT * 0.9 < waited < JOIN_TIMEOUT + SLACK / 5
+            assert await seconds(state.join("foo", limit=9)) < JOIN_TIMEOUT + SLACK / 5
+            eventually(lambda: state._writer._outage, True)
+
+            known_outage = [await seconds(state.join("foo")) for _ in range(100)]
+            known_outage += [await seconds(state.settled()) for _ in range(100)]
+            assert max(known_outage) < SLACK / 5
+            assert told(state) == "unknown"
+        finally:
+            own_redis.resume()
+        assert known(state) == {"foo": 102}
+
+
+async def test_step_that_waits_for_long_is_an_outage_whatever_the_client_tries(two):
+    here, _ = two
+    run, pause = here._writer._redis.run, Event()
+    here._writer._redis.run = lambda *step: (pause.wait(DEADLINE), run(*step))[1]
+    try:
+        eventually(here._writer.is_away, True)
+        assert await seconds(here.join("foo")) < SLACK / 5
+        began = time.monotonic()
+        assert told(here) == "unknown"
+        assert time.monotonic() - began < SLACK / 5
+    finally:
+        here._writer._redis.run = run
+        pause.set()
+
+    eventually(lambda: told(here), {"foo": 1})
+
+
+@pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
+async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
+    """Redis stands still, shorter than an outage; a heartbeat is on its way, and a join behind."""
+    with redis_state(own_redis.url, LEASE, LEASE / 2) as here, redis_state(own_redis.url) as there:
+        for number in range(3):
+            own_redis.hang()
+            try:
+                here._writer.beat_soon()
+                eventually(lambda: (here._writer._urgent, here._writer._is_writing), (False, True))
+                await here.join("foo")
+                read = asyncio.ensure_future(asyncio.to_thread(told, there))
+                await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ)
+            finally:
+                own_redis.resume()
+
+            assert await read in ({"foo": number + 1}, "unknown")
+            assert known(there) == known(here) == {"foo": number + 1}
+
+
+async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        await there.join("foo")
+        outages = tally.outages
+        barrier = Barrier(200 + 1)
+
+        def read():
+            barrier.wait()
+            return here.count("foo")
+
+        with ThreadPoolExecutor(200) as executor:
+            answers = [executor.submit(read) for _ in range(200)]
+            own_redis.hang()
+            try:
+                barrier.wait()
+                here._writer.beat_soon()
+                await asyncio.sleep(0.3)
+            finally:
+                own_redis.resume()
+
+        assert {answer.result() for answer in answers} == {1}
+        assert tally.outages == outages
+
+
+async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):
+    here, there = two
+    run = here._writer._redis.run
+
+    def fail(*step):
+        raise ZeroDivisionError("not foreseen")
+
+    here._writer._redis.run = fail
+    await here.join("foo")
+    eventually(lambda: here._writer._outage, True)
+    here._writer._redis.run = run
+
+    assert known(here) == known(there) == {"foo": 1}
+    assert "ZeroDivisionError: not foreseen" in caplog.text
+
+
+async def test_leave_never_waits_for_a_redis_that_hangs(own_redis):
+    with redis_state(own_redis.url) as state:
+        await state.join("foo")
+        own_redis.hang()
+        try:
+            began = time.monotonic()
+            state.leave("foo")
+            assert time.monotonic() - began < SLACK / 5
+        finally:
+            own_redis.resume()
+        assert known(state) == {}
+
+
+def test_end_while_redis_hangs_takes_few_seconds(own_redis):
+    state = RedisState(own_redis.url, LEASE, HEARTBEAT)
+    known(state)
+    own_redis.hang()
+    try:
+        began = time.monotonic()
+        state.close()
+        assert time.monotonic() - began < 2.5 * SECOND
+    finally:
+        own_redis.resume()
