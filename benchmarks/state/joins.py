@@ -1,4 +1,4 @@
-"""What a connection costs the count: joining and leaving, in memory and on Redis."""
+"""The cost of a join and a leave, in memory and on Redis."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ LEASE, HEARTBEAT = 3.0, 1.0  # seconds, the defaults of the settings
 
 
 def in_memory(rounds: int) -> list[float]:
-    """Return the microseconds of a join and its leave, a number for each round."""
+    """Return the microseconds of a join and its leave, for each round."""
     return [asyncio.run(_microseconds(MemoryState())) for _ in range(rounds)]
 
 
@@ -29,7 +29,7 @@ async def _microseconds(state: State) -> float:
 
 
 def on_redis(rounds: int) -> list[float]:
-    """Return how many join and leave in a second, with CONCURRENT doing so at once."""
+    """Return the joins and leaves per second of CONCURRENT connections, for each round."""
     with redis_server.running() as url:
         state = RedisState(url, LEASE, HEARTBEAT)
         try:

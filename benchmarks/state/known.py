@@ -1,4 +1,4 @@
-"""When a Redis that has just started is believed."""
+"""Waiting for the warm-up of a Redis that has just started."""
 
 import time
 
@@ -9,7 +9,7 @@ TIMEOUT = 10.0  # seconds
 
 
 def known(state: State, name: str) -> int:
-    """Return the count as soon as it can be known. Raises StateUnavailable after TIMEOUT."""
+    """Return the count as soon as it is known. Raises StateUnavailable after TIMEOUT."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:

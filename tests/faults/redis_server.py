@@ -39,9 +39,9 @@ class OwnRedis(RedisServer):
             )
         end = time.monotonic() + DEADLINE
         try:
-            while not self._answers():
+            while not self._responds():
                 assert self.process.poll() is None, Path(self.directory.name, "log").read_text()
-                assert time.monotonic() < end, "redis-server does not answer"
+                assert time.monotonic() < end, "redis-server does not respond"
                 time.sleep(0.01)
         except BaseException:
             self.__exit__()

@@ -262,9 +262,9 @@ def fail_over() -> str:
     ):
         steady(site)
         with Sampler(site, "foo") as sampler, echo_at(site) as echoes:
-            cluster.primary_of(scripts.BORN).stop()
+            cluster.primary_of(scripts.EPOCH).stop()
             began = time.monotonic()
-            while not cluster.has_primary(scripts.BORN):
+            while not cluster.has_primary(scripts.EPOCH):
                 assert time.monotonic() < began + 30, "no failover"
                 time.sleep(0.02)
             failover = time.monotonic() - began

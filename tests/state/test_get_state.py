@@ -1,4 +1,4 @@
-"""The one state of this process."""
+"""get_state() and its signal."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ import pytest
 from echo.state import get_state, state_created
 
 
-def test_state_of_this_process_is_one_for_all_threads():
+def test_all_threads_get_the_same_state():
     with ThreadPoolExecutor(8) as threads:
         states = set(threads.map(lambda _: get_state(), range(100)))
 
@@ -16,7 +16,7 @@ def test_state_of_this_process_is_one_for_all_threads():
 
 @pytest.fixture
 def created(monkeypatch):
-    """The states whose creation was signalled, beginning with no state."""
+    """The states that `state_created` was sent for, beginning without a state."""
     monkeypatch.setattr("echo.state._state", None)
     created = []
 
@@ -36,7 +36,7 @@ def test_state_created_is_sent_once_for_each_state(created):
     assert len(created) == 1
 
 
-def test_receiver_of_state_created_that_raises_breaks_nothing(created, caplog):
+def test_exception_of_a_state_created_receiver_breaks_nothing(created, caplog):
     def fail(**kwargs):
         raise RuntimeError("of the site")
 

@@ -10,7 +10,7 @@ from echo.state.memory import MemoryState
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
-def test_counts_are_those_who_joined_and_have_not_left(steps):
+def test_counts_are_joins_minus_leaves(steps):
     async def run():
         state, here = MemoryState(), Counter()
         for joins, name in steps:

@@ -62,7 +62,7 @@ async def test_redis_by_tls(certificate, scheme):
 
 @pytest.mark.slow
 async def test_redis_cluster():
-    """All keys are of one slot, and the options of the URL are the client's."""
+    """All keys are in one slot, and the client gets the options of the URL."""
     require_version(7)
     with Cluster() as cluster:
         url = f"{cluster.url}&health_check_interval=5"
@@ -77,7 +77,7 @@ async def test_redis_cluster():
 def test_options_of_a_url_are_kept_for_a_cluster():
     state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
 
-    assert (state._writer._redis._cluster, state._writer._redis._url) == (
+    assert (state._writer._client._is_cluster, state._writer._client._url) == (
         True,
         "rediss://h/?ssl_ca_certs=/a.pem",
     )
@@ -86,10 +86,10 @@ def test_options_of_a_url_are_kept_for_a_cluster():
 @pytest.mark.parametrize(
     "user",
     [
-        f"app:{PASSWORD}",  # of a Redis that is not there
+        f"app:{PASSWORD}",  # of a Redis that is down
         f"app:{PASSWORD}-wrong",
         f":{PASSWORD}-wrong",
-        f"mute:{PASSWORD}",  # may log in, and nothing else
+        f"mute:{PASSWORD}",  # may only log in
     ],
 )
 async def test_no_message_has_a_credential(user, caplog):
@@ -110,5 +110,5 @@ async def test_no_message_has_a_credential(user, caplog):
             state.close()
 
     texts = [str(caught.value), repr(caught.value.__cause__), repr(state), *messages(caplog)]
-    assert any("Redis is away" in text for text in texts)
+    assert any("Redis is down" in text for text in texts)
     assert [text for text in texts if "s3cr3t" in text] == []

@@ -21,7 +21,7 @@ async def test_counts_of_all_processes_are_added_up(two):
     assert await here.acounts() == {"foo": 3, "bar": 1}
 
 
-async def test_join_is_seen_elsewhere_when_it_returns_and_leave_when_it_is_settled(two):
+async def test_other_process_sees_a_join_when_it_returns_and_a_leave_when_settled(two):
     here, there = two
     for _ in range(200):
         await here.join("foo")
@@ -32,8 +32,8 @@ async def test_join_is_seen_elsewhere_when_it_returns_and_leave_when_it_is_settl
         assert there.count("foo") == 0
 
 
-async def test_connection_that_moves_between_processes_is_never_seen_in_none(two):
-    """It is at the next one before it leaves the last: no sum of two moments is the answer."""
+async def test_connection_that_moves_between_processes_is_never_missing(two):
+    """It joins the next process before it leaves the last: no sum mixes two moments."""
     here, _ = two
     await here.join("foo")
     end = time.monotonic() + SECOND
@@ -54,7 +54,7 @@ async def test_connection_that_moves_between_processes_is_never_seen_in_none(two
     assert answers == {1, 2}
 
 
-async def test_read_sees_what_happened_here_before(two):
+async def test_read_sees_all_earlier_changes_of_its_process(two):
     here, _ = two
     for number in range(200):
         await here.join(f"foo-{number}")
@@ -62,7 +62,7 @@ async def test_read_sees_what_happened_here_before(two):
         assert (here.count(f"foo-{number}"), here.counts()) == (0, {})
 
 
-async def test_leave_is_seen_elsewhere_soon_even_if_nobody_waits(two):
+async def test_other_process_sees_a_leave_soon_without_settled(two):
     here, there = two
     await here.join("foo")
 
@@ -82,13 +82,13 @@ async def test_many_names_are_written_in_steps(two):
 
 @pytest.fixture
 def in_parts(monkeypatch):
-    """As with very many names, which are not read in one step."""
-    monkeypatch.setattr("echo.state.redis.state.AT_ONCE", 3)
-    monkeypatch.setattr("echo.state.redis.state.PART", 1)
+    """Read in parts, as with very many names."""
+    monkeypatch.setattr("echo.state.redis.state.BATCH_SIZE", 3)
+    monkeypatch.setattr("echo.state.redis.state.SCAN_SIZE", 1)
 
 
 @pytest.mark.usefixtures("in_parts")
-async def test_counts_that_are_read_in_parts_are_whole(two):
+async def test_counts_read_in_parts_are_complete(two):
     here, there = two
     names = ["été", "a b", *(f"name-{number}" for number in range(1000))]
     await asyncio.gather(*map(here.join, names), *map(there.join, names[::2]))
@@ -97,7 +97,7 @@ async def test_counts_that_are_read_in_parts_are_whole(two):
 
 
 @pytest.mark.usefixtures("in_parts")
-async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url, monkeypatch):
+async def test_process_that_exits_while_parts_are_read_is_left_out(two, redis_url, monkeypatch):
     here, there = two
     with redis_state(redis_url) as ending:
         await asyncio.gather(
@@ -107,7 +107,7 @@ async def test_process_that_ends_while_parts_are_read_is_left_out(two, redis_url
 
         def run_and_end(script, keys, args):
             answer = run(script, keys, args)
-            if script == scripts.PART and ending._writer.share.encode() in keys:
+            if script == scripts.SCAN_SHARE and ending._writer.share.encode() in keys:
                 ending.close()
             return answer
 

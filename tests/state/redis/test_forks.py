@@ -12,7 +12,7 @@ from tests.waiting import SECOND
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 async def test_forked_child_has_a_state_of_its_own(redis_url, settings):
-    """It neither counts its parent's connections again nor takes its parent's share away."""
+    """It neither counts its parent's connections again nor deletes its parent's share."""
     from echo.state import get_state
 
     settings.ECHO_STATE_URL = redis_url
@@ -36,7 +36,7 @@ async def test_forked_child_has_a_state_of_its_own(redis_url, settings):
         parent.close()
 
 
-def test_forked_child_ends_whatever_its_parent_was_doing(redis_url):
+def test_forked_child_exits_whatever_its_parent_was_doing(redis_url):
     """Even if another thread of the parent held the state's lock at that moment."""
     lines = [
         "import os, sys",

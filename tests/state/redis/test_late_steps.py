@@ -1,4 +1,4 @@
-"""Steps that reach Redis late: the process has given them up."""
+"""Steps that reach Redis after the process has given them up."""
 
 import asyncio
 
@@ -6,17 +6,17 @@ import pytest
 import redis
 
 from echo.state.redis import scripts
-from tests.states import known, share, told
+from tests.states import counts_or_unknown, known, share
 from tests.waiting import eventually
 
 
 class GivenUp:
-    """Gives up the writing steps that are `wanted`; Redis gets them from `arrive`, or at once."""
+    """Gives up the writes that are `wanted`; Redis runs them at `arrive`, or at once."""
 
     def __init__(self, state, wanted, at_once=False):
         self.steps = []
         self._state, self._wanted, self._at_once = state, wanted, at_once
-        self._run, state._writer._redis.run = state._writer._redis.run, self._run_or_give_up
+        self._run, state._writer._client.run = state._writer._client.run, self._run_or_give_up
 
     def _run_or_give_up(self, *step):
         if not self._wanted(*step):
@@ -35,15 +35,15 @@ class GivenUp:
 
 
 class Repeated:
-    """Makes each step twice, as the client of a cluster does if the first answer is lost."""
+    """Runs each step twice, as the client of a cluster does if the first reply is lost."""
 
     def __init__(self, state):
-        self.answers = []
-        self._run, state._writer._redis.run = state._writer._redis.run, self._run_twice
+        self.results = []
+        self._run, state._writer._client.run = state._writer._client.run, self._run_twice
 
     def _run_twice(self, *step):
-        self.answers.append([self._run(*step), self._run(*step)])
-        return self.answers[-1][-1]
+        self.results.append([self._run(*step), self._run(*step)])
+        return self.results[-1][-1]
 
 
 def is_write(script, keys, args):
@@ -59,7 +59,7 @@ def is_reservation(script, keys, args):
 
 
 @pytest.mark.parametrize("wanted", [is_write, is_whole_write])
-async def test_write_that_comes_after_its_retry_changes_nothing(two, client, wanted):
+async def test_write_after_its_retry_changes_nothing(two, client, wanted):
     here, there = two
     given_up = GivenUp(here, wanted)
     client.delete(share(here))  # the next write is of the whole share
@@ -69,13 +69,13 @@ async def test_write_that_comes_after_its_retry_changes_nothing(two, client, wan
     given_up.end()
     assert known(there) == {}
 
-    answers = given_up.arrive()
+    results = given_up.arrive()
 
-    assert set(answers) == {0}
+    assert set(results) == {0}
     assert there.counts() == {}
 
 
-async def test_reservation_that_comes_after_the_next_write_changes_nothing(two):
+async def test_reservation_after_the_next_write_changes_nothing(two):
     here, there = two
     given_up = GivenUp(here, is_reservation)
     assert await here.join("foo", limit=9)
@@ -84,13 +84,13 @@ async def test_reservation_that_comes_after_the_next_write_changes_nothing(two):
     await here.settled()
     assert known(there) == {}
 
-    answers = given_up.arrive()
+    results = given_up.arrive()
 
-    assert set(answers) == {scripts.MISSING}
+    assert set(results) == {scripts.MISSING}
     assert there.counts() == {}
 
 
-async def test_reservation_without_an_answer_for_one_who_has_left_is_taken_back(two):
+async def test_reservation_without_a_reply_is_undone_if_the_join_was_cancelled(two):
     here, there = two
     given_up = GivenUp(here, is_reservation, at_once=True)
     join = asyncio.ensure_future(here.join("foo", limit=9))
@@ -105,13 +105,13 @@ async def test_reservation_without_an_answer_for_one_who_has_left_is_taken_back(
 
 
 @pytest.mark.parametrize("limit", [None, 9])
-async def test_step_that_is_repeated_has_the_answer_of_the_first(two, client, limit):
+async def test_repeated_step_has_the_result_of_the_first(two, client, limit):
     here, there = two
     repeated = Repeated(here)
     client.delete(share(here))
 
     assert await here.join("foo", limit)
 
-    eventually(lambda: told(there), {"foo": 1})
-    assert repeated.answers
-    assert all(first == second for first, second in repeated.answers)
+    eventually(lambda: counts_or_unknown(there), {"foo": 1})
+    assert repeated.results
+    assert all(first == second for first, second in repeated.results)

@@ -1,4 +1,4 @@
-"""Leases: a process ends, is killed, stands still."""
+"""Leases: a process exits, is killed, hangs."""
 
 import asyncio
 import os
@@ -10,11 +10,20 @@ import pytest
 
 from echo.exceptions import StateUnavailable
 from echo.state.redis import scripts
-from tests.states import HEARTBEAT, LEASE, SLACK, known, redis_state, share, stands_still, told
+from tests.states import (
+    HEARTBEAT,
+    LEASE,
+    SLACK,
+    counts_or_unknown,
+    cut_off,
+    known,
+    redis_state,
+    share,
+)
 from tests.waiting import eventually
 
 
-async def test_orderly_end_takes_the_share_away_at_once(redis_url, client):
+async def test_close_deletes_the_share_at_once(redis_url, client):
     with redis_state(redis_url) as there:
         with redis_state(redis_url) as here:
             await here.join("foo")
@@ -25,7 +34,7 @@ async def test_orderly_end_takes_the_share_away_at_once(redis_url, client):
         assert client.zrange(scripts.PROCESSES, 0, -1) == [b"", there._id.encode()]
 
 
-async def test_calls_after_the_end_change_nothing(redis_url, client):
+async def test_calls_after_close_change_nothing(redis_url, client):
     with redis_state(redis_url) as there, redis_state(redis_url) as here:
         here.close()
         here.close()
@@ -35,7 +44,7 @@ async def test_calls_after_the_end_change_nothing(redis_url, client):
         assert client.exists(share(here)) == 0
 
 
-def test_process_that_is_killed_is_out_after_its_lease(redis_url):
+def test_killed_process_is_left_out_after_its_lease(redis_url):
     with redis_state(redis_url) as there:
         child = other_process(redis_url, "asyncio.run(state.join('foo')); print('joined')")
         try:
@@ -46,11 +55,11 @@ def test_process_that_is_killed_is_out_after_its_lease(redis_url):
             child.wait()
             child.stdout.close()
 
-        eventually(lambda: told(there), {}, deadline=LEASE + SLACK)
+        eventually(lambda: counts_or_unknown(there), {}, deadline=LEASE + SLACK)
 
 
 def other_process(url, what):
-    """Run Python with a `state` of its own, which stays until it is killed."""
+    """Run Python with a `state`, until it is killed."""
     lines = [
         "import asyncio, time",
         "from echo.state.redis.state import RedisState",
@@ -62,24 +71,24 @@ def other_process(url, what):
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ)
 
 
-async def test_process_that_stood_still_is_out_and_comes_back_with_what_is_true(redis_url):
-    """It tells nothing until its event loop could hear who has left meanwhile."""
+async def test_process_cut_off_from_redis_is_left_out_and_returns_with_true_counts(redis_url):
+    """It writes nothing before its event loop could process the disconnects meanwhile."""
     with redis_state(redis_url) as there, redis_state(redis_url) as here:
         await here.join("foo")
         await here.join("foo")
-        run, here._writer._redis.run = here._writer._redis.run, stands_still
-        eventually(lambda: told(there), {}, deadline=LEASE + SLACK)
+        run, here._writer._client.run = here._writer._client.run, cut_off
+        eventually(lambda: counts_or_unknown(there), {}, deadline=LEASE + SLACK)
 
         with pytest.raises(StateUnavailable):
             here.counts()
-        here.leave("foo")  # what the event loop hears first
-        here._writer._redis.run = run
+        here.leave("foo")  # a disconnect meanwhile
+        here._writer._client.run = run
 
-        eventually(lambda: told(there), {"foo": 1})
+        eventually(lambda: counts_or_unknown(there), {"foo": 1})
         assert known(here) == {"foo": 1}
 
 
-async def test_id_of_a_dead_process_is_taken_away_when_it_is_over(redis_url, client):
+async def test_id_of_a_dead_process_is_deleted(redis_url, client):
     with redis_state(redis_url) as state:
         client.zadd(scripts.PROCESSES, {"dead": time.time_ns() // 1000 - 1})
 
@@ -87,7 +96,7 @@ async def test_id_of_a_dead_process_is_taken_away_when_it_is_over(redis_url, cli
         assert state.counts() == {}
 
 
-async def test_heartbeats_keep_a_quiet_process_in(two, client):
+async def test_heartbeats_renew_the_lease_of_an_idle_process(two, client):
     here, there = two
     await here.join("foo")
     end = time.monotonic() + 1.5 * LEASE

@@ -25,7 +25,7 @@ async def test_limit_is_exact_for_all_processes_together(redis_url):
             assert [state.count(f"foo-{number}") for state in states] == [13] * 4
 
 
-async def test_limit_lets_one_in_for_each_that_leaves(two):
+async def test_limit_admits_one_connection_for_each_that_leaves(two):
     here, there = two
     assert await here.join("foo", limit=1)
     assert not await there.join("foo", limit=1)
@@ -37,7 +37,7 @@ async def test_limit_lets_one_in_for_each_that_leaves(two):
     assert not await here.join("foo", limit=1)
 
 
-async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
+async def test_limit_is_of_local_connections_while_redis_is_down(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         own_redis.stop()
         eventually(lambda: (here._writer._outage, there._writer._outage), (True, True))
@@ -47,7 +47,7 @@ async def test_limit_is_of_own_connections_while_redis_is_away(own_redis):
         assert granted == [True, True, False] * 2
 
 
-async def test_limit_is_exact_also_while_redis_is_young(redis_url):
+async def test_limit_is_exact_during_the_warm_up(redis_url):
     with ExitStack() as stack:
         states = [RedisState(redis_url, LEASE, HEARTBEAT) for _ in range(4)]
         for state in states:
@@ -60,7 +60,7 @@ async def test_limit_is_exact_also_while_redis_is_young(redis_url):
 
 
 @pytest.mark.parametrize("occupied", [0, 40])
-async def test_limit_is_exact_also_when_redis_has_lost_all(redis_url, client, occupied):
+async def test_limit_is_exact_when_redis_has_lost_all(redis_url, client, occupied):
     with ExitStack() as stack:
         states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
         for number in range(occupied):
@@ -73,9 +73,9 @@ async def test_limit_is_exact_also_when_redis_has_lost_all(redis_url, client, oc
         assert [known(state) for state in states] == [{"foo": 100}] * 4
 
 
-async def test_limit_that_redis_cannot_judge_for_long_is_of_own_connections(two):
+async def test_limit_is_of_local_connections_if_the_sum_stays_unknown(two):
     here, _ = two
-    here._writer._unsure_until = inf
+    here._writer._uncertain_until = inf
     began = time.monotonic()
 
     granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
@@ -84,7 +84,7 @@ async def test_limit_that_redis_cannot_judge_for_long_is_of_own_connections(two)
     assert LEASE < time.monotonic() - began < LEASE + DEADLINE
 
 
-async def test_who_gives_up_waiting_for_a_young_redis_is_not_counted(two, client):
+async def test_join_that_is_cancelled_during_the_warm_up_is_not_counted(two, client):
     here, there = two
     client.flushall()
     joining = asyncio.ensure_future(here.join("foo", limit=2))
@@ -98,12 +98,12 @@ async def test_who_gives_up_waiting_for_a_young_redis_is_not_counted(two, client
     assert known(here) == known(there) == {"foo": 1}
 
 
-def test_reservation_never_makes_a_share_that_was_lost(two, client):
-    """It would have no lease, and stay for ever if its process ended now."""
+def test_reservation_never_creates_a_lost_share(two, client):
+    """It would have no lease, and stay forever if its process were killed now."""
     here, _ = two
-    keys = [scripts.PROCESSES, scripts.BORN, scripts.SHARE + "lost"]
+    keys = [scripts.PROCESSES, scripts.EPOCH, scripts.SHARE + "lost"]
 
-    known = [*here._writer.common, scripts.SHARE]
+    known = [*here._writer.registry_args, scripts.SHARE]
 
     answer = client.eval(scripts.RESERVE, 3, *keys, *known, "foo", 0, 1, 10, 0)
 

@@ -1,4 +1,4 @@
-"""Redis loses keys, in every way that it may."""
+"""Redis loses keys."""
 
 import asyncio
 import time
@@ -11,41 +11,41 @@ from tests.states import (
     HEARTBEAT,
     LEASE,
     SLACK,
-    YOUTH,
+    WARM_UP,
+    counts_or_unknown,
+    cut_off,
     known,
     redis_state,
     share,
-    stands_still,
-    told,
 )
 from tests.waiting import eventually
 
 
-async def test_share_that_is_lost_is_written_anew(two, client):
+async def test_lost_share_is_written_again(two, client):
     here, there = two
     await here.join("foo")
 
     client.delete(share(here))
 
-    assert told(there) == "unknown" or there.counts() == {"foo": 1}
+    assert counts_or_unknown(there) == "unknown" or there.counts() == {"foo": 1}
     assert known(there) == {"foo": 1}
     assert client.hgetall(share(here)).keys() == {b"", b"foo"}
 
 
-async def test_missing_share_of_a_live_process_is_no_0(redis_url, client):
+async def test_missing_share_of_a_live_process_is_not_0(redis_url, client):
     with redis_state(redis_url) as here, redis_state(redis_url) as dead:
         await dead.join("foo")
-        dead._writer._redis.run = stands_still
+        dead._writer._client.run = cut_off
         client.delete(share(dead))
 
         for read in (lambda: here.count("foo"), here.counts):
             with pytest.raises(StateUnavailable, match="has lost the counts of a process"):
                 read()
-        del dead._writer._redis.run
-        eventually(lambda: told(here), {"foo": 1})
+        del dead._writer._client.run
+        eventually(lambda: counts_or_unknown(here), {"foo": 1})
 
 
-async def test_share_of_an_older_time_is_written_anew(two, client):
+async def test_older_share_is_written_again(two, client):
     """As after a restart from an old snapshot, or a failover that lost the last writes."""
     here, there = two
     await here.join("foo")
@@ -61,7 +61,7 @@ async def test_share_of_an_older_time_is_written_anew(two, client):
     assert client.pttl(share(here)) <= LEASE * 1000
 
 
-async def test_process_that_the_registry_lost_is_written_anew(two, client):
+async def test_process_that_the_registry_lost_is_written_again(two, client):
     here, there = two
     await here.join("foo")
 
@@ -70,29 +70,29 @@ async def test_process_that_the_registry_lost_is_written_anew(two, client):
     eventually(there.counts, {"foo": 1}, deadline=HEARTBEAT + SLACK)
 
 
-@pytest.mark.parametrize("key", [scripts.PROCESSES, scripts.BORN])
-async def test_registry_that_is_lost_is_no_answer_of_0(two, client, key):
+@pytest.mark.parametrize("key", [scripts.PROCESSES, scripts.EPOCH])
+async def test_lost_registry_is_not_0(two, client, key):
     """A Redis with `maxmemory-policy allkeys-lru` may drop any key."""
     here, there = two
     await here.join("foo")
 
     client.delete(key)
-    answers = [told(there) for _ in range(200)]
+    answers = [counts_or_unknown(there) for _ in range(200)]
 
     assert [answer for answer in answers if answer not in ("unknown", {"foo": 1})] == []
     assert known(there) == {"foo": 1}
 
 
-async def test_leases_that_end_all_at_once_are_no_answer_of_0(two, client):
-    """As when the clock of Redis jumps, or Redis stands still for longer than the lease."""
+async def test_leases_that_expire_all_at_once_are_not_0(two, client):
+    """As when the clock of Redis jumps, or Redis hangs for longer than the lease."""
     here, there = two
     await here.join("foo")
     for _ in range(5):
         client.zadd(scripts.PROCESSES, {here._id: 1, there._id: 1})
-        end = time.monotonic() + 2 * YOUTH
+        end = time.monotonic() + 2 * WARM_UP
         answers = set()
         while time.monotonic() < end:
-            answers.update((str(told(here)), str(told(there))))
+            answers.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
 
         assert answers - {"unknown", "{'foo': 1}"} == set()
         assert known(there) == known(here) == {"foo": 1}
@@ -111,36 +111,36 @@ async def test_lease_is_that_of_the_process_that_holds_it(redis_url):
             await asyncio.sleep(0.01)
 
 
-async def test_flush_is_no_answer_of_0(two, client):
+async def test_flush_is_not_0(two, client):
     here, there = two
     await here.join("foo")
     for _ in range(5):
         client.flushall()
         flushed = time.monotonic()
         answers = set()
-        while time.monotonic() < flushed + 2 * YOUTH:
-            answers.add(str(told(there)))
-            answers.add(str(told(here)))
+        while time.monotonic() < flushed + 2 * WARM_UP:
+            answers.add(str(counts_or_unknown(there)))
+            answers.add(str(counts_or_unknown(here)))
 
         assert answers - {"unknown", "{'foo': 1}"} == set()
         assert known(there) == known(here) == {"foo": 1}
 
 
-async def test_keys_that_are_young_are_not_read(redis_url, client):
+async def test_keys_are_not_read_during_the_warm_up(redis_url, client):
     """Some process may not have written yet."""
     with redis_state(redis_url, heartbeat=LEASE / 3) as state:
         eventually(state._writer.is_new, False)
         client.flushall()
-        with pytest.raises(StateUnavailable, match="has lost the counts; the processes write"):
+        with pytest.raises(StateUnavailable, match="has lost all counts; the processes will write"):
             state.count("foo")
-        eventually(lambda: client.exists(scripts.BORN), 1)
+        eventually(lambda: client.exists(scripts.EPOCH), 1)
         with pytest.raises(StateUnavailable, match="The counts on Redis are new, or all leases"):
             state.counts()
 
         assert known(state) == {}
 
 
-async def test_scripts_that_are_flushed_are_loaded_anew(two, client):
+async def test_flushed_scripts_are_loaded_again(two, client):
     here, there = two
     await here.join("foo")
 

@@ -10,20 +10,20 @@ import pytest
 import redis
 
 from echo.exceptions import StateUnavailable
-from echo.state.redis.state import SLOW_READ, RedisState
+from echo.state.redis.state import SLOW_READ_THRESHOLD, RedisState
 from echo.state.redis.writer import JOIN_TIMEOUT
 from echo.stats import tally
 from tests.states import (
-    AWAY,
+    DOWN,
     HEARTBEAT,
     LEASE,
     SLACK,
-    YOUTH,
+    WARM_UP,
+    counts_or_unknown,
     known,
     messages,
     redis_state,
     seconds,
-    told,
 )
 from tests.waiting import DEADLINE, SECOND, eventually
 
@@ -40,11 +40,11 @@ async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_red
         assert known(state) == {"foo": 21}
 
     begin, end = messages(caplog)
-    assert begin.startswith(AWAY)
+    assert begin.startswith(DOWN)
     assert end == "Redis is back."
 
 
-async def test_reads_while_redis_is_away_raise(own_redis):
+async def test_reads_raise_while_redis_is_down(own_redis):
     with redis_state(own_redis.url) as state:
         own_redis.stop()
 
@@ -57,21 +57,21 @@ async def test_reads_while_redis_is_away_raise(own_redis):
                 await read
 
 
-async def test_reads_after_a_restart_raise_until_all_have_written(own_redis):
+async def test_reads_raise_after_a_restart_until_all_processes_have_written(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await here.join("foo")
         for _ in range(3):
             own_redis.stop()
             own_redis.start()
-            end = time.monotonic() + 3 * YOUTH
+            end = time.monotonic() + 3 * WARM_UP
             answers = set()
             while time.monotonic() < end:
-                answers.update((str(told(here)), str(told(there))))
+                answers.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
 
             assert answers == {"unknown", "{'foo': 1}"}
 
 
-async def test_restart_from_an_old_snapshot_is_no_old_answer(own_redis):
+async def test_restart_from_an_old_snapshot_gives_no_old_count(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await here.join("foo")
         await there.join("old")
@@ -81,14 +81,16 @@ async def test_restart_from_an_old_snapshot_is_no_old_answer(own_redis):
         await here.settled()
         own_redis.stop()
         own_redis.start()
-        with redis_state(own_redis.url) as late:  # meets it for the first time
-            answers = {str(told(state)) for state in (here, there, late) for _ in range(100)}
+        with redis_state(own_redis.url) as late:  # sees the server for the first time
+            answers = {
+                str(counts_or_unknown(state)) for state in (here, there, late) for _ in range(100)
+            }
 
         assert answers - {"unknown", "{'foo': 2}"} == set()
         assert known(here) == known(there) == {"foo": 2}
 
 
-async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(own_redis):
+async def test_join_waits_for_a_hanging_redis_only_until_the_outage_is_known(own_redis):
     with redis_state(own_redis.url) as state:
         own_redis.hang()
         try:
@@ -100,41 +102,43 @@ async def test_join_waits_a_moment_for_a_redis_that_hangs_and_then_not_at_all(ow
             known_outage = [await seconds(state.join("foo")) for _ in range(100)]
             known_outage += [await seconds(state.settled()) for _ in range(100)]
             assert max(known_outage) < SLACK / 5
-            assert told(state) == "unknown"
+            assert counts_or_unknown(state) == "unknown"
         finally:
             own_redis.resume()
         assert known(state) == {"foo": 102}
 
 
-async def test_step_that_waits_for_long_is_an_outage_whatever_the_client_tries(two):
+async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(two):
     here, _ = two
-    run, pause = here._writer._redis.run, Event()
-    here._writer._redis.run = lambda *step: (pause.wait(DEADLINE), run(*step))[1]
+    run, pause = here._writer._client.run, Event()
+    here._writer._client.run = lambda *step: (pause.wait(DEADLINE), run(*step))[1]
     try:
-        eventually(here._writer.is_away, True)
+        eventually(here._writer.is_down, True)
         assert await seconds(here.join("foo")) < SLACK / 5
         began = time.monotonic()
-        assert told(here) == "unknown"
+        assert counts_or_unknown(here) == "unknown"
         assert time.monotonic() - began < SLACK / 5
     finally:
-        here._writer._redis.run = run
+        here._writer._client.run = run
         pause.set()
 
-    eventually(lambda: told(here), {"foo": 1})
+    eventually(lambda: counts_or_unknown(here), {"foo": 1})
 
 
 @pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
-async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
-    """Redis stands still, shorter than an outage; a heartbeat is on its way, and a join behind."""
+async def test_slow_read_sees_joins_that_did_not_wait(own_redis, stall):
+    """Redis hangs, too briefly for an outage, during a heartbeat that a join follows."""
     with redis_state(own_redis.url, LEASE, LEASE / 2) as here, redis_state(own_redis.url) as there:
         for number in range(3):
             own_redis.hang()
             try:
-                here._writer.beat_soon()
-                eventually(lambda: (here._writer._urgent, here._writer._is_writing), (False, True))
+                here._writer.write_now()
+                eventually(
+                    lambda: (here._writer._heartbeat_due, here._writer._is_writing), (False, True)
+                )
                 await here.join("foo")
-                read = asyncio.ensure_future(asyncio.to_thread(told, there))
-                await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ)
+                read = asyncio.ensure_future(asyncio.to_thread(counts_or_unknown, there))
+                await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ_THRESHOLD)
             finally:
                 own_redis.resume()
 
@@ -142,7 +146,7 @@ async def test_read_that_was_slow_sees_those_who_did_not_wait(own_redis, stall):
             assert known(there) == known(here) == {"foo": number + 1}
 
 
-async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
+async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await there.join("foo")
         outages = tally.outages
@@ -157,7 +161,7 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
             own_redis.hang()
             try:
                 barrier.wait()
-                here._writer.beat_soon()
+                here._writer.write_now()
                 await asyncio.sleep(0.3)
             finally:
                 own_redis.resume()
@@ -166,23 +170,23 @@ async def test_many_who_read_while_redis_stands_still_are_no_outage(own_redis):
         assert tally.outages == outages
 
 
-async def test_error_that_nobody_foresaw_is_an_outage_and_ends(two, caplog):
+async def test_unexpected_error_is_an_outage_and_ends(two, caplog):
     here, there = two
-    run = here._writer._redis.run
+    run = here._writer._client.run
 
     def fail(*step):
         raise ZeroDivisionError("not foreseen")
 
-    here._writer._redis.run = fail
+    here._writer._client.run = fail
     await here.join("foo")
     eventually(lambda: here._writer._outage, True)
-    here._writer._redis.run = run
+    here._writer._client.run = run
 
     assert known(here) == known(there) == {"foo": 1}
     assert "ZeroDivisionError: not foreseen" in caplog.text
 
 
-async def test_leave_never_waits_for_a_redis_that_hangs(own_redis):
+async def test_leave_never_waits_for_a_hanging_redis(own_redis):
     with redis_state(own_redis.url) as state:
         await state.join("foo")
         own_redis.hang()
@@ -195,7 +199,7 @@ async def test_leave_never_waits_for_a_redis_that_hangs(own_redis):
         assert known(state) == {}
 
 
-def test_end_while_redis_hangs_takes_few_seconds(own_redis):
+def test_close_while_redis_hangs_takes_few_seconds(own_redis):
     state = RedisState(own_redis.url, LEASE, HEARTBEAT)
     known(state)
     own_redis.hang()

@@ -8,17 +8,17 @@ from contextlib import closing
 import pytest
 
 from echo import log
-from echo.signals.sender import Announcer
-from echo.state.redis.state import AT_ONCE, RedisState
+from echo.signals.sender import SignalSender
+from echo.state.redis.state import BATCH_SIZE, RedisState
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import Site
 from tests.servers import ROOT
-from tests.states import AWAY, HEARTBEAT, LEASE, messages, redis_state, told
+from tests.states import DOWN, HEARTBEAT, LEASE, counts_or_unknown, messages, redis_state
 from tests.waiting import eventually
 
 
 def state_without(server, command):
-    """Return a state whose user may do all but that command."""
+    """Return a state whose Redis user has all rights but that command."""
     log._last.clear()
     with server.client() as client:
         client.execute_command(
@@ -28,27 +28,27 @@ def state_without(server, command):
     return closing(RedisState(url, LEASE, HEARTBEAT))
 
 
-async def test_limit_that_redis_may_not_judge_is_logged_once_and_no_outage(own_redis, caplog):
+async def test_rejected_limit_check_is_logged_once_and_no_outage(own_redis, caplog):
     with state_without(own_redis, "hmget") as state:
         granted = [await state.join("foo", limit=2) for _ in range(3)]
 
     assert granted == [True, True, False]
     (warning,) = messages(caplog)
-    assert warning.startswith("Redis does not judge limits; each process does: ")
+    assert warning.startswith("Redis rejected a limit check; limits hold per process: ")
 
 
-async def test_redis_that_refuses_to_be_read_is_logged_once(own_redis, caplog):
+async def test_rejected_read_is_logged_once(own_redis, caplog):
     with state_without(own_redis, "hlen") as state:
-        eventually(lambda: (told(state), len(messages(caplog))), ("unknown", 1))
-        assert [told(state) for _ in range(3)] == ["unknown"] * 3
+        eventually(lambda: (counts_or_unknown(state), len(messages(caplog))), ("unknown", 1))
+        assert [counts_or_unknown(state) for _ in range(3)] == ["unknown"] * 3
 
     (warning,) = messages(caplog)
-    assert warning.startswith("Redis refuses to be read: ")
+    assert warning.startswith("Redis rejected a read: ")
 
 
 @pytest.fixture
 def url_of_user_with_few_rights():
-    """The URL of a Redis, with a user who has the rights that the docs tell."""
+    """The URL of a Redis, with a user that has the rights in the docs."""
     lines = (ROOT / "docs" / "security.md").read_text().splitlines()
     steps = [line.split() for line in lines if line.startswith("ACL SETUSER echo ")]
     assert len(steps) == 4
@@ -59,20 +59,20 @@ def url_of_user_with_few_rights():
         yield f"redis://echo:secret@127.0.0.1:{server.port}/0"
 
 
-@pytest.mark.parametrize("at_once", [AT_ONCE, 1])
+@pytest.mark.parametrize("at_once", [BATCH_SIZE, 1])
 async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monkeypatch, at_once):
-    monkeypatch.setattr("echo.state.redis.state.AT_ONCE", at_once)
+    monkeypatch.setattr("echo.state.redis.state.BATCH_SIZE", at_once)
     url = url_of_user_with_few_rights
     with redis_state(url) as here, redis_state(url) as there:
-        announced = Announcer(here)
+        sender = SignalSender(here)
         await here.join("foo")
         await there.join("foo", limit=9)
         await here.join("bar")
 
         assert there.counts() == here.counts() == {"foo": 2, "bar": 1}
         assert there.count("foo") == 2
-        eventually(lambda: announced.look(0), True)
-        announced.look(1)
+        eventually(lambda: sender.poll(0), True)
+        sender.poll(1)
 
 
 def test_user_with_few_rights_is_enough_for_the_channel_layer(url_of_user_with_few_rights):
@@ -92,10 +92,10 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
         try:
             await state.join("foo")
             eventually(lambda: state._writer._outage, True)
-            assert told(state) == "unknown"
+            assert counts_or_unknown(state) == "unknown"
         finally:
             state.close()
 
     (warning,) = messages(caplog)
-    assert warning.startswith(AWAY)
+    assert warning.startswith(DOWN)
     assert "read only replica" in warning
