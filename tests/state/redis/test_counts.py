@@ -37,11 +37,11 @@ async def test_connection_that_moves_between_processes_is_never_missing(two):
     here, _ = two
     await here.join("foo")
     end = time.monotonic() + SECOND
-    answers = set()
+    results = set()
 
     def read():
         while time.monotonic() < end:
-            answers.update((here.count("foo"), here.counts()["foo"]))
+            results.update((here.count("foo"), here.counts()["foo"]))
 
     reader = asyncio.ensure_future(asyncio.to_thread(read))
     while time.monotonic() < end:
@@ -51,7 +51,7 @@ async def test_connection_that_moves_between_processes_is_never_missing(two):
             await first.settled()
     await reader
 
-    assert answers == {1, 2}
+    assert results == {1, 2}
 
 
 async def test_read_sees_all_earlier_changes_of_its_process(two):
@@ -106,10 +106,10 @@ async def test_process_that_exits_while_parts_are_read_is_left_out(two, redis_ur
         run = there._reads.run
 
         def run_and_end(script, keys, args):
-            answer = run(script, keys, args)
+            result = run(script, keys, args)
             if script == scripts.SCAN_SHARE and ending._writer.share.encode() in keys:
                 ending.close()
-            return answer
+            return result
 
         monkeypatch.setattr(there._reads, "run", run_and_end)
         assert there.counts() == {f"n{n}": 1 for n in range(1000)}

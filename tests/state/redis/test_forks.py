@@ -28,8 +28,8 @@ async def test_forked_child_has_a_state_of_its_own(redis_url, settings):
             own.close()
             os._exit(0)
         os.close(writing)
-        with os.fdopen(reading, "rb") as answer:
-            assert answer.read() == b"(False, {'foo': 1})"
+        with os.fdopen(reading, "rb") as result:
+            assert result.read() == b"(False, {'foo': 1})"
         assert os.waitpid(child, 0)[1] == 0
         assert parent.counts() == {"foo": 1}
     finally:

@@ -105,6 +105,6 @@ def test_reservation_never_creates_a_lost_share(two, client):
 
     known = [*here._writer.registry_args, scripts.SHARE]
 
-    answer = client.eval(scripts.RESERVE, 3, *keys, *known, "foo", 0, 1, 10, 0)
+    result = client.eval(scripts.RESERVE, 3, *keys, *known, "foo", 0, 1, 10, 0)
 
-    assert (answer, client.exists(keys[2])) == (scripts.MISSING, 0)
+    assert (result, client.exists(keys[2])) == (scripts.MISSING, 0)

@@ -77,9 +77,9 @@ async def test_lost_registry_is_not_0(two, client, key):
     await here.join("foo")
 
     client.delete(key)
-    answers = [counts_or_unknown(there) for _ in range(200)]
+    results = [counts_or_unknown(there) for _ in range(200)]
 
-    assert [answer for answer in answers if answer not in ("unknown", {"foo": 1})] == []
+    assert [result for result in results if result not in ("unknown", {"foo": 1})] == []
     assert known(there) == {"foo": 1}
 
 
@@ -90,11 +90,11 @@ async def test_leases_that_expire_all_at_once_are_not_0(two, client):
     for _ in range(5):
         client.zadd(scripts.PROCESSES, {here._id: 1, there._id: 1})
         end = time.monotonic() + 2 * WARM_UP
-        answers = set()
+        results = set()
         while time.monotonic() < end:
-            answers.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
+            results.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
 
-        assert answers - {"unknown", "{'foo': 1}"} == set()
+        assert results - {"unknown", "{'foo': 1}"} == set()
         assert known(there) == known(here) == {"foo": 1}
 
 
@@ -117,12 +117,12 @@ async def test_flush_is_not_0(two, client):
     for _ in range(5):
         client.flushall()
         flushed = time.monotonic()
-        answers = set()
+        results = set()
         while time.monotonic() < flushed + 2 * WARM_UP:
-            answers.add(str(counts_or_unknown(there)))
-            answers.add(str(counts_or_unknown(here)))
+            results.add(str(counts_or_unknown(there)))
+            results.add(str(counts_or_unknown(here)))
 
-        assert answers - {"unknown", "{'foo': 1}"} == set()
+        assert results - {"unknown", "{'foo': 1}"} == set()
         assert known(there) == known(here) == {"foo": 1}
 
 

@@ -64,11 +64,11 @@ async def test_reads_raise_after_a_restart_until_all_processes_have_written(own_
             own_redis.stop()
             own_redis.start()
             end = time.monotonic() + 3 * WARM_UP
-            answers = set()
+            results = set()
             while time.monotonic() < end:
-                answers.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
+                results.update((str(counts_or_unknown(here)), str(counts_or_unknown(there))))
 
-            assert answers == {"unknown", "{'foo': 1}"}
+            assert results == {"unknown", "{'foo': 1}"}
 
 
 async def test_restart_from_an_old_snapshot_gives_no_old_count(own_redis):
@@ -82,11 +82,11 @@ async def test_restart_from_an_old_snapshot_gives_no_old_count(own_redis):
         own_redis.stop()
         own_redis.start()
         with redis_state(own_redis.url) as late:  # sees the server for the first time
-            answers = {
+            results = {
                 str(counts_or_unknown(state)) for state in (here, there, late) for _ in range(100)
             }
 
-        assert answers - {"unknown", "{'foo': 2}"} == set()
+        assert results - {"unknown", "{'foo': 2}"} == set()
         assert known(here) == known(there) == {"foo": 2}
 
 
@@ -157,7 +157,7 @@ async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
             return here.count("foo")
 
         with ThreadPoolExecutor(200) as executor:
-            answers = [executor.submit(read) for _ in range(200)]
+            results = [executor.submit(read) for _ in range(200)]
             own_redis.hang()
             try:
                 barrier.wait()
@@ -166,7 +166,7 @@ async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
             finally:
                 own_redis.resume()
 
-        assert {answer.result() for answer in answers} == {1}
+        assert {result.result() for result in results} == {1}
         assert tally.outages == outages
 
 

@@ -185,13 +185,13 @@ async def test_new_process_does_not_read_0_after_redis_hung(own_redis, lease_of_
             with ThreadPoolExecutor() as threads:
                 own_redis.resume()
                 reads = [threads.submit(first_read, url) for _ in range(4)]
-                answers = [read.result()[0] for read in reads]
+                results = [read.result()[0] for read in reads]
         finally:
             own_redis.resume()
             if other:
                 other.close()
 
-        assert [answer for answer in answers if answer not in NEVER_0] == []
+        assert [result for result in results if result not in NEVER_0] == []
         assert known(here) == {"foo": 1}
 
 

@@ -51,8 +51,8 @@ async def test_many_counts_while_redis_hangs_do_not_delay_other_threads():
 
             assert took < 0.3 * SECOND
             assert not any(read.done() for read in reads)
-            answers = await asyncio.gather(*reads, return_exceptions=True)
-            assert {type(answer) for answer in answers} == {StateUnavailable}
+            results = await asyncio.gather(*reads, return_exceptions=True)
+            assert {type(result) for result in results} == {StateUnavailable}
         finally:
             server.resume()
 
@@ -111,8 +111,8 @@ async def test_forked_child_reads_on_threads_of_its_own(threads):
         if not child:
             loop = asyncio.new_event_loop()
             asyncio._set_running_loop(None)
-            answer = loop.run_until_complete(asyncio.wait_for(threads.run(lambda: 7), 5))
-            os._exit(answer)
+            result = loop.run_until_complete(asyncio.wait_for(threads.run(lambda: 7), 5))
+            os._exit(result)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
