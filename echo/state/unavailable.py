@@ -13,7 +13,7 @@ class UnavailableState(State):
     A limit applies to the connections of this process alone.
     """
 
-    shared = True  # as a valid setting would have it: the number of this process is not the count
+    shared = True  # as configured, although invalid
 
     def __init__(self, problem: str) -> None:
         super().__init__()

@@ -168,7 +168,7 @@ class Writer:
         """
         if self.is_down():
             raise StateUnavailable(DOWN)
-        if self._has_expired():
+        if self._lease_has_expired():
             return "The lease of this process on Redis has expired; it will be renewed."
         if (seconds := self._uncertain_until - time.monotonic()) > 0:
             reason = self._uncertain_reason
@@ -266,13 +266,13 @@ class Writer:
             self._work.wait_for(lambda: self._closed, timeout=seconds)
 
     def _write(self, names: Iterable[str]) -> None:
-        if self._acknowledged is not None and not self._has_expired():
+        if self._acknowledged is not None and not self._lease_has_expired():
             remaining = iter(names)
             batch = list(islice(remaining, BATCH_SIZE))
             while self._write_step({name: self._local.count(name) for name in batch}):
                 if not (batch := list(islice(remaining, BATCH_SIZE))):
                     return
-        if self._has_expired():
+        if self._lease_has_expired():
             self._pause(CATCH_UP_GRACE)
         self._write_step(self._local.counts(), whole=True)
 
@@ -336,7 +336,7 @@ class Writer:
         self._replies += 1
         return result
 
-    def _has_expired(self) -> bool:
+    def _lease_has_expired(self) -> bool:
         acknowledged = self._acknowledged
         return acknowledged is not None and time.monotonic() - acknowledged > self._lease
 
