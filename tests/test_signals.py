@@ -5,13 +5,12 @@ from contextlib import ExitStack
 
 import pytest
 from channels.testing import WebsocketCommunicator
-from django.core.signals import request_started
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
-from echo.signals.sender import POLL_INTERVAL, SignalSender, start_sender
+from echo.signals.sender import POLL_INTERVAL, SignalSender, start_sender, start_sender_on_request
 from echo.state import get_state
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
@@ -200,7 +199,7 @@ async def test_first_handshake_of_a_process_starts_the_thread(sent, monkeypatch)
 def test_request_starts_the_thread_for_receivers_connected_later(sent, state, monkeypatch):
     monkeypatch.setattr("echo.state._state", state)
 
-    request_started.send(None)
+    start_sender_on_request()
 
     assert sender_threads() == 1
     state.close()
