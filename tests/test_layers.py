@@ -119,15 +119,15 @@ def test_settings_of_ours_are_read_by_conf_only():
     assert readers == ["echo.conf"]
 
 
-def test_redis_is_imported_by_one_module_of_the_state_only():
+def test_redis_is_imported_by_the_state_on_redis_only():
     importers = [
         name
         for path, name in modules().items()
         if re.search(r"^\s*(import|from) redis\b", path.read_text(), re.MULTILINE)
     ]
 
-    assert len(importers) <= 1
-    assert all(name.startswith("echo.state.") for name in importers)
+    assert importers
+    assert all(name.startswith("echo.state.redis.") for name in importers)
 
 
 def test_init_files_are_empty():
@@ -184,4 +184,5 @@ def test_memory_state_has_no_django_in_it():
 
     sources = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
 
-    assert [source for source in sources if "django" in source or "echo" in source] == []
+    assert [source for source in sources if "django" in source] == []
+    assert all(source.startswith("from echo.state.") for source in sources if "echo" in source)

@@ -4,10 +4,14 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from channels.testing import WebsocketCommunicator
 
+from echo.consumers import EchoConsumer
+from echo.counting import counted
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
-from echo.signals.sender import PERIOD, Announcer, ensure_announced
+from echo.signals.sender import POLL_INTERVAL, SignalSender, start_sender, start_sender_on_request
+from echo.state import get_state
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
 from tests.states import known, redis_state
@@ -17,8 +21,8 @@ DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
 
 
 @pytest.fixture
-def told():
-    """What receivers are told, in order: `("occupied", {"name": "foo", "count": 1})`."""
+def sent():
+    """The signals sent, in order: `("occupied", {"name": "foo", "count": 1})`."""
     words = []
     with ExitStack() as stack:
         for signal, word in zip(ALL, ("occupied", "vacated", "changed"), strict=True):
@@ -45,159 +49,185 @@ def changed(name, previous, count):
     return ("changed", {"name": name, "previous": previous, "count": count})
 
 
-async def test_first_connection_is_told_as_occupied_and_as_a_change(state, told):
+async def test_first_connection_sends_occupied_and_changed(state, sent):
     await state.join("foo")
 
-    Announcer(state).look(0)
+    SignalSender(state).poll(0)
 
-    assert told == [occupied("foo", 1), changed("foo", 0, 1)]
+    assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
 
 
-async def test_nothing_is_told_of_what_has_not_changed(state, told):
+async def test_nothing_is_sent_without_a_change(state, sent):
     await state.join("foo")
-    announcer = Announcer(state)
-    announcer.look(0)
-    told.clear()
+    sender = SignalSender(state)
+    sender.poll(0)
+    sent.clear()
 
-    announcer.look(1)
+    sender.poll(1)
 
-    assert told == []
+    assert sent == []
 
 
-async def test_changes_between_two_looks_are_told_as_one(state, told):
-    announcer = Announcer(state)
+async def test_changes_between_two_polls_are_sent_as_one(state, sent):
+    sender = SignalSender(state)
     for _ in range(5):
         await state.join("foo")
     state.leave("foo")
 
-    announcer.look(0)
+    sender.poll(0)
 
-    assert told == [occupied("foo", 4), changed("foo", 0, 4)]
+    assert sent == [occupied("foo", 4), changed("foo", 0, 4)]
 
 
-async def test_object_is_told_as_vacated_once_after_the_delay(state, told):
-    announcer = Announcer(state)
+async def test_vacated_is_sent_once_after_the_delay(state, sent):
+    sender = SignalSender(state)
     await state.join("foo")
-    announcer.look(0)
+    sender.poll(0)
     state.leave("foo")
-    told.clear()
+    sent.clear()
 
     for now in (10, 10 + DELAY - 0.1, 10 + DELAY, 10 + 2 * DELAY):
-        announcer.look(now)
+        sender.poll(now)
 
-    assert told == [changed("foo", 1, 0), vacated("foo")]
+    assert sent == [changed("foo", 1, 0), vacated("foo")]
 
 
-async def test_page_that_is_reloaded_neither_vacates_nor_occupies(state, told):
-    announcer = Announcer(state)
+async def test_page_that_is_reloaded_neither_vacates_nor_occupies(state, sent):
+    sender = SignalSender(state)
     await state.join("foo")
-    announcer.look(0)
-    told.clear()
+    sender.poll(0)
+    sent.clear()
 
     state.leave("foo")
-    announcer.look(10)
+    sender.poll(10)
     await state.join("foo")
-    announcer.look(11)
-    announcer.look(11 + 2 * DELAY)
+    sender.poll(11)
+    sender.poll(11 + 2 * DELAY)
 
-    assert told == [changed("foo", 1, 0), changed("foo", 0, 1)]
+    assert sent == [changed("foo", 1, 0), changed("foo", 0, 1)]
 
 
-async def test_delay_begins_anew_each_time_that_an_object_is_empty(state, told):
-    announcer = Announcer(state)
+async def test_delay_starts_again_each_time_an_object_is_empty(state, sent):
+    sender = SignalSender(state)
     for now in (0, 2, 4):
         await state.join("foo")
-        announcer.look(now)
+        sender.poll(now)
         state.leave("foo")
-        announcer.look(now + 1)
-    told.clear()
+        sender.poll(now + 1)
+    sent.clear()
 
-    announcer.look(4 + DELAY)
-    assert told == []
-    announcer.look(5 + DELAY)
+    sender.poll(4 + DELAY)
+    assert sent == []
+    sender.poll(5 + DELAY)
 
-    assert told == [vacated("foo")]
+    assert sent == [vacated("foo")]
 
 
-async def test_delay_of_zero_vacates_at_the_next_look(state, told, settings):
+async def test_delay_of_zero_vacates_at_the_next_poll(state, sent, settings):
     settings.ECHO_VACATED_DELAY = 0
-    announcer = Announcer(state)
+    sender = SignalSender(state)
     await state.join("foo")
-    announcer.look(0)
+    sender.poll(0)
     state.leave("foo")
-    told.clear()
+    sent.clear()
 
-    announcer.look(0.2)
-    announcer.look(0.4)
+    sender.poll(0.2)
+    sender.poll(0.4)
 
-    assert told == [changed("foo", 1, 0), vacated("foo")]
+    assert sent == [changed("foo", 1, 0), vacated("foo")]
 
 
 async def test_receiver_may_be_async(state):
-    heard = []
+    received = []
 
     async def receive(name, **kwargs):
-        heard.append(name)
+        received.append(name)
 
     object_occupied.connect(receive)
     try:
         await state.join("foo")
-        thread = threading.Thread(target=Announcer(state).look, args=[0])
+        thread = threading.Thread(target=SignalSender(state).poll, args=[0])
         thread.start()
         thread.join()
     finally:
         object_occupied.disconnect(receive)
 
-    assert heard == ["foo"]
+    assert received == ["foo"]
 
 
-async def test_receiver_that_raises_keeps_nothing_from_the_others(state, told, caplog):
+async def test_exception_of_a_receiver_does_not_stop_the_others(state, sent, caplog):
     def fail(**kwargs):
         raise RuntimeError("of the site")
 
     count_changed.connect(fail)
     try:
         await state.join("foo")
-        Announcer(state).look(0)
+        SignalSender(state).poll(0)
     finally:
         count_changed.disconnect(fail)
 
-    assert told == [occupied("foo", 1), changed("foo", 0, 1)]
+    assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
     assert "of the site" in caplog.text
 
 
-def announcing():
+def sender_threads():
     return sum(thread.name == "echo-signals" for thread in threading.enumerate())
 
 
-def test_no_thread_runs_where_nobody_listens(state):
-    ensure_announced(state)
+def test_no_thread_runs_without_receivers(state):
+    start_sender(state)
 
-    assert announcing() == 0
+    assert sender_threads() == 0
 
 
-async def test_one_thread_announces_until_the_state_is_closed(state, told):
+async def test_first_handshake_of_a_process_starts_the_thread(sent, monkeypatch):
+    """Even if the process never serves an HTTP request."""
+    monkeypatch.setattr("echo.state._state", None)
+    client = WebsocketCommunicator(counted(EchoConsumer.as_asgi()), "/foo/websocket")
+    client.scope["url_route"] = {"kwargs": {"name": "foo"}}
+    try:
+        await client.connect()
+        assert sender_threads() == 1
+
+        eventually(lambda: sent, [occupied("foo", 1), changed("foo", 0, 1)])
+        await client.disconnect()
+    finally:
+        get_state().close()
+    eventually(sender_threads, 0)
+
+
+def test_request_starts_the_thread_for_receivers_connected_later(sent, state, monkeypatch):
+    monkeypatch.setattr("echo.state._state", state)
+
+    start_sender_on_request()
+
+    assert sender_threads() == 1
+    state.close()
+    eventually(sender_threads, 0)
+
+
+async def test_one_thread_sends_until_the_state_is_closed(state, sent):
     for _ in range(3):
-        ensure_announced(state)
-    assert announcing() == 1
+        start_sender(state)
+    assert sender_threads() == 1
 
     await state.join("foo")
-    eventually(lambda: told, [occupied("foo", 1), changed("foo", 0, 1)])
+    eventually(lambda: sent, [occupied("foo", 1), changed("foo", 0, 1)])
     state.close()
 
-    eventually(announcing, 0)
+    eventually(sender_threads, 0)
 
 
-def test_process_that_announces_keeps_its_post_between_two_looks(state, monkeypatch):
+def test_leader_renews_its_lease_between_two_polls(state, monkeypatch):
     asked = []
-    leads = state.announced.leads
-    monkeypatch.setattr(state.announced, "leads", lambda: asked.append("leads") or leads())
-    announcer = Announcer(state)
+    lead = state.ledger.lead
+    monkeypatch.setattr(state.ledger, "lead", lambda: asked.append("lead") or lead())
+    sender = SignalSender(state)
 
-    pauses = [announcer.step() for _ in range(3)]
+    pauses = [sender.step() for _ in range(3)]
 
-    assert asked == ["leads"] * 3
-    assert all(0 < pause <= PERIOD for pause in pauses)
+    assert asked == ["lead"] * 3
+    assert all(0 < pause <= POLL_INTERVAL for pause in pauses)
 
 
 # Many processes
@@ -209,114 +239,114 @@ def two(redis_url):
         yield here, there
 
 
-def lead(announcer):
-    """Make it the one that announces: a vacant post is taken at the second look."""
-    eventually(lambda: announcer.look(0), True)
+def lead(sender):
+    """Make it the leader: a process becomes the leader at its second poll without one."""
+    eventually(lambda: sender.poll(0), True)
 
 
-async def test_change_is_told_by_one_process_wherever_it_was(two, told):
+async def test_change_in_any_process_is_sent_by_the_leader(two, sent):
     here, there = two
-    leader, other = Announcer(here), Announcer(there)
+    leader, other = SignalSender(here), SignalSender(there)
     lead(leader)
     await there.join("foo")
     known(here)
 
-    for announcer in (other, leader, other, leader):
-        announcer.look(0)
+    for sender in (other, leader, other, leader):
+        sender.poll(0)
 
-    assert told == [occupied("foo", 1), changed("foo", 0, 1)]
+    assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
 
 
-async def test_next_process_goes_on_where_the_first_ended_in_order(redis_url, told):
+async def test_next_leader_continues_where_the_first_stopped(redis_url, sent):
     with redis_state(redis_url) as there:
         with redis_state(redis_url) as here:
-            lead(Announcer(here))
+            lead(SignalSender(here))
             await here.join("bar")
             await there.join("foo")
-            Announcer(here).look(0)
-        told.clear()
+            SignalSender(here).poll(0)
+        sent.clear()
         known(there)
 
-        announcer = Announcer(there)
-        lead(announcer)
-        announcer.look(1)
-        announcer.look(1 + DELAY)
+        sender = SignalSender(there)
+        lead(sender)
+        sender.poll(1)
+        sender.poll(1 + DELAY)
 
-    assert told == [changed("bar", 1, 0), vacated("bar")]
+    assert sent == [changed("bar", 1, 0), vacated("bar")]
 
 
-async def test_next_process_takes_over_when_the_first_has_vanished(redis_url, told):
+async def test_next_leader_takes_over_when_the_first_has_vanished(redis_url, sent):
     with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        lead(Announcer(here))
+        lead(SignalSender(here))
         await there.join("foo")
 
-        lead(Announcer(there))  # `here` looks no more: its post lapses
+        lead(SignalSender(there))  # `here` polls no more: its lease expires
 
-        assert told == [occupied("foo", 1), changed("foo", 0, 1)]
+        assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
 
 
-async def test_slow_receivers_do_not_cost_the_process_its_post(redis_url):
+async def test_slow_receivers_do_not_cost_the_leader_its_lease(redis_url):
     with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        first, second = Announcer(here), Announcer(there)
+        first, second = SignalSender(here), SignalSender(there)
         lead(first)
         for number in range(6):
             await there.join(f"room {number}")
         known(here)
-        heard, taken, pauses = [], [], itertools.cycle([0.3, 0.8])
+        received, taken, pauses = [], [], itertools.cycle([0.3, 0.8])
 
         def receive(name, **kwargs):
             time.sleep(next(pauses) * SECOND)  # two take longer than the lease, none does alone
-            taken.append(second.look(0) or second.look(0))  # a vacant post is taken at the second
-            heard.append(name)
+            taken.append(second.poll(0) or second.poll(0))  # see `lead`
+            received.append(name)
 
         object_occupied.connect(receive)
         try:
-            first.look(0)
+            first.poll(0)
         finally:
             object_occupied.disconnect(receive)
 
-    assert len(heard) == 6
+    assert len(received) == 6
     assert not any(taken)
 
 
-async def test_flush_of_redis_makes_nothing_told_twice(two, told, redis_server):
+async def test_flush_of_redis_sends_nothing_twice(two, sent, redis_server):
     here, there = two
-    leader, other = Announcer(here), Announcer(there)
+    leader, other = SignalSender(here), SignalSender(there)
     lead(leader)
     await there.join("foo")
-    eventually(lambda: leader.look(0) and told[:1], [occupied("foo", 1)])
-    told.clear()
+    eventually(lambda: leader.poll(0) and sent[:1], [occupied("foo", 1)])
+    sent.clear()
 
     redis_server.flush()
-    assert here.announced.leads()
+    assert here.ledger.lead()
     known(here)
-    other.look(1)
-    leader.look(1)
+    other.poll(1)
+    leader.poll(1)
     here.close()
     lead(other)
 
-    assert told == []
+    assert sent == []
 
 
-async def test_process_that_stood_still_takes_over_what_others_have_told(redis_url, told):
+async def test_process_that_hung_takes_over_the_ledger_of_another(redis_url, sent):
     with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        first = Announcer(here)
+        first = SignalSender(here)
         lead(first)
-        second = Announcer(there)
+        second = SignalSender(there)
         lead(second)
         await there.join("foo")
-        second.look(0)
-        told.clear()
+        second.poll(0)
+        sent.clear()
 
-        there.announced._run("return redis.call('DEL', KEYS[1])")
+        there.ledger._run("return redis.call('DEL', KEYS[1])")
         known(here)
         lead(first)
 
-    assert told == []
+    assert sent == []
 
 
 @pytest.mark.slow
-def test_servers_tell_each_change_once_also_when_one_is_killed(redis_url, tmp_path):
+def test_servers_send_each_change_once_even_if_one_is_killed(redis_url, tmp_path):
     file = tmp_path / "signals"
     file.touch()
     env = {"SIGNALS_FILE": str(file), "application": "tests.sites.signals:application"}
@@ -331,7 +361,7 @@ def test_servers_tell_each_change_once_also_when_one_is_killed(redis_url, tmp_pa
         client = site.open(there, "bar")
         eventually(lambda: lines("occupied"), ["occupied bar 1", "occupied foo 1"])
 
-        site.kill(here)  # that was the one that announced
+        site.kill(here)  # the leader
         eventually(lambda: lines("vacated"), ["vacated foo"], deadline=20 * SECOND)
         client.send(frame(CLOSE, close_payload(1000)))
         eventually(lambda: lines("vacated"), ["vacated bar", "vacated foo"])
@@ -346,7 +376,7 @@ def test_servers_tell_each_change_once_also_when_one_is_killed(redis_url, tmp_pa
 
 
 @pytest.mark.slow
-def test_server_without_a_websocket_tells_of_one_that_was_killed(redis_url, tmp_path):
+def test_server_without_a_websocket_sends_for_one_that_was_killed(redis_url, tmp_path):
     file = tmp_path / "signals"
     file.touch()
     env = {"SIGNALS_FILE": str(file), "application": "tests.sites.signals:application"}
@@ -355,7 +385,7 @@ def test_server_without_a_websocket_tells_of_one_that_was_killed(redis_url, tmp_
         here, there = site.servers
         site.open(here, "foo")
         eventually(lambda: "occupied foo 1" in file.read_text(), True)
-        there.count("foo")  # a request is all that it has served
+        there.count("foo")  # an HTTP request only
 
         site.kill(here)
         eventually(lambda: "vacated foo" in file.read_text(), True, deadline=20 * SECOND)

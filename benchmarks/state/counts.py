@@ -1,6 +1,6 @@
-"""What a count costs to read, and an object to keep, on a Redis that many processes share.
+"""The cost of reading a count, and of keeping an object, on a Redis that many processes share.
 
-The processes are simulated: their shares are written as echo/state/scripts.py describes them.
+The processes are simulated: their shares are written as echo/state/redis/scripts.py describes.
 """
 
 import time
@@ -20,13 +20,13 @@ from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
 
 READS = 500  # of one object, in a round
-AT_ONCE = 5000  # names in one command
-HOUR = 3600  # seconds: as long as that the keys are there, and the processes will live
+BATCH_SIZE = 5000  # names in one command
+HOUR = 3600  # seconds: the age of the keys, and the leases of the processes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What it costs with so many processes and objects."""
+    """The cost with that many processes and objects."""
 
     processes: int
     objects: int
@@ -73,12 +73,12 @@ def _read_ms(state: RedisState) -> float:
 
 def _write(client: Any, processes: int, objects: int) -> None:
     now = int(time.time() * 1_000_000)
-    client.set(scripts.BORN, now - HOUR * 1_000_000)
+    client.set(scripts.EPOCH, now - HOUR * 1_000_000)
     for number in range(processes):
         share = f"{scripts.SHARE}simulated-{number}"
         names = iter(range(number, objects, processes))
         client.hset(share, "", 1)
-        while part := {f"object-{name}": 1 for name in islice(names, AT_ONCE)}:
+        while part := {f"object-{name}": 1 for name in islice(names, BATCH_SIZE)}:
             client.hset(share, mapping=part)
         client.zadd(scripts.PROCESSES, {f"simulated-{number}": now + HOUR * 1_000_000})
 

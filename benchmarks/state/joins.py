@@ -1,10 +1,11 @@
-"""What a connection costs the count: joining and leaving, in memory and on Redis."""
+"""The cost of a join and a leave, in memory and on Redis."""
 
 import asyncio
 import time
 
 from benchmarks import redis_server
 from benchmarks.state.known import known
+from echo.state.base import State
 from echo.state.memory import MemoryState
 from echo.state.redis.state import RedisState
 
@@ -15,11 +16,11 @@ LEASE, HEARTBEAT = 3.0, 1.0  # seconds, the defaults of the settings
 
 
 def in_memory(rounds: int) -> list[float]:
-    """Return the microseconds of a join and its leave, a number for each round."""
+    """Return the microseconds of a join and its leave, for each round."""
     return [asyncio.run(_microseconds(MemoryState())) for _ in range(rounds)]
 
 
-async def _microseconds(state: MemoryState) -> float:
+async def _microseconds(state: State) -> float:
     began = time.perf_counter()
     for _ in range(TIMES):
         await state.join("lobby")
@@ -28,7 +29,7 @@ async def _microseconds(state: MemoryState) -> float:
 
 
 def on_redis(rounds: int) -> list[float]:
-    """Return how many join and leave in a second, with CONCURRENT doing so at once."""
+    """Return the joins and leaves per second of CONCURRENT connections, for each round."""
     with redis_server.running() as url:
         state = RedisState(url, LEASE, HEARTBEAT)
         try:
@@ -38,7 +39,7 @@ def on_redis(rounds: int) -> list[float]:
             state.close()
 
 
-async def _per_second(state: MemoryState) -> float:
+async def _per_second(state: State) -> float:
     end = time.monotonic() + SECONDS
 
     async def come_and_go(name: str) -> int:

@@ -1,15 +1,15 @@
-"""When a Redis that has just started is believed."""
+"""Waiting for the warm-up of a Redis that has just started."""
 
 import time
 
 from echo.exceptions import StateUnavailable
-from echo.state.memory import MemoryState
+from echo.state.base import State
 
 TIMEOUT = 10.0  # seconds
 
 
-def known(state: MemoryState, name: str) -> int:
-    """Return the count as soon as it can be known. Raises StateUnavailable after TIMEOUT."""
+def known(state: State, name: str) -> int:
+    """Return the count as soon as it is known. Raises StateUnavailable after TIMEOUT."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:

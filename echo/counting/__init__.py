@@ -49,9 +49,8 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
-        stats = (
-            ignored_stats if NAME in scope else process_stats
-        )  # another counted() records the connection
+        # If counted() is applied twice, the outer one records the connection.
+        stats = ignored_stats if NAME in scope else process_stats
         try:
             name = check_name(_get_name(scope, by))
         except InvalidName as error:

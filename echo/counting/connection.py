@@ -20,7 +20,7 @@ from echo.denial import deny, log_rejection
 from echo.extensions import SEND_NOW
 from echo.groups.group import Groups, get_groups
 from echo.groups.member import Member
-from echo.state.memory import MemoryState
+from echo.state.base import State
 from echo.stats import Stats
 
 # What a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
@@ -54,7 +54,7 @@ class CountedConnection:
 
     def __init__(
         self,
-        state: MemoryState,
+        state: State,
         name: str,
         stats: Stats,
         scope: WebSocketScope,

@@ -1,8 +1,9 @@
-"""Signals of the counts: an object is occupied, is vacated, or its count has changed.
+"""Signals: an object is occupied, an object is vacated, a count has changed.
 
-Receivers may be plain functions or `async def`. Each change is told once in the whole cluster, in
-one of the processes that have a receiver and have served a WebSocket or a request of Django's: on a
-thread of its own, one after the other. Changes within a fifth of a second are told as one.
+One process in the cluster sends each signal once, from its sender thread, to one receiver after the
+other; changes within a fifth of a second are sent as one. A process takes part if it has receivers
+and has used the counts (a handshake, a read) or served an HTTP request of Django's. Connect
+receivers before that, in a module that Django imports at startup.
 """
 
 from django.dispatch import Signal

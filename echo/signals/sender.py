@@ -1,4 +1,4 @@
-"""Sends the signals: compares the counts with those that were told last, again and again."""
+"""Sends the signals: polls the counts and compares them with those last recorded in the ledger."""
 
 import logging
 import time
@@ -16,119 +16,131 @@ from echo.exceptions import StateUnavailable
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied, object_vacated
 from echo.state import get_state
-from echo.state.memory import MemoryState
+from echo.state.base import State
 
 logger = logging.getLogger(__name__)
 
-PERIOD = 0.2  # seconds between two looks
-# A look may take a tenth of the time at the most, of this process and of Redis.
-REST = 9  # times as long as the look took
-# While receivers are called the post is kept: renewed so soon that no call begins on an old lease.
-KEEP = 0.05  # seconds
+POLL_INTERVAL = 0.2  # seconds
+# Pauses are so many times as long as the poll took: polls take a tenth of the time of this process
+# and of Redis at most.
+PAUSE_FACTOR = 9
+# While receivers run, the leader renews its lease before a call if the last renewal is older.
+RENEW_INTERVAL = 0.05  # seconds
 
-Told = tuple[Signal, dict[str, Any]]
+Event = tuple[Signal, dict[str, Any]]
 
 
-def ensure_announced(state: MemoryState) -> None:
-    """See to it that the changes of the counts are told, if somebody listens.
+def start_sender(state: State, **kwargs: Any) -> None:
+    """Start the sender thread of the state if any signal has receivers.
 
-    Called for each handshake and each request of Django's: whoever serves can tell of those that
-    have died.
+    Receives `state_created`.
     """
-    if any(signal.receivers for signal in ALL) and state.announced.begin():
+    if _has_receivers() and state.ledger.acquire():
         Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
 
 
-def ensure_announced_by(**kwargs: Any) -> None:
-    """As `ensure_announced`: a receiver of Django's request_started."""
-    if any(signal.receivers for signal in ALL):
-        ensure_announced(get_state())
+def start_sender_on_request(**kwargs: Any) -> None:
+    """As `start_sender`, for receivers that were connected after the state was created.
+
+    Receives Django's `request_started`. A process that serves only HTTP sends signals as well: the
+    processes that count connections may have been killed.
+    """
+    if _has_receivers():
+        start_sender(get_state())
 
 
-def _run(state: MemoryState) -> None:
-    announcer = Announcer(state)
-    with suppress(StateUnavailable):  # the first read may wait for others: no work to rest from
+def _has_receivers() -> bool:
+    return any(signal.receivers for signal in ALL)
+
+
+def _run(state: State) -> None:
+    sender = SignalSender(state)
+    # Before the first poll, whose pause would be long otherwise: the first read of a process may
+    # wait for other processes.
+    with suppress(StateUnavailable):
         state.count(conf.ECHO_DEFAULT_OBJECT)
     pause = 0.0
     while not state.closed.wait(pause):
         try:
-            pause = min(announcer.step(), state.announced.renewal)
+            pause = min(sender.step(), state.ledger.renew_interval)
         except StateUnavailable:
-            pause = state.announced.renewal
+            pause = state.ledger.renew_interval
         except Exception:
-            logger.exception("The changes of the counts could not be told; they will be.")
-            pause = state.announced.renewal
+            logger.exception("Signals could not be sent, retrying.")
+            pause = state.ledger.renew_interval
 
 
-class Announcer:
-    """What is to be told of a state. For one thread."""
+class SignalSender:
+    """Sends the signals of a state while this process is the leader. For one thread."""
 
-    def __init__(self, state: MemoryState) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._vacating: dict[str, float] = {}  # name -> time.monotonic() when it is told
-        self._next_look = 0.0  # time.monotonic()
+        # name -> time.monotonic() from which it counts as vacated
+        self._vacated_at: dict[str, float] = {}
+        self._next_poll = 0.0  # time.monotonic()
 
     def step(self) -> float:
-        """Look if it is time, and keep the post; return the seconds until the next look is due."""
+        """Poll if a poll is due, else stay the leader; return the seconds until the next poll."""
         now = time.monotonic()
-        if now < self._next_look and self._state.announced.leads():
-            return self._next_look - now
-        if not self.look(now):
+        if now < self._next_poll and self._state.ledger.lead():
+            return self._next_poll - now
+        if not self.poll(now):
             return inf
         took = time.monotonic() - now
-        self._next_look = now + took + max(PERIOD, REST * took)
-        return self._next_look - time.monotonic()
+        self._next_poll = now + took + max(POLL_INTERVAL, PAUSE_FACTOR * took)
+        return self._next_poll - time.monotonic()
 
-    def look(self, now: float) -> bool:
-        """Tell what has changed, or return False if that is for another process to do.
+    def poll(self, now: float) -> bool:
+        """Send signals for all changes; return False if another process is the leader.
 
-        What is told is noted first: it is told once, even if this process ends meanwhile.
+        The changes are recorded first, so that no signal is sent twice if this process is killed.
         """
-        kept = time.monotonic()
-        if not self._state.announced.leads():
-            self._vacating.clear()
+        renewed = time.monotonic()
+        if not self._state.ledger.lead():
+            self._vacated_at.clear()
             return False
         changes: dict[str, int | None] = {}
-        told: list[Told] = []
-        for name, count, events in self._changes(self._state.counts(), now):
+        events: list[Event] = []
+        for name, count, events_of_name in self._changes(self._state.counts(), now):
             changes[name] = count
-            told += events
-        if changes and not self._state.announced.note(changes):
+            events += events_of_name
+        if changes and not self._state.ledger.record(changes):
             return False
-        for signal, arguments in told:
-            if time.monotonic() - kept > KEEP:
-                kept = time.monotonic()
-                with suppress(StateUnavailable):  # what is noted is told all the same
-                    self._state.announced.leads()
-            _send(signal, arguments)
+        for signal, params in events:
+            if time.monotonic() - renewed > RENEW_INTERVAL:
+                renewed = time.monotonic()
+                with suppress(StateUnavailable):  # recorded changes are sent in any case
+                    self._state.ledger.lead()
+            _send(signal, params)
         return True
 
     def _changes(
         self, counts: dict[str, int], now: float
-    ) -> Iterator[tuple[str, int | None, list[Told]]]:
-        known = self._state.announced.known
+    ) -> Iterator[tuple[str, int | None, list[Event]]]:
+        recorded = self._state.ledger.recorded
         for name, count in counts.items():
-            before = known.get(name)
-            if before != count:
-                self._vacating.pop(name, None)
-                changed = {"name": name, "count": count, "previous": before or 0}
-                events: list[Told] = [(count_changed, changed)]
-                if before is None:
+            previous = recorded.get(name)
+            if previous != count:
+                self._vacated_at.pop(name, None)
+                params = {"name": name, "count": count, "previous": previous or 0}
+                events: list[Event] = [(count_changed, params)]
+                if previous is None:
                     events.insert(0, (object_occupied, {"name": name, "count": count}))
                 yield name, count, events
-        for name in known.keys() - counts.keys():
-            due = self._vacating.setdefault(name, now + conf.ECHO_VACATED_DELAY)
-            if before := known[name]:
-                yield name, 0, [(count_changed, {"name": name, "count": 0, "previous": before})]
-            elif now >= due:
-                del self._vacating[name]
+        for name in recorded.keys() - counts.keys():
+            vacated_at = self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
+            if previous := recorded[name]:
+                params = {"name": name, "count": 0, "previous": previous}
+                yield name, 0, [(count_changed, params)]
+            elif now >= vacated_at:
+                del self._vacated_at[name]
                 yield name, None, [(object_vacated, {"name": name})]
 
 
-def _send(signal: Signal, arguments: dict[str, Any]) -> None:
-    """Send to all receivers; what they raise is logged by Django, and nobody else's business."""
+def _send(signal: Signal, params: dict[str, Any]) -> None:
+    """Send the signal to all receivers; Django logs their exceptions."""
     close_old_connections()
     try:
-        signal.send_robust(NamedObject, **arguments)
+        signal.send_robust(NamedObject, **params)
     finally:
         close_old_connections()

@@ -1,137 +1,62 @@
 """The counts of this process, in memory."""
 
-from collections.abc import Callable, Mapping
-from threading import Event, Lock
-from time import monotonic
+from collections.abc import Callable
+from threading import Lock
+
+from echo.state.base import State
+from echo.state.ledger import Ledger
 
 
-class MemoryState:
-    """How many connections each object has, in this process.
-
-    May be used from any thread and any event loop. A name that has no
-    connection costs nothing.
-    """
-
-    shared = False  # does it see the connections of other processes?
+class MemoryState(State):
+    """Counts the connections of this process. A name without connections takes no memory."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
         self._counts: dict[str, int] = {}
         self._lock = Lock()
-        self.closed = Event()
-        self.announced = Announced()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._claimed: dict[str, float] = {}  # key -> time.monotonic() until when
-
-    def listen(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Let `tell` be called after each change in this process, and return what ends that.
-
-        It is called on the thread of the change, and must neither wait nor raise.
-        """
-        with self._lock:
-            self._listeners = (*self._listeners, tell)
-
-        def end() -> None:
-            with self._lock:
-                self._listeners = tuple(each for each in self._listeners if each is not tell)
-
-        return end
 
     async def join(self, name: str, limit: int | None = None) -> bool:
-        """Count one more connection of the object, and return True: every reader sees it.
+        return self.add(name, limit)
 
-        Returns False, and counts nothing, if the object has `limit` connections already.
-        """
-        return self._add(name, limit)
-
-    def leave(self, name: str) -> None:
-        """Count one connection less.
-
-        Never waits and never fails: it may stand in a `finally` and run under
-        cancellation. Call it once for each join that returned.
-        """
-        with self._lock:
-            left = self._counts[name] - 1
-            if left:
-                self._counts[name] = left
-            else:
-                del self._counts[name]
-        for tell in self._listeners:
-            tell()
-
-    def count(self, name: str) -> int:
-        """Return how many connections the object has now (0 or more)."""
-        return self._counts.get(name, 0)
-
-    def counts(self) -> dict[str, int]:
-        """Return the count of every object that has connections: `{"foo": 2}`."""
-        with self._lock:
-            return dict(self._counts)
-
-    def claim(self, key: str, seconds: float) -> bool:
-        """Return True to the first who asks for the key within so many seconds.
-
-        That something is done once: by the processes that share a state, too, as long as it can
-        be reached.
-        """
-        now = monotonic()
-        with self._lock:
-            self._claimed = {key: until for key, until in self._claimed.items() if until > now}
-            is_first = key not in self._claimed
-            self._claimed.setdefault(key, now + seconds)
-        return is_first
-
-    def release(self, key: str) -> None:
-        """Let the key be claimed again: it was not done."""
-        with self._lock:
-            self._claimed.pop(key, None)
-
-    async def settled(self) -> None:
-        """Return when every reader, wherever, sees all that happened before."""
-
-    def close(self) -> None:
-        """Give back what the state holds outside this process."""
-        self.closed.set()
-
-    async def acount(self, name: str) -> int:
-        return self.count(name)
-
-    async def acounts(self) -> dict[str, int]:
-        return self.counts()
-
-    def _add(self, name: str, limit: int | None = None) -> bool:
+    def add(self, name: str, limit: int | None = None) -> bool:
+        """As `join`, for callers without an event loop."""
         with self._lock:
             count = self._counts.get(name, 0)
             if limit is not None and count >= limit:
                 return False
             self._counts[name] = count + 1
-        for tell in self._listeners:
-            tell()
+        for listener in self._listeners:
+            listener()
         return True
 
-
-class Announced:
-    """The counts that receivers of signals have been told of. For one thread."""
-
-    renewal = 1.0  # seconds until `leads` must be asked again
-
-    def __init__(self) -> None:
-        # The count of each name that is occupied; 0 while it waits to be told as vacated.
-        self.known: dict[str, int] = {}
-        self._begun = Lock()
-
-    def begin(self) -> bool:
-        """Return True to the first who asks, from any thread."""
-        return self._begun.acquire(blocking=False)
-
-    def leads(self) -> bool:
-        """Return whether it is for this process to announce; `known` is up to date then."""
-        return True
-
-    def note(self, changes: Mapping[str, int | None]) -> bool:
-        """Note what is to be told now (None: vacated); False if another process announces."""
-        for name, count in changes.items():
-            if count is None:
-                self.known.pop(name, None)
+    def leave(self, name: str) -> None:
+        with self._lock:
+            count = self._counts[name] - 1
+            if count:
+                self._counts[name] = count
             else:
-                self.known[name] = count
-        return True
+                del self._counts[name]
+        for listener in self._listeners:
+            listener()
+
+    def count(self, name: str) -> int:
+        return self._counts.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+    async def settled(self) -> None:
+        """Return at once: each change is visible when it has been made."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return stop

@@ -1,25 +1,40 @@
-"""The counts of a site whose settings tell no state that could be used."""
+"""The state of a site whose state settings are invalid."""
+
+from collections.abc import Callable
 
 from echo.exceptions import StateUnavailable
+from echo.state.base import State
 from echo.state.memory import MemoryState
 
 
-class UnknownState(MemoryState):
-    """Connections join and leave as ever; who reads a count is told the problem instead.
+class UnavailableState(State):
+    """Accepts connections as usual; reading a count raises StateUnavailable with the problem.
 
-    A limit holds for the connections of this process alone.
+    A limit applies to the connections of this process alone.
     """
 
-    shared = True  # or so the site would have it
+    shared = True  # as configured, although invalid
 
     def __init__(self, problem: str) -> None:
         super().__init__()
+        self._local = MemoryState()
+        self.ledger = self._local.ledger
         self._problem = problem
 
+    async def join(self, name: str, limit: int | None = None) -> bool:
+        return self._local.add(name, limit)
+
+    def leave(self, name: str) -> None:
+        self._local.leave(name)
+
     def count(self, name: str) -> int:
-        """Raise StateUnavailable."""
         raise StateUnavailable(self._problem)
 
     def counts(self) -> dict[str, int]:
-        """Raise StateUnavailable."""
         raise StateUnavailable(self._problem)
+
+    async def settled(self) -> None:
+        """Return at once: there are no other readers."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._local.listen(listener)

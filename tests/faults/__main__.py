@@ -1,4 +1,4 @@
-"""`python -m tests.faults [words]`: run the table, or its rows that have the words."""
+"""`python -m tests.faults [words]`: run the table, or the rows that contain the words."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ def main(words: str) -> int:
 
 
 def run(row: Row) -> bool:
-    """Print the row with its figure; return whether the promise was kept."""
+    """Print the row with its result; return whether the promise was kept."""
     began = time.monotonic()
     try:
         figure, kept = row.run(), True

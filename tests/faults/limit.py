@@ -1,4 +1,4 @@
-"""A limit for all processes together, when many want to connect at once."""
+"""A limit for all processes together, and many simultaneous handshakes."""
 
 from collections import Counter
 
@@ -20,11 +20,11 @@ SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.sites.limited", "LIMIT": str(LIMIT)
     small={"attempts": 200},
 )
 def limit(attempts: int = 1000) -> str:
-    told = []
+    statuses = []
     with OwnRedis() as redis, Site(redis.url, FOUR, is_warm=False, **SETTINGS) as site:
         for begin in (lambda: None, lambda: None, redis.flush):
             begin()
-            told.append(open_at_once(site, attempts))
+            statuses.append(open_at_once(site, attempts))
             site.seconds_until_exact(names=["foo"])
             for server in site.servers:
                 for client, _ in site.clients[server]:
@@ -32,12 +32,12 @@ def limit(attempts: int = 1000) -> str:
                 site.clients[server].clear()
             site.seconds_until_exact(names=["foo"])
     expected = Counter({101: LIMIT, 503: attempts - LIMIT})
-    assert told == [expected] * 3, told
-    return "; ".join(f"{one[101]} x 101, {one[503]} x 503" for one in told)
+    assert statuses == [expected] * 3, statuses
+    return "; ".join(f"{one[101]} x 101, {one[503]} x 503" for one in statuses)
 
 
 def open_at_once(site: Site, attempts: int) -> Counter[int]:
-    """Return how many were answered with which status; who got a 101 stays."""
+    """Return how many handshakes had which status; connections with a 101 stay open."""
     servers: list[Server] = site.servers
     clients = [
         (server, Client(server.port))
@@ -46,14 +46,14 @@ def open_at_once(site: Site, attempts: int) -> Counter[int]:
     ]
     for server, client in clients:
         client.send(request("/foo/websocket", UPGRADE, port=server.port))
-    told: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
     for server, client in clients:
-        answer = client.answer()
-        status = int(answer.status_line.split()[1])
-        told[status] += 1
+        response = client.answer()
+        status = int(response.status_line.split()[1])
+        statuses[status] += 1
         if status == 101:
             site.clients[server].append((client, "foo"))
         else:
-            assert answer.header("Retry-After") is not None, answer
+            assert response.header("Retry-After") is not None, response
             client.socket.close()
-    return told
+    return statuses

@@ -1,4 +1,4 @@
-"""What may happen to the processes of a site, and to their clients."""
+"""Faults of the processes of a site, and of their clients."""
 
 import random
 import signal
@@ -17,8 +17,8 @@ FOUR = ("daphne", "uvicorn", "daphne", "uvicorn")
 
 @row(
     "4 processes x 1,000 sockets on 50 objects",
-    "every process tells the same exact number <= 1 s after the last open",
-    # Beside other tests the reads alone, 200 through Django's middleware, take more than a second.
+    "every process has the same exact count <= 1 s after the last open",
+    # Beside other tests, the 200 reads through Django's middleware take more than a second.
     small={"sockets": 100, "deadline": 3},
 )
 def many_sockets(sockets: int = 1000, deadline: float = 1) -> str:
@@ -32,7 +32,7 @@ def many_sockets(sockets: int = 1000, deadline: float = 1) -> str:
 
 
 @row(
-    "1,000 rounds of open, read, close, read; the reads at another process",
+    "1,000 rounds of open, read, close, read; the reads on another process",
     "0 wrong reads",
     small={"rounds": 200},
 )
@@ -44,7 +44,7 @@ def open_read_close_read(rounds: int = 1000) -> str:
 
 
 def rounds_between(site: Site, pairs: list[tuple[Server, Server]], rounds: int) -> int:
-    """Open and close at the first of a pair, read at the second; return how many are wrong: 0."""
+    """Open and close on the first of a pair, read on the second; return the wrong reads: 0."""
     reads = []
     for here, there in pairs * rounds:
         client = Client.opened(here.port, "foo")
@@ -80,7 +80,7 @@ def kill_one(sockets: int = 1000) -> str:
 
 
 def kill_one_of(site: Site, server: Server) -> float:
-    """Return after how many seconds the others are exact."""
+    """Return how many seconds it takes until the others are exact."""
     site.kill(server)
     return site.seconds_until_exact(LEASE + 1)
 
@@ -107,22 +107,22 @@ def terminate(times: int = 20) -> str:
                 caller.join()
             site.forget(server)
             exact.append(site.seconds_until_exact(1))
-            # uvicorn ends by the signal itself, when it has stopped in good order
+            # uvicorn raises the signal again after an orderly shutdown
             assert code == 0 or (kind, code) == ("uvicorn", -signal.SIGTERM), f"{kind}: {code}"
             assert ended[-1] <= 5, f"{kind}: {ended[-1]:.2f} s"
             codes.update(caller.end for caller in callers)
             greeted += sum(caller.greeted for caller in callers)
     other = set(codes) - {1012, "no 101"}
-    assert not other, f"ends that are none of ours: {codes}"
+    assert not other, f"unexpected close codes: {codes}"
     assert codes[1012] == greeted
     return (
-        f"{greeted} connections, all told 1012; exact after {max(exact):.2f} s, exit after "
+        f"{greeted} connections, all closed with 1012; exact after {max(exact):.2f} s, exit after "
         f"{max(ended):.2f} s at most"
     )
 
 
 class Caller(threading.Thread):
-    """A client that opens after a while, and waits for its end."""
+    """A client that opens after a while, and waits for its close."""
 
     def __init__(self, port: int, delay: float) -> None:
         super().__init__()

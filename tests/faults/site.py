@@ -1,4 +1,4 @@
-"""A site of several processes, its clients, and those who read its counts all the time."""
+"""A site of several processes, its clients, and threads that read its counts continuously."""
 
 import http.client
 import json
@@ -17,8 +17,7 @@ from tests.waiting import DEADLINE, SECOND
 LEASE, HEARTBEAT = 3.0, 1.0  # seconds: the defaults
 JSON = {"Accept": "application/json"}
 OPENERS = 4  # threads
-# No log of the requests, which would be most of what is measured; and no pings, since the clients
-# here do not answer them.
+# No request log, which would dominate the measurements, and no pings: these clients send no pongs.
 OPTIONS = {
     "daphne": ("--access-log", "/dev/null", "--ping-interval", "600"),
     "uvicorn": ("--no-access-log", "--ws-ping-interval", "600"),
@@ -26,7 +25,7 @@ OPTIONS = {
 
 
 class Site:
-    """Servers on one Redis. `clients` has those whose handshake was accepted, by server.
+    """Servers on one Redis. `clients` has the accepted connections of each server.
 
     They are warm at first: Redis is known, and each has been asked for a count.
     """
@@ -69,7 +68,7 @@ class Site:
         return server
 
     def kill(self, server: Server) -> None:
-        """Kill -9: nothing is told to anybody."""
+        """Kill -9."""
         server.process.kill()
         self.forget(server)
 
@@ -94,11 +93,11 @@ class Site:
             list(threads.map(lambda name: self.open(server, name), names))
 
     def truth(self) -> Counter[str]:
-        """Return how many connections each object really has."""
+        """Return the true number of connections of each object."""
         return Counter(name for clients in self.clients.values() for _, name in clients)
 
-    def told(self, names: Iterable[str]) -> list[dict[str, int | None]]:
-        """Return what each process tells, all being asked at the same time."""
+    def counts(self, names: Iterable[str]) -> list[dict[str, int | None]]:
+        """Return the counts that each process returns, all read at the same time."""
         names = list(names)
         with ThreadPoolExecutor(len(self.servers)) as threads:
             readers = [self.readers[server] for server in self.servers]
@@ -107,14 +106,15 @@ class Site:
             )
 
     def seconds_until_exact(self, deadline: float = DEADLINE, names: Iterable[str] = ()) -> float:
-        """Return after how long every process tells the truth; fail after the deadline."""
+        """Return after how many seconds every process is exact; fail after the deadline."""
         truth = self.truth()
         names = set(names) | set(truth)
         expected = [{name: truth[name] for name in names}] * len(self.servers)
         began = time.monotonic()
-        while (told := self.told(names)) != expected:
+        while (counts := self.counts(names)) != expected:
             wrong = [
-                {name: count for name, count in one.items() if count != truth[name]} for one in told
+                {name: count for name, count in one.items() if count != truth[name]}
+                for one in counts
             ]
             assert time.monotonic() - began < deadline, f"after {deadline} s not exact: {wrong}"
             time.sleep(0.02)
@@ -127,27 +127,27 @@ class Site:
 
 
 class Reader:
-    """Reads counts from one process, on one connection. May be used from one thread at a time."""
+    """Reads counts from one process, on one connection. For any thread."""
 
     def __init__(self, server: Server, timeout: float = 3 * SECOND) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
         self.lock = threading.Lock()
 
     def read(self, name: str) -> int | None:
-        """Return the count, or None where the answer is that it is not known (or there is none)."""
+        """Return the count, or None if it is unknown or the process does not respond."""
         with self.lock:
             try:
                 self.connection.request(
                     "GET", f"/{quote(name, safe='')}/getCurrentConnections", headers=JSON
                 )
-                answer = self.connection.getresponse()
-                body = answer.read()
+                response = self.connection.getresponse()
+                body = response.read()
             except (OSError, http.client.HTTPException):
                 self.connection.close()
                 return None
-        if answer.status == 503:
+        if response.status == 503:
             return None
-        assert answer.status == 200, (answer.status, body)
+        assert response.status == 200, (response.status, body)
         return json.loads(body)["connections"]
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Sample(NamedTuple):
 
 
 class Sampler:
-    """`with Sampler(site, "foo") as sampler:` reads it 50 times a second, at each process."""
+    """`with Sampler(site, "foo"):` reads the count 50 times a second, in each process."""
 
     def __init__(self, site: Site, name: str, period: float = 0.02) -> None:
         self.samples: list[Sample] = []
@@ -193,7 +193,7 @@ class Sampler:
 
 
 class Load:
-    """Threads that do the same again and again until the end of the block; they must not fail."""
+    """Threads that repeat their step until the end of the block; it must not fail."""
 
     def __init__(self, *steps: Callable[[], object], pause: float = 0.002) -> None:
         self.errors: list[BaseException] = []
@@ -223,7 +223,7 @@ class Load:
 
 
 def echo(client: Client) -> float:
-    """Return the seconds that an echo takes."""
+    """Return how many seconds an echo takes."""
     began = time.monotonic()
     client.send_text("hello")
     assert client.text() == "[Durable Object]: hello"

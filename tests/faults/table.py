@@ -1,4 +1,4 @@
-"""The table of faults: each row is a function that returns its figure, or fails."""
+"""The table of faults: each row is a function that returns its result, or fails."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Row:
 
 
 def row(fault: str, promise: str, small: dict[str, Any] | None = None) -> Callable[..., Any]:
-    """Put the function into the table."""
+    """Add the function to the table."""
 
     def add(run: Callable[..., str]) -> Callable[..., str]:
         ROWS.append(Row(fault, promise, run, small))

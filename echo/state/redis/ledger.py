@@ -1,64 +1,65 @@
-"""What a cluster's processes have been told of the counts: one of them announces, for all."""
+"""The ledger that all processes share on Redis, and the election of its leader."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from echo.exceptions import StateUnavailable
-from echo.state.memory import Announced
+from echo.state.ledger import Ledger
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, Connection
+from echo.state.redis.client import ERRORS, RedisClient
 
-KEYS = [scripts.ANNOUNCER, scripts.ANNOUNCED]
+KEYS = [scripts.LEADER, scripts.LEDGER]
 
 
-class SharedAnnounced(Announced):
-    """As `Announced`, on Redis: whoever is next to announce goes on where the last one ended.
+class RedisLedger(Ledger):
+    """A Ledger on Redis: the next leader continues where the last one stopped. For one thread.
 
-    `leads` and `note` raise StateUnavailable while Redis is away. For one thread.
+    `lead` and `record` raise StateUnavailable while Redis is down.
     """
 
-    def __init__(self, connection: Connection, process: str, lease: float) -> None:
+    def __init__(self, client: RedisClient, process_id: str, lease: float) -> None:
         super().__init__()
-        self._redis = connection
-        self._process = process
-        self._lease = int(lease * 1000)  # milliseconds
-        self.renewal = lease / 3
-        self._was_vacant = False
-        # Of the last note: by whom, and a number. None while another process announces.
+        self._client = client
+        self._process_id = process_id
+        self._lease_ms = int(lease * 1000)
+        self.renew_interval = lease / 3
+        self._had_no_leader = False
+        # The process id and number of the last record; None while another process is the leader.
         self._stamp: bytes | None = None
-        self._notes = 0
+        self._records = 0
 
-    def leads(self) -> bool:
-        # Who has just lost its post to a flush of Redis takes it up before others see it twice.
-        may_claim = self._was_vacant or self._stamp is not None
-        answer = self._run(scripts.LEAD, self._process, self._lease, int(may_claim))
-        self._was_vacant = answer == scripts.VACANT
-        if isinstance(answer, int):
+    def lead(self) -> bool:
+        # A leader that a flush of Redis has removed becomes the leader again at once; others wait
+        # until they have found no leader twice in a row.
+        may_become = self._had_no_leader or self._stamp is not None
+        result = self._run(scripts.LEAD, self._process_id, self._lease_ms, int(may_become))
+        self._had_no_leader = result == scripts.NO_LEADER
+        if isinstance(result, int):
             self._stamp = None
             return False
-        if answer != self._stamp:
-            self._catch_up(answer)
+        if result != self._stamp:
+            self._synchronize(result)
         return True
 
-    def _catch_up(self, stamp: bytes) -> None:
-        """Take over what another process noted, or note again what Redis has lost."""
-        own = not stamp or stamp.startswith(self._process.encode())
-        if self._stamp is not None and own:
-            self._note(self.known, whole=True)
+    def _synchronize(self, stamp: bytes) -> None:
+        """Read what another leader has recorded, or write again what Redis has lost."""
+        is_lost = not stamp or stamp.startswith(self._process_id.encode())
+        if self._stamp is not None and is_lost:
+            self._write(self.recorded, whole=True)
             return
-        noted = self._run(scripts.NOTED)
-        pairs = zip(noted[::2], noted[1::2], strict=True)
-        self.known = {name.decode(): int(count) for name, count in pairs if name}
+        result = self._run(scripts.RECORDED)
+        pairs = zip(result[::2], result[1::2], strict=True)
+        self.recorded = {name.decode(): int(count) for name, count in pairs if name}
         self._stamp = stamp
 
-    def note(self, changes: Mapping[str, int | None]) -> bool:
-        return self._note(changes) and super().note(changes)
+    def record(self, changes: Mapping[str, int | None]) -> bool:
+        return self._write(changes) and super().record(changes)
 
-    def _note(self, changes: Mapping[str, int | None], whole: bool = False) -> bool:
-        self._notes += 1
-        stamp = f"{self._process}:{self._notes}"
+    def _write(self, changes: Mapping[str, int | None], whole: bool = False) -> bool:
+        self._records += 1
+        stamp = f"{self._process_id}:{self._records}"
         pairs = [part for name, n in changes.items() for part in (name, "" if n is None else n)]
-        if not self._run(scripts.NOTE, self._process, stamp, int(whole), *pairs):
+        if not self._run(scripts.RECORD, self._process_id, stamp, int(whole), *pairs):
             self._stamp = None
             return False
         self._stamp = stamp.encode()
@@ -66,6 +67,6 @@ class SharedAnnounced(Announced):
 
     def _run(self, script: str, *args: object) -> Any:
         try:
-            return self._redis.run(script, KEYS, args)
+            return self._client.run(script, KEYS, args)
         except ERRORS as error:
-            raise StateUnavailable(f"Redis does not answer: {error}") from error
+            raise StateUnavailable(f"Redis does not respond: {error}") from error

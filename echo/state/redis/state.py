@@ -1,155 +1,157 @@
-"""The counts of many processes, pinned on Redis; the keys are in scripts.py.
+"""The counts of several processes, on Redis; scripts.py describes the keys.
 
-Each process owns one share there, and is the only one that writes it. The share expires
-unless the process renews it: that is its lease. A count is the sum of the live shares.
+Each process has one share there, and is the only one that writes it. A share expires unless its
+process renews it: that is its lease. A count is the sum over the shares of all live processes.
 """
 
 import logging
 import secrets
 import time
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.state.base import State
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, LOST, Connection, Servers
-from echo.state.redis.ledger import SharedAnnounced
+from echo.state.redis.client import CONNECTION_ERRORS, RedisClient
+from echo.state.redis.ledger import RedisLedger
+from echo.state.redis.restarts import RestartDetector
 from echo.state.redis.threads import ReadThreads
-from echo.state.redis.waiter import Waiting
-from echo.state.redis.writer import AT_ONCE, UNDECIDED, Own, Writer
+from echo.state.redis.waiter import Waiter
+from echo.state.redis.writer import BATCH_SIZE, RECHECK_INTERVAL, Writer
 
 logger = logging.getLogger(__name__)
 
-# A read that took so long met a Redis that stood still. Handshakes may not have waited for it
-# (JOIN_TIMEOUT), so what they have to write may come after the read: it is made again, a bit later.
-SLOW_READ, AGAIN = 0.05, 0.1  # seconds
-PART = 1000  # names in one step of those that are many
-ATTEMPTS = 5  # to read many while processes end
+# A read that took longer than the threshold met a Redis that hung. Handshakes may not have waited
+# for that (JOIN_TIMEOUT), and their writes may follow the read: it is repeated after the delay.
+SLOW_READ_THRESHOLD, REREAD_DELAY = 0.05, 0.1  # seconds
+SCAN_SIZE = 1000  # names in one step, if there are more than BATCH_SIZE
+MAX_ATTEMPTS = 5  # to scan all shares while processes exit
 
 UNKNOWN = {
-    scripts.YOUNG: (
-        "The counts on Redis are new, or all leases may have ended at once: every process has "
-        "written its counts again within {youth:.1f} s."
+    scripts.WARMING_UP: (
+        "The counts on Redis are new, or all leases may have expired at once: all processes will "
+        "have written their counts within {warm_up:.1f} s."
     ),
-    scripts.MISSING: "Redis has lost the counts of a process, which writes them again.",
-    scripts.NOT_LIVE: "Redis has no lease of this process, which writes its counts again.",
-    scripts.LOST: "Redis has lost the counts; the processes write them again.",
+    scripts.MISSING: "Redis has lost the counts of a process, which will write them again.",
+    scripts.NO_LEASE: "Redis has lost the lease of this process, which will write it again.",
+    scripts.LOST: "Redis has lost all counts; the processes will write them again.",
 }
 
 
-class RedisState(MemoryState):
-    """A MemoryState that also publishes its counts, and adds those of all other processes.
+class RedisState(State):
+    """Publishes the counts of this process, and adds those of all other processes.
 
-    May be used from any thread and any event loop. One thread of its own writes; reads are made
-    by the thread that asks. They raise StateUnavailable when the sum cannot be known: Redis is
-    away, or has just been flushed or restarted, and not every process has written again. A process
-    that has just begun, and so may be the first, waits for that instead: a second or so.
+    One thread writes; reads run on the thread of the caller. They raise StateUnavailable if the sum
+    is not known: Redis is down, or was flushed or restarted, and some processes may not have
+    written again. In a process that has just started, and so may be the first, reads wait for the
+    sum instead, for a second or so.
     """
 
     shared = True
 
     def __init__(self, url: str, lease: float, heartbeat: float) -> None:
         super().__init__()
+        self._local = MemoryState()
         self._lease = lease  # seconds
         self._id = secrets.token_hex(8)
-        # Whoever reads waits for others who do, but they never keep the writing from its sockets.
         self._threads = ReadThreads()
-        servers = Servers(self._met)
-        writes, self._reads = Connection(url, servers), Connection(url, servers)
-        own = Own(super().count, super().counts, self._add)
-        self._writer = Writer(writes, self._id, own, lease, heartbeat)
-        self.announced = SharedAnnounced(writes, self._id, lease)
+        restarts = RestartDetector(self._on_new_server)
+        # Two pools, so that many reads never delay the writes.
+        writes, self._reads = RedisClient(url, restarts), RedisClient(url, restarts)
+        self._writer = Writer(writes, self._id, self._local, lease, heartbeat)
+        self.ledger = RedisLedger(writes, self._id, lease)
 
     # Joining and leaving
 
     async def join(self, name: str, limit: int | None = None) -> bool:
-        """As MemoryState's; on return every process sees the connection.
+        """Count one more connection: when this returns, all processes see it.
 
-        Waits as `Writer.publish` does. While Redis does not answer, a limit holds for the
-        connections of this process alone. With a limit it also waits until the sum can be known,
-        which after a start or a loss of Redis takes about a second.
+        Waits as `Writer.publish` does; with a limit also until the sum is known, about a second
+        after a start or a loss of Redis. While Redis is down, the limit applies to the connections
+        of this process alone.
         """
         if limit is not None:
             return await self._join_within(name, limit)
-        await super().join(name)
+        self._local.add(name)
         try:
-            await self._writer.publish(Waiting(), name)
+            await self._writer.publish(Waiter(), name)
         except BaseException:  # cancelled: the caller will not call leave
             self.leave(name)
             raise
         return True
 
     async def _join_within(self, name: str, limit: int) -> bool:
-        waiting = Waiting(name, limit, until=time.monotonic() + self._lease + self._writer.youth)
+        waiter = Waiter(name, limit, until=time.monotonic() + self._lease + self._writer.warm_up)
         try:
-            await self._writer.publish(waiting)
+            await self._writer.publish(waiter)
         except BaseException:
-            if self._writer.abandon(waiting):
+            if self._writer.abandon(waiter):
                 self.leave(name)
             raise
-        granted = self._writer.abandon(waiting)
-        if granted is None:  # Redis has not said
-            if not self._writer.is_away() and is_due("limit"):
-                logger.warning("Redis is too slow to judge limits; each process does.")
-            granted = await super().join(name, limit)
+        granted = self._writer.abandon(waiter)
+        if granted is None:  # not decided by Redis
+            if not self._writer.is_down() and is_due("limit"):
+                logger.warning("Redis is too slow to check limits; they hold per process.")
+            granted = self._local.add(name, limit)
             self._writer.mark(name)
         return granted
 
     def leave(self, name: str) -> None:
-        super().leave(name)
+        self._local.leave(name)
         self._writer.mark(name)
 
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._local.listen(listener)
+
     async def settled(self) -> None:
-        """Return when Redis knows of all that happened before, or as `join` does."""
+        """Return when Redis has all changes made before. Waits as `Writer.publish` does."""
         if self._writer.has_unwritten():
-            await self._writer.publish(Waiting())
+            await self._writer.publish(Waiter())
 
     def close(self) -> None:
-        """Take this process's share away at once, and stop. Calls after that change nothing."""
+        """Delete the share of this process at once, and stop. Later calls change nothing."""
         super().close()
         self._writer.close()
         self._threads.close()
         self._reads.close()
 
-    # Reading: what Redis has at one moment, when it has been told all that happened here before
+    # Reading: the sums at one moment, after Redis has all changes made before in this process
 
     def count(self, name: str) -> int:
-        """Return how many connections the object has now, in all processes (0 or more).
-
-        Raises StateUnavailable: an unknown count is never given as a number.
-        """
         return int(self._read(scripts.COUNT, name, name))
 
     def counts(self) -> dict[str, int]:
-        """As MemoryState's, of all processes. Raises StateUnavailable.
+        """Return the count of every object that has connections: `{"foo": 2}`.
 
-        All are of one moment, unless there are more than AT_ONCE: those are read in parts.
+        The counts are of one moment. If there are more than BATCH_SIZE, they are read in parts,
+        each count at a moment of its own.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             total: defaultdict[str, int] = defaultdict(int)
-            in_parts, shares = self._read(scripts.COUNTS, None, AT_ONCE)
+            is_too_large, shares = self._read(scripts.COUNTS, None, BATCH_SIZE)
             try:
                 for share in shares:
-                    counts = self._in_parts(share) if in_parts else _parsed(share)
+                    counts = self._scan(share) if is_too_large else _parse(share)
                     for name, count in counts.items():
                         total[name] += count
-            except _Gone:
+            except _ShareDeleted:
                 continue
             return dict(total)
-        raise StateUnavailable("Processes end while their many counts are read; try again.")
+        raise StateUnavailable("Processes exited while their counts were read; try again.")
 
-    def _in_parts(self, share: bytes) -> dict[str, int]:
+    def _scan(self, share: bytes) -> dict[str, int]:
         counts: dict[str, int] = {}
         cursor = b"0"
         while True:
-            answer = self._ask(scripts.PART, [share], [cursor, PART])
-            if answer == scripts.MISSING:
-                raise _Gone
-            cursor, part = answer
-            counts |= _parsed(part)
+            result = self._run(scripts.SCAN_SHARE, [share], [cursor, SCAN_SIZE])
+            if result == scripts.MISSING:
+                raise _ShareDeleted
+            cursor, part = result
+            counts |= _parse(part)
             if cursor == b"0":
                 return counts
 
@@ -160,80 +162,62 @@ class RedisState(MemoryState):
         return await self._threads.run(self.counts)
 
     def _read(self, script: str, name: str | None, *args: Any) -> Any:
-        """Return the script's answer; a process that has just begun waits until there is one."""
+        """Return the result of the script; a process that has just started waits for one."""
         self._writer.wait_until_written(name)
         while True:
-            answer, unknown = self._try_to_read(script, *args)
-            if unknown is None:
-                return answer
+            result, unknown_reason = self._try_to_read(script, *args)
+            if unknown_reason is None:
+                return result
             if not self._writer.is_new():
-                raise StateUnavailable(unknown)
-            time.sleep(UNDECIDED)
+                raise StateUnavailable(unknown_reason)
+            time.sleep(RECHECK_INTERVAL)
 
     def _try_to_read(self, script: str, *args: Any) -> tuple[Any, str | None]:
-        """Return the script's answer, and if it is no number, why not."""
-        if unknown := self._writer.unknown():
-            return None, unknown
-        known = [*self._writer.common, scripts.SHARE]
-        answer = self._ask(script, [scripts.PROCESSES, scripts.BORN], [*known, *args])
-        if unknown := self._writer.unknown():
-            return None, unknown
-        if isinstance(answer, int) and answer < 0:
-            self._writer.beat_soon()
-            return None, UNKNOWN[answer].format(youth=self._writer.youth)
-        return answer, None
+        """Return the result of the script, or None and the reason why the sum is not known."""
+        if reason := self._writer.unknown_reason():
+            return None, reason
+        keys = [scripts.PROCESSES, scripts.EPOCH]
+        result = self._run(script, keys, [*self._writer.registry_args, scripts.SHARE, *args])
+        # Again, because the read may have connected to a restarted server.
+        if reason := self._writer.unknown_reason():
+            return None, reason
+        if isinstance(result, int) and result < 0:
+            self._writer.write_now()
+            return None, UNKNOWN[result].format(warm_up=self._writer.warm_up)
+        return result, None
 
-    def _ask(self, script: str, keys: list[Any], args: list[Any]) -> Any:
+    def _run(self, script: str, keys: list[Any], args: list[Any]) -> Any:
         began = time.monotonic()
         try:
-            answer = self._reads.run(script, keys, args)
-            if time.monotonic() - began > SLOW_READ:
-                time.sleep(AGAIN)
-                answer = self._reads.run(script, keys, args)
+            result = self._reads.run(script, keys, args)
+            if time.monotonic() - began > SLOW_READ_THRESHOLD:
+                time.sleep(REREAD_DELAY)
+                result = self._reads.run(script, keys, args)
         except Exception as error:
-            self._could_not_read(error)
-            raise StateUnavailable(f"Redis does not answer: {error}") from error
-        return answer
+            self._on_read_failure(error)
+            raise StateUnavailable(f"Redis does not respond: {error}") from error
+        return result
 
-    def _could_not_read(self, error: Exception) -> None:
-        """Log what the thread that writes would not: it may have rights that reading lacks."""
-        if not (isinstance(error, LOST) or self._writer.is_away()) and is_due("read"):
-            logger.warning("Redis refuses to be read: %s", error)
+    def _on_read_failure(self, error: Exception) -> None:
+        """Log an error that the writer does not: the user may lack the right to read."""
+        if not (isinstance(error, CONNECTION_ERRORS) or self._writer.is_down()) and is_due("read"):
+            logger.warning("Redis rejected a read: %s", error)
 
-    def _met(self, age: float) -> None:
-        """A Redis of that age in seconds was met: a young one may have lost data."""
-        why = "Redis has just been started, or has taken over from another server"
-        self._writer.distrust(self._writer.youth - age, why)
-
-    # Doing something once
-
-    def claim(self, key: str, seconds: float) -> bool:
-        """As MemoryState's, in all processes. Never raises: while Redis is away, in this one."""
-        if not super().claim(key, seconds):
-            return False
-        try:
-            args = [int(seconds * 1000), secrets.token_hex(8)]
-            is_first = bool(self._reads.run(scripts.CLAIM, [scripts.CLAIMED + key], args))
-        except ERRORS as error:
-            logger.warning("Whether it was done elsewhere is not known: %s", error)
-            return True
-        if not is_first:
-            super().release(key)  # that is for the other process
-        return is_first
-
-    def release(self, key: str) -> None:
-        """As MemoryState's. Never raises."""
-        super().release(key)
-        with suppress(*ERRORS):
-            self._reads.run(scripts.RELEASE, [scripts.CLAIMED + key], [])
+    def _on_new_server(self, age: float) -> None:
+        """Treat the sum as unknown until the server is one warm-up old: it may have lost data."""
+        reason = "Redis was restarted or failed over"
+        self._writer.set_uncertain(self._writer.warm_up - age, reason)
 
 
-class _Gone(Exception):
-    """A share has been taken away, or has lapsed, while it was read in parts."""
+class _ShareDeleted(Exception):
+    """A share was deleted, or has expired, while it was scanned."""
 
 
-def _parsed(share: bytes) -> dict[str, int]:
-    """Return names and counts of lines: `b"foo\\n2\\nbar\\n1"`; no name has a line break."""
+def _parse(share: bytes) -> dict[str, int]:
+    """Return the counts in lines of names and counts, `b"foo\\n2\\nbar\\n1"`.
+
+    Names contain no line breaks.
+    """
     lines = share.decode().split("\n")
     counts = dict(zip(lines[::2], map(int, lines[1::2]), strict=True)) if share else {}
     counts.pop("", None)  # the sequence number

@@ -1,8 +1,8 @@
-"""Threads for reads on behalf of event loops.
+"""Threads that read from Redis for event loops.
 
-The default executor of an event loop is everybody's: while Redis hangs, reads would keep its few
-threads from all other uses of `asyncio.to_thread`. These are daemon threads, since those of a
-ThreadPoolExecutor are waited for when the interpreter exits, with all that is still queued.
+The default executor of an event loop is shared: while Redis hangs, reads would occupy the few
+threads of all other `asyncio.to_thread` calls. These threads are daemons, because the interpreter
+waits at exit for the threads of a ThreadPoolExecutor and everything still in its queue.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SIZE = 8  # threads at most; the sockets for reads are 50
+MAX_THREADS = 8  # fewer than the 50 pooled connections for reads
 
 
 class ReadThreads:
-    """At most SIZE threads, started when they are needed. For any event loop."""
+    """Up to MAX_THREADS threads, started on demand. For any event loop."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -31,7 +31,7 @@ class ReadThreads:
         self._is_closed = False
 
     async def run(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `read` returns, or raise what it raises."""
+        """Run `read` in a thread and return its result, or raise its exception."""
         future: Future[T] = Future()
 
         def work() -> None:
@@ -41,18 +41,18 @@ class ReadThreads:
             except BaseException as error:
                 future.set_exception(error)
 
-        if self._pid != os.getpid():  # a forked child has none of its parent's threads
+        if self._pid != os.getpid():  # a forked child has no threads of its parent
             self.__init__()  # type: ignore[misc]
         if not self._submit(work):
             work()
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Let the threads end after what is queued. Reads after that run in the event loop.
+        """Let the threads exit after the queued reads. Later reads run in the event loop.
 
-        That is quick: a state that is closed raises StateUnavailable at once.
+        Those do not block it: a closed state raises StateUnavailable at once.
         """
-        if self._pid != os.getpid():  # the lock may have been held by a thread of the parent
+        if self._pid != os.getpid():  # a thread of the parent may have held the lock at the fork
             return
         with self._lock:
             self._is_closed = True
@@ -64,7 +64,7 @@ class ReadThreads:
             if self._is_closed:
                 return False
             self._unfinished += 1
-            if self._started < min(self._unfinished, SIZE):
+            if self._started < min(self._unfinished, MAX_THREADS):
                 name = f"echo-read-{self._started}"
                 Thread(target=self._work, name=name, daemon=True).start()
                 self._started += 1

@@ -1,4 +1,4 @@
-"""Those on event loops who wait for the thread that writes to Redis."""
+"""Coroutines that wait for the thread that writes to Redis."""
 
 import asyncio
 from collections import defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 
-class Waiting:
-    """Somebody who waits until what has happened is written, or may join within a limit."""
+class Waiter:
+    """One coroutine that waits until its change is written, or its join is decided by a limit."""
 
     __slots__ = ("abandoned", "done", "granted", "limit", "loop", "name", "until")
 
@@ -16,23 +16,23 @@ class Waiting:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.name, self.limit = name, limit  # what to decide, if anything,
-        self.until = until  # and until when Redis is asked (time.monotonic())
-        self.granted: bool | None = None
+        self.name, self.limit = name, limit  # of the join, if one is to be decided
+        self.until = until  # time.monotonic() until which the decision is retried
+        self.granted: bool | None = None  # the decision
         self.abandoned = False
 
 
-def tell(waiting: Iterable[Waiting]) -> None:
-    """Wake those who wait; one call for each loop, since each costs a system call."""
-    loops: defaultdict[asyncio.AbstractEventLoop, list[Waiting]] = defaultdict(list)
-    for one in waiting:
-        loops[one.loop].append(one)
+def wake(waiters: Iterable[Waiter]) -> None:
+    """Wake the waiters, with one call for each event loop, since each costs a system call."""
+    loops: defaultdict[asyncio.AbstractEventLoop, list[Waiter]] = defaultdict(list)
+    for waiter in waiters:
+        loops[waiter.loop].append(waiter)
     for loop, group in loops.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_wake, group)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_set_done, group)
 
 
-def _wake(group: list[Waiting]) -> None:
-    for one in group:
-        if not one.done.done():
-            one.done.set_result(None)
+def _set_done(group: list[Waiter]) -> None:
+    for waiter in group:
+        if not waiter.done.done():
+            waiter.done.set_result(None)

@@ -1,4 +1,4 @@
-"""The thread that writes this process's share on Redis, and holds its lease."""
+"""The thread that writes the share of this process to Redis, and renews its lease."""
 
 import asyncio
 import atexit
@@ -6,190 +6,194 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from math import inf
 from threading import Condition, Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any
+
+from redis.exceptions import ResponseError
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.client import ERRORS, REFUSED, TIMEOUT, Connection
-from echo.state.redis.waiter import Waiting, tell
+from echo.state.redis.client import ERRORS, TIMEOUT, RedisClient
+from echo.state.redis.waiter import Waiter, wake
 from echo.stats import process_stats
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT = 0.25  # seconds without any answer of Redis after which a handshake goes on
-RETRY = 0.25  # seconds between tries while Redis is away
-# A step that waits so long is an outage, whatever the client is still trying.
-STUCK = 1.25 * TIMEOUT  # seconds
-# A process that was stopped or cut off has not yet heard which of its clients have left: it gives
-# its event loop that long before it tells its numbers again.
-CATCH_UP = 0.3  # seconds
-AT_ONCE = 5000  # names in one step: some milliseconds, in which Redis does nothing else
-UNDECIDED = 0.05  # seconds between tries to reserve while Redis cannot know the sum
-# The youth ends in Redis, and its end is known here after a step and a pause between two tries.
-SLACK = 0.2  # seconds
-END_TIMEOUT = 2.5  # seconds for the thread to end
+JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
+RETRY_INTERVAL = 0.25  # seconds, while Redis is down
+# A step without a reply for that long is an outage, whatever the client still tries.
+STEP_TIMEOUT = 1.25 * TIMEOUT  # seconds
+# After a process was stopped or cut off, its event loop gets that long to process the disconnects
+# that it has missed, before the counts are written again.
+CATCH_UP_GRACE = 0.3  # seconds
+BATCH_SIZE = 5000  # names in one step, which blocks Redis for some milliseconds
+RECHECK_INTERVAL = 0.05  # seconds, while Redis does not know the sum
+# The warm-up ends in Redis; this process notices that a step and an interval later.
+WARM_UP_SLACK = 0.2  # seconds
+CLOSE_TIMEOUT = 2.5  # seconds
 
-AWAY = "Redis is away."
-
-
-class Own(NamedTuple):
-    """The connections of this process, as its memory has them."""
-
-    count: Callable[[str], int]
-    counts: Callable[[], dict[str, int]]
-    add: Callable[[str], bool]
+DOWN = "Redis is down."
 
 
 class Writer:
-    """Publishes the counts of this process. Its public methods may be called from any thread.
+    """Publishes the counts of this process. For any thread.
 
-    The thread begins at the first call that needs it, and never ends before `close`.
+    Its own thread starts at the first call that needs it, and runs until `close`.
     """
 
     def __init__(
-        self, redis: Connection, process: str, own: Own, lease: float, heartbeat: float
+        self,
+        client: RedisClient,
+        process_id: str,
+        local: MemoryState,
+        lease: float,
+        heartbeat: float,
     ) -> None:
-        self._redis = redis
-        self._process = process
-        self._own = own
+        self._client = client
+        self._process_id = process_id
+        self._local = local
         self._lease, self._heartbeat = lease, heartbeat  # seconds
-        # In seconds: in `youth` each live process writes, in `settle` each that finds Redis back.
-        self.youth = heartbeat + CATCH_UP
-        settle = min(RETRY + CATCH_UP + 0.1, self.youth)
-        self._times = [int(1000 * each) for each in (self.youth, settle, lease)]
-        # What each script that reads or writes counts begins with.
-        self.common = [process, self._times[0]]
-        self.share = scripts.SHARE + process
-        # What is to be written, who waits for it, and what is being written; guarded by the lock.
+        # In seconds. In a warm-up each live process writes, in the settle time each that finds
+        # Redis up again: see scripts.py.
+        self.warm_up = heartbeat + CATCH_UP_GRACE
+        settle = min(RETRY_INTERVAL + CATCH_UP_GRACE + 0.1, self.warm_up)
+        self._times_ms = [int(1000 * each) for each in (self.warm_up, settle, lease)]
+        # The first arguments of each script that reads or writes counts.
+        self.registry_args = [process_id, self._times_ms[0]]
+        self.share = scripts.SHARE + process_id
+        # The names to write, the coroutines that wait, and the names being written. For all
+        # threads, guarded by the lock.
         lock = Lock()
         self._work, self._written = Condition(lock), Condition(lock)
         self._dirty: set[str] = set()
-        self._waiting: list[Waiting] = []
-        self._names: set[str] = set()
-        self._rounds = 0  # that have ended
+        self._waiters: list[Waiter] = []
+        self._in_flight: set[str] = set()
+        self._rounds = 0  # finished
         self._is_writing = False
-        self._urgent = False  # a heartbeat is due at once
+        self._heartbeat_due = False
         self._closed = False
         self._thread: Thread | None = None
         self._pid = os.getpid()
-        # What the thread has learnt.
-        self._attempts = 0  # each has a number of its own: a late one is told from its retry
-        self._sequence = 0  # the number of the last that was acknowledged
-        self._answers = 0
-        self._asked: float | None = None  # time.monotonic() of the step that is under way
+        # Set by the writing thread.
+        self._attempts = 0  # each has its own number, by which Redis recognizes late ones
+        self._sequence = 0  # the number of the last attempt that Redis has acknowledged
+        self._replies = 0
+        self._step_began: float | None = None  # time.monotonic(); None between two steps
         self._acknowledged: float | None = None  # time.monotonic() of the last write
         self._outage = False
-        self._new_until = -inf  # time.monotonic(): this process has just begun to write
-        self._unsure_until = 0.0  # time.monotonic(): the sum cannot be known until then,
-        self._why_unsure = ""  # since this has happened
+        self._new_until = -inf  # time.monotonic(); this process has just begun to write
+        self._uncertain_until = 0.0  # time.monotonic() until which the sum is not known
+        self._uncertain_reason = ""
 
-    # For those who join and leave
+    # Called when connections join and leave
 
-    async def publish(self, waiting: Waiting, *names: str) -> None:
-        """Have these names written, and return when that is done.
+    async def publish(self, waiter: Waiter, *names: str) -> None:
+        """Write the counts of these names, and return when Redis has them.
 
-        Waits as long as Redis answers. Where it stands still, that is JOIN_TIMEOUT, and while it
-        is known to be away no time at all.
+        Waits as long as Redis replies to any step; JOIN_TIMEOUT if it does not, and not at all
+        while it is known to be down.
         """
-        is_away = self.is_away()
-        self.mark(*names, waiting=None if is_away else waiting)
-        while not (is_away or waiting.done.done()):
-            answers = self._answers
-            await asyncio.wait([waiting.done], timeout=JOIN_TIMEOUT)
-            if answers == self._answers:
+        is_down = self.is_down()
+        self.mark(*names, waiter=None if is_down else waiter)
+        while not (is_down or waiter.done.done()):
+            replies = self._replies
+            await asyncio.wait([waiter.done], timeout=JOIN_TIMEOUT)
+            if replies == self._replies:
                 break
 
-    def mark(self, *names: str, waiting: Waiting | None = None) -> None:
-        """Have these names written soon, and then tell who waits."""
+    def mark(self, *names: str, waiter: Waiter | None = None) -> None:
+        """Write the counts of these names soon, and wake the waiter then."""
         with self._work:
             self._dirty.update(names)
-            if waiting is not None:
-                self._waiting.append(waiting)
+            if waiter is not None:
+                self._waiters.append(waiter)
             self._start()
             self._work.notify()
 
-    def abandon(self, waiting: Waiting) -> bool | None:
-        """Return what has been decided, and see to it that nothing is decided any more."""
+    def abandon(self, waiter: Waiter) -> bool | None:
+        """Return the decision about the waiter, if there is one, and prevent a later one."""
         with self._work:
-            waiting.abandoned = True
-            return waiting.granted
+            waiter.abandoned = True
+            return waiter.granted
 
     def has_unwritten(self) -> bool:
-        """Return whether there is a change that Redis may not know of."""
-        return bool(self._dirty or self._names)
+        """Return whether Redis may lack a change."""
+        return bool(self._dirty or self._in_flight)
 
-    def is_away(self) -> bool:
-        """Return whether Redis is known to be away; after the end it is for good."""
-        asked = self._asked
-        is_stuck = asked is not None and time.monotonic() - asked > STUCK
-        return self._outage or self._closed or is_stuck
+    def is_down(self) -> bool:
+        """Return whether Redis is known to be down. Always True after close()."""
+        began = self._step_began
+        has_timed_out = began is not None and time.monotonic() - began > STEP_TIMEOUT
+        return self._outage or self._closed or has_timed_out
 
-    # For those who read
+    # Called by reads
 
     def wait_until_written(self, name: str | None = None) -> None:
-        """Return when Redis knows of all changes until now, of the object or of all.
+        """Return when Redis has all changes made until now, of this object or of all.
 
-        Raises StateUnavailable if that takes too long; while Redis is away, `unknown` does.
+        Raises StateUnavailable if that takes too long, but not if Redis is already known to be
+        down: `unknown_reason` does that.
         """
         with self._work:
             self._start()
             rounds = self._rounds_until_written(name)
-            if not rounds or self.is_away():
+            if not rounds or self.is_down():
                 return
             end = self._rounds + rounds
             self._work.notify()
             in_time = self._written.wait_for(
-                lambda: self._rounds >= end or self._closed, timeout=STUCK
+                lambda: self._rounds >= end or self._closed, timeout=STEP_TIMEOUT
             )
         if not in_time:
-            raise StateUnavailable(AWAY)
+            raise StateUnavailable(DOWN)
 
     def _rounds_until_written(self, name: str | None) -> int:
-        def concerned(names: set[str]) -> bool:
+        def affects(names: set[str]) -> bool:
             return bool(names) if name is None else name in names
 
         is_first = self._acknowledged is None
-        is_being_written = self._is_writing and (is_first or concerned(self._names))
-        is_to_be_written = concerned(self._dirty) or (is_first and not is_being_written)
+        is_being_written = self._is_writing and (is_first or affects(self._in_flight))
+        is_to_be_written = affects(self._dirty) or (is_first and not is_being_written)
         return is_being_written + is_to_be_written
 
-    def unknown(self) -> str | None:
-        """Return why Redis cannot know the sum now, if that is known here.
+    def unknown_reason(self) -> str | None:
+        """Return why the sum is not known now, as far as this process can tell, or None.
 
-        Raises StateUnavailable if Redis is away.
+        Raises StateUnavailable if Redis is down.
         """
-        if self.is_away():
-            raise StateUnavailable(AWAY)
-        if self._has_lapsed():
-            return "This process could not renew its lease on Redis in time, and does so again."
-        if (seconds := self._unsure_until - time.monotonic()) > 0:
-            return f"{self._why_unsure}; every process has written its counts in {seconds:.1f} s."
+        if self.is_down():
+            raise StateUnavailable(DOWN)
+        if self._lease_has_expired():
+            return "The lease of this process on Redis has expired; it will be renewed."
+        if (seconds := self._uncertain_until - time.monotonic()) > 0:
+            reason = self._uncertain_reason
+            return f"{reason}; all processes will have written their counts in {seconds:.1f} s."
         return None
 
     def is_new(self) -> bool:
-        """Return whether this process has just begun to write, so that the sum is known soon."""
+        """Return whether this process has just begun to write: the sum will be known soon."""
         return time.monotonic() < self._new_until
 
-    def distrust(self, seconds: float, why: str) -> None:
-        """Take the sum for unknown for that time: not all processes may have written."""
+    def set_uncertain(self, seconds: float, reason: str) -> None:
+        """Treat the sum as unknown for that time, in which some processes may not have written."""
         until = time.monotonic() + seconds
-        if until > self._unsure_until:
-            self._why_unsure, self._unsure_until = why, until
+        if until > self._uncertain_until:
+            self._uncertain_reason, self._uncertain_until = reason, until
 
-    def beat_soon(self) -> None:
-        """Write without waiting for the next heartbeat: the sooner all have, the sooner is read."""
+    def write_now(self) -> None:
+        """Write without waiting for the next heartbeat, so that the sum is known sooner."""
         with self._work:
-            self._urgent = True
+            self._heartbeat_due = True
             self._work.notify()
 
     def close(self) -> None:
-        """Take this process's share away at once, and stop. Calls after that change nothing."""
-        if self._pid != os.getpid():  # a fork: neither the thread nor the share is its own
+        """Delete the share of this process at once, and stop. Later calls change nothing."""
+        if self._pid != os.getpid():  # a forked child has neither the thread nor the share
             return
         with self._work:
             self._closed = True
@@ -197,7 +201,7 @@ class Writer:
             self._work.notify()
             self._written.notify_all()
         if thread is not None:
-            thread.join(END_TIMEOUT)
+            thread.join(CLOSE_TIMEOUT)
             atexit.unregister(self.close)
 
     def _start(self) -> None:
@@ -206,50 +210,53 @@ class Writer:
             self._thread.start()
             atexit.register(self.close)
 
-    # In the thread
+    # In the writing thread
 
     def _run(self) -> None:
         while not self._closed:
-            waiting = self._take_work()
-            undecided: set[Waiting] = set()
+            waiters = self._take_work()
+            undecided: set[Waiter] = set()
             try:
-                self._write(self._names)
-                self._succeeded()
-                undecided = self._reserve(waiting)
-            except Exception as error:  # this thread never ends: nobody would write any more
-                self._failed(error)
+                self._write(self._in_flight)
+                self._on_success()
+                undecided = self._reserve(waiters)
+            except Exception as error:  # if this thread ended, this process would write no more
+                self._on_failure(error)
             self._end_round()
-            tell(one for one in waiting if one not in undecided)
+            wake(waiter for waiter in waiters if waiter not in undecided)
             if self._outage:
-                self._pause(RETRY)
+                self._pause(RETRY_INTERVAL)
             elif undecided:
-                self._pause(UNDECIDED)
+                self._pause(RECHECK_INTERVAL)
                 with self._work:
-                    self._waiting += undecided
+                    self._waiters += undecided
         try:
-            keys = [scripts.PROCESSES, scripts.BORN, self.share, scripts.ANNOUNCER]
-            self._redis.run(scripts.REMOVE, keys, self.common)
+            keys = [scripts.PROCESSES, scripts.EPOCH, self.share, scripts.LEADER]
+            self._client.run(scripts.REMOVE, keys, self.registry_args)
         except Exception as error:
-            logger.debug("The share could not be taken away, it will lapse: %s", error)
-        self._redis.close()
+            logger.debug("The share could not be deleted, it will expire: %s", error)
+        self._client.close()
 
-    def _take_work(self) -> list[Waiting]:
-        """Take what is to be written, as soon as there is something, or a heartbeat is due."""
+    def _take_work(self) -> list[Waiter]:
+        """Wait for changes or the next heartbeat; put the names to write into `_in_flight`.
+
+        Returns the waiters of these changes.
+        """
         with self._work:
             self._work.wait_for(
-                lambda: self._dirty or self._waiting or self._urgent or self._closed,
+                lambda: self._dirty or self._waiters or self._heartbeat_due or self._closed,
                 timeout=0 if self._acknowledged is None or self._outage else self._heartbeat,
             )
-            self._is_writing, self._urgent = True, False
-            self._names, self._dirty = self._dirty, set()
-            waiting, self._waiting = self._waiting, []
-        return waiting
+            self._is_writing, self._heartbeat_due = True, False
+            self._in_flight, self._dirty = self._dirty, set()
+            waiters, self._waiters = self._waiters, []
+        return waiters
 
     def _end_round(self) -> None:
         with self._work:
-            if self._outage:  # they are still to be written
-                self._dirty |= self._names
-            self._names = set()
+            if self._outage:  # they have not been written
+                self._dirty |= self._in_flight
+            self._in_flight = set()
             self._is_writing = False
             self._rounds += 1
             self._written.notify_all()
@@ -259,87 +266,90 @@ class Writer:
             self._work.wait_for(lambda: self._closed, timeout=seconds)
 
     def _write(self, names: Iterable[str]) -> None:
-        if self._acknowledged is not None and not self._has_lapsed():
-            parts = iter(names)
-            part = list(islice(parts, AT_ONCE))
-            while self._write_step({name: self._own.count(name) for name in part}):
-                if not (part := list(islice(parts, AT_ONCE))):
+        if self._acknowledged is not None and not self._lease_has_expired():
+            remaining = iter(names)
+            batch = list(islice(remaining, BATCH_SIZE))
+            while self._write_step({name: self._local.count(name) for name in batch}):
+                if not (batch := list(islice(remaining, BATCH_SIZE))):
                     return
-        if self._has_lapsed():
-            self._pause(CATCH_UP)
-        self._write_step(self._own.counts(), whole=True)
+        if self._lease_has_expired():
+            self._pause(CATCH_UP_GRACE)
+        self._write_step(self._local.counts(), whole=True)
 
     def _write_step(self, counts: dict[str, int], whole: bool = False) -> bool:
-        """Write, and renew the lease; return False if Redis has lost what it had."""
+        """Write and renew the lease; return False if Redis needs the whole share."""
         began = time.monotonic()
         pairs = [part for pair in counts.items() for part in pair]
         self._attempts += 1
         sequence = self._attempts
-        told = [self._process, *self._times, self._sequence, sequence, int(whole)]
-        if not self._step(scripts.WRITE, *told, *pairs):
+        args = [self._process_id, *self._times_ms, self._sequence, sequence, int(whole)]
+        if not self._step(scripts.WRITE, *args, *pairs):
             return False
         if self._acknowledged is None:
-            self._new_until = time.monotonic() + self.youth + SLACK
+            self._new_until = time.monotonic() + self.warm_up + WARM_UP_SLACK
         self._sequence, self._acknowledged = sequence, began
         return True
 
-    def _reserve(self, waiting: list[Waiting]) -> set[Waiting]:
-        """Decide, for those who want to join within a limit, who may; return who is to wait on."""
-        wanted: defaultdict[tuple[str, int], list[Waiting]] = defaultdict(list)
-        for one in waiting:
-            if one.limit is not None and one.name is not None and not one.abandoned:
-                wanted[one.name, one.limit].append(one)
-        undecided: set[Waiting] = set()
-        for (name, limit), group in wanted.items():
+    def _reserve(self, waiters: list[Waiter]) -> set[Waiter]:
+        """Decide which waiters may join within their limit; return those not decided yet."""
+        groups: defaultdict[tuple[str, int], list[Waiter]] = defaultdict(list)
+        for waiter in waiters:
+            if waiter.limit is not None and waiter.name is not None and not waiter.abandoned:
+                groups[waiter.name, waiter.limit].append(waiter)
+        undecided: set[Waiter] = set()
+        for (name, limit), group in groups.items():
             try:
-                granted = self._granted(name, limit, len(group))
-            except REFUSED as error:  # it is there, but this user may not, say
+                granted = self._reserve_step(name, limit, len(group))
+            except ResponseError as error:  # the user lacks a right, for example
                 if is_due("limit"):
-                    logger.warning("Redis does not judge limits; each process does: %s", error)
+                    message = "Redis rejected a limit check; limits hold per process: %s"
+                    logger.warning(message, error)
                 continue
-            if granted < 0:  # the sum cannot be known
-                undecided.update(one for one in group if time.monotonic() < one.until)
+            if granted < 0:  # the sum is not known
+                now = time.monotonic()
+                undecided.update(waiter for waiter in group if now < waiter.until)
                 continue
             with self._work:
-                for one in group:
-                    if not one.abandoned:
-                        one.granted = granted > 0 and self._own.add(name)
-                        granted -= one.granted
+                for waiter in group:
+                    if not waiter.abandoned:
+                        waiter.granted = granted > 0 and self._local.add(name)
+                        granted -= waiter.granted
         return undecided
 
-    def _granted(self, name: str, limit: int, wanted: int) -> int:
-        """Reserve so many connections at the most; below 0 if Redis cannot know the sum."""
-        if time.monotonic() < self._unsure_until:
-            return scripts.YOUNG
+    def _reserve_step(self, name: str, limit: int, wanted: int) -> int:
+        """Reserve up to `wanted` connections; return how many, or below 0 if the sum is unknown."""
+        if time.monotonic() < self._uncertain_until:
+            return scripts.WARMING_UP
         with self._work:
-            self._dirty.add(name)  # whatever comes of it, the count is written once more
-        own = self._own.count(name)
-        told = [*self.common, scripts.SHARE, name]
-        return int(self._step(scripts.RESERVE, *told, own, wanted, limit, self._sequence))
+            self._dirty.add(name)  # the next write corrects a reservation that is not used
+        count = self._local.count(name)
+        args = [*self.registry_args, scripts.SHARE, name, count, wanted, limit, self._sequence]
+        return int(self._step(scripts.RESERVE, *args))
 
     def _step(self, script: str, *args: Any) -> Any:
-        self._asked = time.monotonic()
+        keys = [scripts.PROCESSES, scripts.EPOCH, self.share]
+        self._step_began = time.monotonic()
         try:
-            answer = self._redis.run(script, [scripts.PROCESSES, scripts.BORN, self.share], args)
+            result = self._client.run(script, keys, args)
         finally:
-            self._asked = None
-        self._answers += 1
-        return answer
+            self._step_began = None
+        self._replies += 1
+        return result
 
-    def _has_lapsed(self) -> bool:
+    def _lease_has_expired(self) -> bool:
         acknowledged = self._acknowledged
         return acknowledged is not None and time.monotonic() - acknowledged > self._lease
 
-    def _failed(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception) -> None:
         if not self._outage:
             process_stats.outages += 1
             unexpected = not isinstance(error, ERRORS)
-            message = "Redis is away: counts are unknown until it is back, connections go on (%s)"
+            message = "Redis is down: counts are unknown, connections are not affected (%s)"
             logger.warning(message, error, exc_info=unexpected)
         self._outage = True
 
-    def _succeeded(self) -> None:
+    def _on_success(self) -> None:
         if self._outage:
             logger.warning("Redis is back.")
-            self.distrust(self.youth, "Redis did not answer, and does again")
+            self.set_uncertain(self.warm_up, "Redis was down")
         self._outage = False

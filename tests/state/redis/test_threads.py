@@ -1,4 +1,4 @@
-"""Reads of event loops have threads of their own."""
+"""The threads that read for event loops."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from echo.exceptions import StateUnavailable
-from echo.state.redis.threads import SIZE, ReadThreads
+from echo.state.redis.threads import MAX_THREADS, ReadThreads
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
 from tests.states import redis_state
@@ -51,8 +51,8 @@ async def test_many_counts_while_redis_hangs_do_not_delay_other_threads():
 
             assert took < 0.3 * SECOND
             assert not any(read.done() for read in reads)
-            answers = await asyncio.gather(*reads, return_exceptions=True)
-            assert {type(answer) for answer in answers} == {StateUnavailable}
+            results = await asyncio.gather(*reads, return_exceptions=True)
+            assert {type(result) for result in results} == {StateUnavailable}
         finally:
             server.resume()
 
@@ -60,7 +60,7 @@ async def test_many_counts_while_redis_hangs_do_not_delay_other_threads():
 async def test_reads_have_few_threads_whatever_their_number(threads):
     assert await asyncio.gather(*(threads.run(lambda: 7) for _ in range(1000))) == [7] * 1000
 
-    assert names() <= {f"echo-read-{number}" for number in range(SIZE)}
+    assert names() <= {f"echo-read-{number}" for number in range(MAX_THREADS)}
 
 
 async def test_one_read_at_a_time_has_one_thread(threads):
@@ -71,7 +71,7 @@ async def test_one_read_at_a_time_has_one_thread(threads):
     assert names() == {"echo-read-0"}
 
 
-async def test_what_a_read_raises_is_raised(threads):
+async def test_exception_of_a_read_is_raised(threads):
     with pytest.raises(StateUnavailable, match="why"):
         await threads.run(_fail)
 
@@ -80,9 +80,9 @@ def _fail():
     raise StateUnavailable("why")
 
 
-async def test_read_that_is_cancelled_before_it_begins_is_not_made(threads):
+async def test_read_that_is_cancelled_before_it_starts_does_not_run(threads):
     made, go = [], threading.Event()
-    busy = [asyncio.ensure_future(threads.run(go.wait, DEADLINE)) for _ in range(SIZE)]
+    busy = [asyncio.ensure_future(threads.run(go.wait, DEADLINE)) for _ in range(MAX_THREADS)]
     waiting = asyncio.ensure_future(threads.run(made.append, 1))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -94,7 +94,7 @@ async def test_read_that_is_cancelled_before_it_begins_is_not_made(threads):
     assert (waiting.cancelled(), made) == (True, [])
 
 
-async def test_reads_after_the_end_of_a_state_are_errors(redis_url):
+async def test_reads_after_close_raise(redis_url):
     with redis_state(redis_url) as state:
         assert await state.acount("foo") == 0
         state.close()
@@ -106,13 +106,13 @@ async def test_reads_after_the_end_of_a_state_are_errors(redis_url):
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 async def test_forked_child_reads_on_threads_of_its_own(threads):
     await threads.run(lambda: None)
-    with threads._lock:  # as if another thread had it at that moment
+    with threads._lock:  # as if another thread held it
         child = os.fork()
         if not child:
             loop = asyncio.new_event_loop()
             asyncio._set_running_loop(None)
-            answer = loop.run_until_complete(asyncio.wait_for(threads.run(lambda: 7), 5))
-            os._exit(answer)
+            result = loop.run_until_complete(asyncio.wait_for(threads.run(lambda: 7), 5))
+            os._exit(result)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
@@ -136,7 +136,7 @@ print(time.time(), flush=True)
 """
 
 
-def test_exit_does_not_wait_for_all_reads_of_a_redis_that_hangs():
+def test_exit_does_not_wait_for_all_reads_of_a_hanging_redis():
     with RedisServer() as server:
         env = {
             **os.environ,

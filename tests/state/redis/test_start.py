@@ -1,4 +1,4 @@
-"""What the first reads of a process say: it may be the only one, or the first after a loss."""
+"""The first reads of a process: it may be the only one, or the first after a loss."""
 
 import asyncio
 import os
@@ -11,18 +11,16 @@ from contextlib import closing, contextmanager
 from threading import Event
 
 import pytest
-import redis
 
 from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
-from tests.faults.redis_server import OwnRedis
 from tests.servers import ROOT
-from tests.states import known, redis_state, told
+from tests.states import counts_or_unknown, known, redis_state
 from tests.waiting import DEADLINE, SECOND, eventually
 
 LEASE, HEARTBEAT = 3.0, 1.0  # seconds, as by default
-YOUTH = 1.3  # seconds: what a process waits at the most
-SETTLE = 0.65  # seconds: what it waits where all have left in order
+WARM_UP = 1.3  # seconds that a new process waits at most
+SETTLE = 0.65  # seconds that it waits if all have exited in order
 NOBODY = "False 0 {}\n"
 READ = """
 import django
@@ -41,20 +39,8 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def own_redis():
-    with OwnRedis() as server:
-        yield server
-
-
 def python(code, url):
-    """Start Python in a site that has the Redis, with all other settings as by default."""
+    """Start Python in a site on that Redis, with the defaults of all other settings."""
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "ECHO_STATE_URL": url},
@@ -66,7 +52,7 @@ def python(code, url):
 
 
 def read_from_a_shell(url):
-    """Return what a process prints that starts, reads the counts once, and ends."""
+    """Return the output of a process that starts, reads the counts once, and exits."""
     with python(READ, url) as process:
         try:
             return "".join(process.communicate(timeout=6 * DEADLINE))
@@ -76,7 +62,7 @@ def read_from_a_shell(url):
 
 @contextmanager
 def holder(url):
-    """Give a process that has a connection of "foo", and take away what is left of it."""
+    """Run a process that has a connection of "foo"."""
     process = python(HOLD, url)
     try:
         assert process.stdout.readline() == "joined\n"
@@ -91,10 +77,10 @@ def state_of(url, lease=LEASE):
 
 
 def first_read(url):
-    """Return the counts as a process reads them first, or "unknown", and how long that took."""
+    """Return the counts or "unknown", as a new process reads them, and the seconds it took."""
     with state_of(url) as state:
         began = time.monotonic()
-        counts = told(state)
+        counts = counts_or_unknown(state)
         return counts, time.monotonic() - began
 
 
@@ -105,14 +91,14 @@ def test_shell_reads_0_on_a_redis_that_was_never_used(redis_url):
     assert read_from_a_shell(redis_url) == NOBODY
 
 
-def test_shell_reads_0_when_all_have_left_in_order(redis_url):
+def test_shell_reads_0_when_all_processes_have_exited_in_order(redis_url):
     with state_of(redis_url) as state:
         asyncio.run(state.join("foo"))
 
     assert read_from_a_shell(redis_url) == NOBODY
 
 
-def test_shell_reads_0_when_all_were_killed_and_their_leases_have_ended(redis_url, client):
+def test_shell_reads_0_when_all_processes_were_killed_and_leases_have_expired(redis_url, client):
     with holder(redis_url) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -122,7 +108,7 @@ def test_shell_reads_0_when_all_were_killed_and_their_leases_have_ended(redis_ur
         assert client.zrange(scripts.PROCESSES, 0, -1) == [b""]
 
 
-def test_shell_reads_what_a_live_process_has_and_at_once(redis_url):
+def test_shell_reads_the_count_of_a_live_process_at_once(redis_url):
     with holder(redis_url):
         known_by(redis_url)
 
@@ -136,7 +122,7 @@ def known_by(url):
         return known(state)
 
 
-def test_first_count_waits_for_a_settle_only_when_all_have_left_in_order(redis_url):
+def test_first_count_waits_only_the_settle_time_when_all_have_exited_in_order(redis_url):
     known_by(redis_url)
     counts, seconds = first_read(redis_url)
 
@@ -144,7 +130,7 @@ def test_first_count_waits_for_a_settle_only_when_all_have_left_in_order(redis_u
     assert SETTLE * 0.9 < seconds < SETTLE + 0.4 * SECOND
 
 
-def test_first_count_waits_no_longer_when_another_was_killed(redis_url, client):
+def test_first_count_waits_no_longer_when_another_process_was_killed(redis_url, client):
     with holder(redis_url) as process:
         known_by(redis_url)
         process.send_signal(signal.SIGKILL)
@@ -152,8 +138,8 @@ def test_first_count_waits_no_longer_when_another_was_killed(redis_url, client):
         eventually(lambda: client.keys(f"{scripts.SHARE}*"), [])
 
         counts, seconds = first_read(redis_url)
-        assert (counts, seconds < YOUTH + 0.4 * SECOND) == ({}, True)
-        counts, seconds = first_read(redis_url)  # which knows that the killed one is over
+        assert (counts, seconds < WARM_UP + 0.4 * SECOND) == ({}, True)
+        counts, seconds = first_read(redis_url)  # now the killed process has been deleted
         assert (counts, seconds < SETTLE + 0.4 * SECOND) == ({}, True)
 
 
@@ -164,13 +150,13 @@ def test_counts_of_a_full_start_are_never_unknown(redis_url, is_used):
     states = [RedisState(redis_url, LEASE, HEARTBEAT) for _ in range(4)]
     try:
         with ThreadPoolExecutor(16) as threads:
-            assert list(threads.map(told, states * 4)) == [{}] * 16
+            assert list(threads.map(counts_or_unknown, states * 4)) == [{}] * 16
     finally:
         for state in states:
             state.close()
 
 
-def test_redis_that_is_away_is_an_error_at_once_for_a_new_process_too(own_redis):
+def test_redis_that_is_down_is_an_error_at_once_in_a_new_process_too(own_redis):
     own_redis.stop()
 
     counts, seconds = first_read(own_redis.url)
@@ -185,8 +171,8 @@ NEVER_0 = ({"foo": 1}, "unknown")
 
 
 @pytest.mark.parametrize("lease_of_another", [None, LEASE, 60])
-async def test_new_process_after_redis_stood_still_does_not_read_0(own_redis, lease_of_another):
-    """All leases have ended, or all but a long one; and each live process writes again."""
+async def test_new_process_does_not_read_0_after_redis_hung(own_redis, lease_of_another):
+    """All leases have expired, or all but a long one, and each live process writes again."""
     url = own_redis.url
     with redis_state(url, LEASE, HEARTBEAT) as here:
         await here.join("foo")
@@ -199,18 +185,18 @@ async def test_new_process_after_redis_stood_still_does_not_read_0(own_redis, le
             with ThreadPoolExecutor() as threads:
                 own_redis.resume()
                 reads = [threads.submit(first_read, url) for _ in range(4)]
-                answers = [read.result()[0] for read in reads]
+                results = [read.result()[0] for read in reads]
         finally:
             own_redis.resume()
             if other:
                 other.close()
 
-        assert [answer for answer in answers if answer not in NEVER_0] == []
+        assert [result for result in results if result not in NEVER_0] == []
         assert known(here) == {"foo": 1}
 
 
-async def test_lease_that_ended_in_a_silence_is_not_over_though_another_lasts(redis_url):
-    """Nothing reaches Redis for a while; then a process starts, and the others go on."""
+async def test_lease_that_expired_in_a_silence_is_not_dead_though_another_lasts(redis_url):
+    """No step reaches Redis for a while; then a process starts, and the others continue."""
     with (
         redis_state(redis_url, LEASE, HEARTBEAT) as here,
         redis_state(redis_url, 60, HEARTBEAT) as there,
@@ -219,8 +205,8 @@ async def test_lease_that_ended_in_a_silence_is_not_over_though_another_lasts(re
         assert known(there) == {"foo": 1}
         go_on = Event()
         for writer in (here._writer, there._writer):
-            run = writer._redis.run
-            writer._redis.run = lambda *step, run=run: (go_on.wait(DEADLINE), run(*step))[1]
+            run = writer._client.run
+            writer._client.run = lambda *step, run=run: (go_on.wait(DEADLINE), run(*step))[1]
         await asyncio.sleep(LEASE + 0.2)
         with ThreadPoolExecutor() as threads:
             read = threads.submit(first_read, redis_url)
@@ -232,15 +218,15 @@ async def test_lease_that_ended_in_a_silence_is_not_over_though_another_lasts(re
         assert known(here) == {"foo": 1}
 
 
-async def test_process_that_started_while_redis_stood_still_is_not_left_out(own_redis):
-    """Nothing on Redis tells of it: all that were there have left in order."""
+async def test_process_that_started_while_redis_hung_is_not_left_out(own_redis):
+    """Redis has no data of it: all processes before it have exited in order."""
     url = own_redis.url
     known_by(url)
     own_redis.hang()
     try:
         with state_of(url) as here:
-            await here.join("foo")  # goes on without Redis
-            eventually(here._writer.is_away, True)
+            await here.join("foo")  # without Redis
+            eventually(here._writer.is_down, True)
             own_redis.resume()
             counts, _ = await asyncio.to_thread(first_read, url)
 
@@ -250,7 +236,7 @@ async def test_process_that_started_while_redis_stood_still_is_not_left_out(own_
         own_redis.resume()
 
 
-async def test_snapshot_of_a_redis_that_all_had_left_is_no_0(own_redis):
+async def test_snapshot_from_before_all_processes_is_not_0(own_redis):
     url = own_redis.url
     known_by(url)
     own_redis.save()
@@ -265,12 +251,12 @@ async def test_snapshot_of_a_redis_that_all_had_left_is_no_0(own_redis):
         assert known(here) == {"foo": 1}
 
 
-@pytest.mark.parametrize("keys", [[scripts.PROCESSES], [scripts.BORN], ["*"]])
-async def test_registry_that_is_lost_does_not_look_like_one_that_was_left(redis_url, client, keys):
+@pytest.mark.parametrize("keys", [[scripts.PROCESSES], [scripts.EPOCH], ["*"]])
+async def test_lost_registry_does_not_look_like_an_empty_one(redis_url, client, keys):
     with redis_state(redis_url, LEASE, HEARTBEAT) as here:
         await here.join("foo")
         for _ in range(3):
-            await asyncio.sleep(0.2)  # so that the heartbeat is not now
+            await asyncio.sleep(0.2)  # between two heartbeats
             client.delete(*(client.keys("*") if keys == ["*"] else keys))
             counts, _ = await asyncio.to_thread(first_read, redis_url)
 
@@ -278,7 +264,7 @@ async def test_registry_that_is_lost_does_not_look_like_one_that_was_left(redis_
             assert known(here) == {"foo": 1}
 
 
-async def test_process_that_leaves_a_redis_that_lost_all_does_not_hide_it(redis_url, client):
+async def test_process_that_exits_after_a_loss_does_not_hide_the_loss(redis_url, client):
     with redis_state(redis_url, LEASE, HEARTBEAT) as here:
         await here.join("foo")
         leaving = RedisState(redis_url, LEASE, HEARTBEAT)
@@ -296,18 +282,18 @@ async def test_process_that_leaves_a_redis_that_lost_all_does_not_hide_it(redis_
 
 
 def jump(client, seconds):
-    """Move the clock of Redis, as seen from our keys; shares whose time is over are gone."""
+    """Shift all times in the keys, as a jump of the clock of Redis would; delete expired shares."""
     with client.pipeline() as step:
         for process in client.zrange(scripts.PROCESSES, 0, -1):
             step.zincrby(scripts.PROCESSES, -seconds * 1_000_000, process)
-        step.set(scripts.BORN, int(client.get(scripts.BORN)) - seconds * 1_000_000)
+        step.set(scripts.EPOCH, int(client.get(scripts.EPOCH)) - seconds * 1_000_000)
         if seconds > LEASE:
             step.delete(*client.keys(f"{scripts.SHARE}*"))
         step.execute()
 
 
 @pytest.mark.parametrize("seconds", [2, 4, 3600, -2, -3600])
-async def test_clock_that_jumps_is_no_wrong_answer(redis_url, client, seconds):
+async def test_jump_of_the_clock_gives_no_wrong_count(redis_url, client, seconds):
     with (
         redis_state(redis_url, LEASE, HEARTBEAT) as here,
         redis_state(redis_url, LEASE, HEARTBEAT) as there,
@@ -319,14 +305,16 @@ async def test_clock_that_jumps_is_no_wrong_answer(redis_url, client, seconds):
             counts, _ = await asyncio.to_thread(first_read, redis_url)
 
             assert counts in NEVER_0
-            assert told(there) in NEVER_0
-            assert known(here, YOUTH + SECOND) == {"foo": 1}
+            assert counts_or_unknown(there) in NEVER_0
+            assert known(here, WARM_UP + SECOND) == {"foo": 1}
 
 
-async def test_killed_process_is_out_after_its_lease_though_the_clock_jumps_back(redis_url, client):
+async def test_killed_process_is_left_out_after_its_lease_if_the_clock_jumps_back(
+    redis_url, client
+):
     with redis_state(redis_url, LEASE, HEARTBEAT) as there, holder(redis_url) as process:
         assert there.counts() == {"foo": 1}
         process.kill()
         jump(client, -3600)
 
-        eventually(lambda: told(there), {}, deadline=LEASE + SECOND)
+        eventually(lambda: counts_or_unknown(there), {}, deadline=LEASE + SECOND)

@@ -1,0 +1,23 @@
+import pytest
+import redis
+
+from tests.faults.redis_server import OwnRedis
+from tests.states import redis_state
+
+
+@pytest.fixture
+def two(redis_url):
+    with redis_state(redis_url) as here, redis_state(redis_url) as there:
+        yield here, there
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def own_redis():
+    with OwnRedis() as server:
+        yield server

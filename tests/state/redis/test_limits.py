@@ -1,0 +1,110 @@
+"""Limits that several processes share."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from math import inf
+
+import pytest
+
+from echo.state.redis import scripts
+from echo.state.redis.state import RedisState
+from tests.states import HEARTBEAT, LEASE, known, redis_state
+from tests.waiting import DEADLINE, eventually
+
+
+async def test_limit_is_exact_for_all_processes_together(redis_url):
+    with ExitStack() as stack:
+        states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
+        for number in range(10):
+            joins = [state.join(f"foo-{number}", limit=13) for state in states for _ in range(10)]
+
+            granted = await asyncio.gather(*joins)
+
+            assert sum(granted) == 13
+            assert [state.count(f"foo-{number}") for state in states] == [13] * 4
+
+
+async def test_limit_admits_one_connection_for_each_that_leaves(two):
+    here, there = two
+    assert await here.join("foo", limit=1)
+    assert not await there.join("foo", limit=1)
+
+    here.leave("foo")
+    await here.settled()
+
+    assert await there.join("foo", limit=1)
+    assert not await here.join("foo", limit=1)
+
+
+async def test_limit_is_of_local_connections_while_redis_is_down(own_redis):
+    with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
+        own_redis.stop()
+        eventually(lambda: (here._writer._outage, there._writer._outage), (True, True))
+
+        granted = [await state.join("foo", limit=2) for state in (here, there) for _ in range(3)]
+
+        assert granted == [True, True, False] * 2
+
+
+async def test_limit_is_exact_during_the_warm_up(redis_url):
+    with ExitStack() as stack:
+        states = [RedisState(redis_url, LEASE, HEARTBEAT) for _ in range(4)]
+        for state in states:
+            stack.callback(state.close)
+
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 100))
+
+        assert sum(granted) == 100
+        assert [known(state) for state in states] == [{"foo": 100}] * 4
+
+
+@pytest.mark.parametrize("occupied", [0, 40])
+async def test_limit_is_exact_when_redis_has_lost_all(redis_url, client, occupied):
+    with ExitStack() as stack:
+        states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
+        for number in range(occupied):
+            await states[number % 4].join("foo", limit=100)
+        client.flushall()
+
+        granted = await asyncio.gather(*(state.join("foo", limit=100) for state in states * 100))
+
+        assert sum(granted) == 100 - occupied
+        assert [known(state) for state in states] == [{"foo": 100}] * 4
+
+
+async def test_limit_is_of_local_connections_if_the_sum_stays_unknown(two):
+    here, _ = two
+    here._writer._uncertain_until = inf
+    began = time.monotonic()
+
+    granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
+
+    assert sorted(granted) == [False, True, True]
+    assert LEASE < time.monotonic() - began < LEASE + DEADLINE
+
+
+async def test_join_that_is_cancelled_during_the_warm_up_is_not_counted(two, client):
+    here, there = two
+    client.flushall()
+    joining = asyncio.ensure_future(here.join("foo", limit=2))
+    await asyncio.sleep(0)
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+
+    assert await there.join("foo", limit=2)
+
+    assert known(here) == known(there) == {"foo": 1}
+
+
+def test_reservation_never_creates_a_lost_share(two, client):
+    """It would have no lease, and stay forever if its process were killed now."""
+    here, _ = two
+    keys = [scripts.PROCESSES, scripts.EPOCH, scripts.SHARE + "lost"]
+
+    known = [*here._writer.registry_args, scripts.SHARE]
+
+    result = client.eval(scripts.RESERVE, 3, *keys, *known, "foo", 0, 1, 10, 0)
+
+    assert (result, client.exists(keys[2])) == (scripts.MISSING, 0)
