@@ -126,7 +126,7 @@ def test_operator_sends_a_text_and_closes_the_connections(
 
         # no second text came before
         assert foo.closing() == (4001, "bye")
-        assert message(page) == "The connections of foo were told to close."
+        assert message(page) == "All connections of foo are being closed."
         bar.send_text("still here")
         assert bar.text() == "[Durable Object]: still here"
     assert complaints == []
