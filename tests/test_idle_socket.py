@@ -21,7 +21,7 @@ PUBSUB = {
 
 
 def documented() -> dict[str, Any]:
-    page = (ROOT / "docs" / "many-processes.md").read_text()
+    page = (ROOT / "docs" / "howto" / "many-processes.md").read_text()
     [block] = re.findall(r"```python\n(CHANNEL_LAYERS = .*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(block, names)

@@ -1,4 +1,4 @@
-"""docs/own-site.md, followed word for word: from startproject to two processes behind nginx."""
+"""docs/tutorial/first-site.md, followed word for word: from startproject to nginx."""
 
 import re
 import sys
@@ -9,19 +9,25 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests import readme
 from tests.nginx import nginx
 from tests.raw import Client
 from tests.readme import run
 from tests.servers import ROOT, Server
 from tests.waiting import eventually
 
-PAGE = (ROOT / "docs" / "own-site.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE = "docs/tutorial/first-site.md"
+BLOCKS = [b for b in readme.BLOCKS if b.page == PAGE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_blocks_are_tested(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    assert readme.missing(request, [PAGE]) == []
 
 
 def block(language: str, start: str) -> str:
-    [code] = [code for lang, code in BLOCKS if lang == language and start in code]
-    return code
+    return readme.block(language, start, PAGE)
 
 
 @pytest.fixture
@@ -35,12 +41,15 @@ def site(tmp_path: Path, redis_url: str) -> tuple[Path, dict[str, str]]:
     for line in block("sh", "startproject").splitlines()[3:]:
         run(line.replace("django-admin", f"{sys.executable} -m django"), tmp_path)
     for language in ("python", "html"):
-        for code in (code for lang, code in BLOCKS if lang == language):
+        for code in (b.code for b in BLOCKS if b.language == language):
+            readme.seen.add((language, code))
             path = re.match(r"(?:# |{# )(\S+)", code)[1]
             written = tmp_path / path
             before = written.read_text() if path == "mysite/settings.py" else ""
             written.write_text(before + code)
-    run("python manage.py migrate -v 0", tmp_path, **environment)
+    migrate, *others = block("sh", "createsuperuser").splitlines()
+    run(f"{migrate} -v 0", tmp_path, **environment)
+    assert others == ["python manage.py createsuperuser", "python manage.py runserver"]
     return tmp_path, environment
 
 
@@ -76,6 +85,14 @@ def count(port: int) -> str | int:
     return answer.read().decode().split()[2]
 
 
+def test_doctor_is_content(site: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = site
+
+    lines = run(block("sh", "echo_doctor\n").strip(), folder, **environment).splitlines()
+
+    assert [line[:14] for line in lines if not line.startswith("ok ")] == ["skipped  echo:"]
+
+
 def test_two_processes_behind_nginx_are_one_site(
     behind_nginx: tuple[int, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -90,5 +107,5 @@ def test_two_processes_behind_nginx_are_one_site(
     finally:
         for client in clients:
             client.socket.close()
-    doctor = block("sh", "echo_doctor").strip().replace(":8080", f":{port}")
+    doctor = block("sh", "echo_doctor --url").strip().replace(":8080", f":{port}")
     assert "fails" not in run(doctor, tmp_path, **environment)

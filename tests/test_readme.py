@@ -1,26 +1,43 @@
-"""Every block of code in the README is run, as it stands there."""
+"""Every block of code in README and docs is run as it stands there, or checked if it cannot be."""
 
 import asyncio
+import json
 import re
 import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
+import yaml
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter
+from django.contrib.auth.models import AnonymousUser
+from django.core.asgi import get_asgi_application
 from django.template import Context, Template
+from django.test import RequestFactory
+from django.urls import path, resolve
+from django.utils.module_loading import import_string
+from pytest_django import Settings
 
-from echo.conf import NAMES, conf
-from echo.objects import NamedObject
+from echo.conf import conf
+from echo.objects import NamedObject, get_object
 from echo.state import get_state
 from tests.nginx import nginx
 from tests.raw import UPGRADE, Client
-from tests.readme import BLOCKS, README, block, make_site, run, seen
+from tests.readme import BLOCKS, DOCS, EXISTING_SITE, PAGES, Block, block, make_site, missing, run
 from tests.servers import ROOT, Server
 from tests.waiting import eventually
 
+LIVE = "docs/howto/live-counts.md"
+DEPLOY = "docs/howto/deploy.md"
 OPERATOR = {
     "DJANGO_SUPERUSER_USERNAME": "operator",
     "DJANGO_SUPERUSER_PASSWORD": "secret",
@@ -28,11 +45,36 @@ OPERATOR = {
 }
 
 
+# Blocks that a test of another file runs: page, start of the block, file.
+ELSEWHERE = [
+    ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
+    ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/test_idle_socket.py"),
+    ("docs/howto/security.md", "ACL SETUSER", "tests/test_state_redis.py"),
+    ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
+]
+
+
+def is_run_elsewhere(found: Block) -> bool:
+    return any(found.page == page and found.code.startswith(start) for page, start, _ in ELSEWHERE)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def all_blocks_are_tested() -> Iterator[None]:
+def all_blocks_are_tested(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if len(seen) > 1:  # all were run, not one of them
-        assert not [b for b in BLOCKS if b not in seen]
+    assert [b for b in missing(request, PAGES) if not is_run_elsewhere(b)] == []
+
+
+@pytest.mark.parametrize(("page", "start", "file"), ELSEWHERE)
+def test_blocks_that_another_file_runs_are_read_there(page: str, start: str, file: str) -> None:
+    assert [b for b in BLOCKS if b.page == page and b.code.startswith(start)]
+    assert Path(page).name in (ROOT / file).read_text()
+
+
+def test_every_block_has_a_language() -> None:
+    fences = sum(len(re.findall(r"^```(?!\{)", text, re.M)) for text in PAGES.values())
+    directives = sum(len(re.findall(r"^```\{", text, re.M)) for text in PAGES.values())
+
+    assert fences - directives == 2 * len(BLOCKS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +90,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> Iterator[Server]:
     """The demo in a folder of its own, started by the README's commands."""
-    enter, install, migrate, runserver = block("sh", "runserver").strip().splitlines()
+    enter, start = block("sh", "runserver", "README.md").strip().splitlines()
+    install, migrate, runserver = start.split(" && ")
     assert run(f"{enter} && command -v pip", folder) == f"{folder}/.venv/bin/pip\n"
     assert install == "pip install -r requirements.txt"
     assert runserver == "python manage.py runserver"
@@ -81,10 +124,10 @@ def test_demo_answers_a_browser_with_the_page(demo: Server) -> None:
 
 @pytest.fixture
 def existing_site(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The folder of a site with all that the README puts into one, and its environment."""
+    """The folder of a site with all that the guides add to one, and its environment."""
     make_site(tmp_path)
     urls = tmp_path / "mysite" / "urls.py"
-    urls.write_text(urls.read_text() + block("python", "operations/"))
+    urls.write_text(urls.read_text() + block("python", "operations/", "docs/howto/operating.md"))
     asgi = tmp_path / "mysite" / "asgi.py"
     code = asgi.read_text()
     for known, more in {
@@ -185,7 +228,8 @@ def test_site_of_ones_own_reads_the_url_of_its_counts_by_one_line(tmp_path: Path
     assert "memory://" in run(f"{read} 2>&1", tmp_path, **environment)
     assert "echo.W006" in run("python manage.py check 2>&1", tmp_path, **environment)
 
-    settings.write_text(settings.read_text() + block("python", "ECHO_STATE_URL = "))
+    page = "docs/howto/many-processes.md"
+    settings.write_text(settings.read_text() + block("python", "ECHO_STATE_URL = ", page))
 
     assert "redis://localhost:6379/0" in run(read, tmp_path, **environment)
     assert "echo." not in run("python manage.py check 2>&1", tmp_path, **environment)
@@ -193,7 +237,7 @@ def test_site_of_ones_own_reads_the_url_of_its_counts_by_one_line(tmp_path: Path
 
 @pytest.fixture
 def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The port of nginx in front of four processes, and their environment, as in the README."""
+    """The port of nginx in front of four processes, and their environment, as in the guides."""
     url, key, migrate, collect, command = block("sh", "--workers 4").strip().splitlines()
     assert url.startswith("export ECHO_STATE_URL=redis://")
     assert command == (
@@ -204,7 +248,7 @@ def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, di
     run(migrate, folder, **environment)
     run(collect, folder, **environment)
     with Server("uvicorn", options=("--workers", "4"), folder=folder, **environment) as server:
-        site = block("nginx", "proxy_pass").replace(":8000", f":{server.port}")
+        site = block("nginx", "proxy_http_version", DEPLOY).replace(":8000", f":{server.port}")
         with nginx(site.replace("/srv/echo", str(folder)), tmp_path) as port:
             yield port, environment
 
@@ -242,7 +286,7 @@ def test_nginx_serves_the_static_files_and_a_log_in_is_for_all_processes(
 
 
 def test_template_tag_shows_the_count() -> None:
-    html = Template(block("html", "connection_count")).render(Context())
+    html = Template(block("html", "connection_count", LIVE)).render(Context())
 
     assert ">0<" in html
 
@@ -287,18 +331,214 @@ def test_consumer_overrides_one_function() -> None:
     assert names["ShoutConsumer"]().reply("tea") == "TEA"
 
 
-def test_settings_table_lists_all_with_their_defaults() -> None:
-    rows = re.findall(r"^\| `(ECHO_\w+)` \| `(.*?)` \|", README, re.M)
+def test_routes_of_the_readme_are_counted() -> None:
+    names: dict[str, Any] = {
+        "ChatConsumer": consumer(),
+        "ProtocolTypeRouter": ProtocolTypeRouter,
+        "http": get_asgi_application(),
+        "path": path,
+    }
+    exec(block("python", "routes = ", "README.md"), names)
 
-    assert [name for name, _ in rows] == list(NAMES)
-    defaults = [eval(default) for _, default in rows]
-    assert [frozenset(value) if isinstance(value, list) else value for value in defaults] == [
-        getattr(conf, name) for name in NAMES
+    assert [str(route.pattern) for route in names["routes"]] == ["chat/<str:room>/"]
+    assert names["routes"][0].callback.counted_by == "room"
+
+
+def consumer() -> type:
+    return type("ChatConsumer", (AsyncWebsocketConsumer,), {})
+
+
+def test_object_may_be_the_user() -> None:
+    names: dict[str, Any] = {"ChatConsumer": consumer()}
+    exec(block("python", "by_user"), names)
+
+    by = names["application"].counted_by
+    assert by({"user": SimpleNamespace(pk=7)}) == "user-7"
+
+
+def test_index_shows_the_count() -> None:
+    lines = block("python", "count()  # 3", "docs/index.md").strip().splitlines()
+    asyncio.run(get_state().join("lobby"))
+    try:
+        assert eval(lines[-1], {"get_object": get_object}) == 1
+    finally:
+        get_state().leave("lobby")
+
+
+def test_report_is_rendered_only_if_somebody_is_connected() -> None:
+    names: dict[str, Any] = {}
+    exec(block("python", "def rebuild"), names)
+    rendered: list[int] = []
+    report = SimpleNamespace(pk=7, render=lambda: rendered.append(7) or "a report")
+
+    names["rebuild"](report)
+    assert rendered == []
+    asyncio.run(get_state().join("report-7"))
+    try:
+        names["rebuild"](report)
+    finally:
+        get_state().leave("report-7")
+
+    assert rendered == [7]
+
+
+def permission(page: str, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
+    """Return the function of that page, found by the setting that the page shows."""
+    setting = block("python", "ECHO_AUTHORIZE = ", page)
+    names: dict[str, Any] = {}
+    exec(setting, names)
+    module = ModuleType("mysite.access")
+    exec(block("python", "def authorize", page), vars(module))
+    monkeypatch.setitem(sys.modules, "mysite", ModuleType("mysite"))
+    monkeypatch.setitem(sys.modules, "mysite.access", module)
+    settings.ECHO_AUTHORIZE = names["ECHO_AUTHORIZE"]
+    return import_string(conf.ECHO_AUTHORIZE)
+
+
+def test_members_may_connect_to_their_rooms(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    authorize = permission("docs/howto/permissions.md", monkeypatch, settings)
+    rooms = SimpleNamespace(
+        filter=lambda slug: SimpleNamespace(exists=lambda: slug == "lobby"),
+    )
+    member = SimpleNamespace(is_staff=False, is_authenticated=True, rooms=rooms)
+    staff = SimpleNamespace(is_staff=True)
+    scope, request = {"type": "websocket", "user": member}, SimpleNamespace(user=member)
+
+    assert authorize(scope, "lobby", "connect") and authorize(request, "lobby", "count")
+    assert not authorize(scope, "cellar", "connect")
+    assert not authorize(request, None, "list") and not authorize(request, "lobby", "close")
+    assert authorize({"type": "websocket", "user": staff}, "lobby", "close")
+
+
+def test_prometheus_reads_the_metrics_with_its_token(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    authorize = permission("docs/howto/operating.md", monkeypatch, settings)
+    monkeypatch.setenv("METRICS_TOKEN", "the-token")
+    [job] = yaml.safe_load(block("yaml", "scrape_configs"))["scrape_configs"]
+    settings.ROOT_URLCONF = "tests.sites.operations_urls"
+
+    def allowed(token: str, action: str = "list") -> bool:
+        headers = {"Authorization": f"Bearer {token}"}
+        request = RequestFactory(headers=headers).get(job["metrics_path"])
+        request.user = AnonymousUser()
+        return authorize(request, None, action)
+
+    assert resolve(job["metrics_path"]).view_name == "echo_operations:metrics"
+    assert allowed(job["authorization"]["credentials"])
+    assert not allowed("another")
+    assert not allowed("the-token", "close")
+
+
+def test_kubernetes_asks_the_health_view(settings: Settings) -> None:
+    settings.ROOT_URLCONF = "tests.sites.operations_urls"
+    probe = yaml.safe_load(block("yaml", "readinessProbe"))["readinessProbe"]
+
+    assert resolve(probe["httpGet"]["path"]).view_name == "echo_operations:health"
+    assert [header["name"] for header in probe["httpGet"]["httpHeaders"]] == ["Host"]
+
+
+def test_systemd_passes_variables_that_the_settings_read() -> None:
+    lines = block("ini", "# /etc/mysite.env").splitlines()[1:]
+    variables = {line.split("=")[0] for line in lines} - {"DJANGO_SETTINGS_MODULE"}
+    block("python", "ECHO_STATE_URL = ", DEPLOY)  # the tutorial's settings have the same line
+    [settings] = [
+        b.code for b in BLOCKS if "INSTALLED_APPS" in b.code and b.page.startswith("docs/tutorial/")
     ]
+
+    assert [name for name in variables if f'"{name}"' not in settings] == []
+
+
+@pytest.mark.parametrize("start", ["LimitNOFILE", "Sockets="])
+def test_systemd_starts_the_server_with_options_that_exist(start: str) -> None:
+    unit = ConfigParser(interpolation=None)
+    unit.read_string(block("ini", start, DEPLOY))
+
+    program, arguments = unit["Service"]["ExecStart"].split(" -m echo.server ")
+    shown = run("python -m echo.server --help")
+
+    assert program == "/srv/mysite/venv/bin/python"
+    assert arguments.endswith(" mysite.asgi:application")
+    assert [o for o in re.findall(r"--?\w+", f" {arguments}") if f"{o} " not in shown] == []
+
+
+def test_systemd_opens_the_socket_of_the_first_process() -> None:
+    unit = ConfigParser()
+    unit.read_string(block("ini", "ListenStream"))
+
+    assert unit["Socket"]["Service"] == "mysite@1.service"
+
+
+def test_worker_of_gunicorn_has_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("uvicorn_worker")  # CI does not install it
+    package.UvicornWorker = type("UvicornWorker", (), {"CONFIG_KWARGS": {"loop": "auto"}})
+    monkeypatch.setitem(sys.modules, "uvicorn_worker", package)
+    names: dict[str, Any] = {"__name__": "mysite.worker"}
+    exec(block("python", "uvicorn_worker"), names)
+    worker = re.search(r"-k (\S+)", block("sh", "gunicorn"))[1]
+
+    assert worker == f"mysite.worker.{names['EchoWorker'].__name__}"
+    kwargs = names["EchoWorker"].CONFIG_KWARGS
+    assert (kwargs["loop"], import_string(kwargs["ws"].replace(":", ".")).__name__) == (
+        "auto",
+        "WebSocketProtocol",
+    )
+
+
+def test_nginx_limits_the_connections_of_an_address(demo: Server, tmp_path: Path) -> None:
+    site = block("nginx", "limit_conn_zone").replace(":8000", f":{demo.port}")
+
+    with nginx(site.replace("addresses 100", "addresses 1"), tmp_path) as port:
+        site = f"http://127.0.0.1:{port}/connections/live"
+        with build_opener().open(site) as stream:
+            assert stream.status == 200
+            again = run(f"curl -so /dev/null -w '%{{http_code}}' {site}")
+
+    assert again == "503"
+
+
+def test_uvicorn_runs_with_a_parser_that_has_limits() -> None:
+    command = block("text", "--http h11").split()
+    assert command[:3] == ["uvicorn", "--http", "h11"]
+
+    with Server("uvicorn", options=("--http", "h11")) as server:
+        assert server.get("/getCurrentConnections")[0] == 200
+
+
+def test_log_has_one_line_per_end_and_none_of_the_layer() -> None:
+    code = f"""
+import logging.config
+logging.basicConfig(level="INFO")  # as servers do
+{block("python", "LOGGING = ")}
+logging.config.dictConfig(LOGGING)
+logging.getLogger("echo.connections").info("An end")
+logging.getLogger("channels_redis.pubsub").error("An outage")
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stderr == "An end\n"
+
+
+def test_dashboard_has_the_queries_of_the_page() -> None:
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    queries = block("text", "echo_connections{").strip().splitlines()
+
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+    assert sorted(asked) == sorted(queries)
+
+
+def test_package_is_installed_by_its_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert block("sh", "pip install", EXISTING_SITE) == f"pip install {project['name']}\n"
 
 
 def test_test_command_is_the_one_that_ci_runs() -> None:
-    install, test = block("sh", "pytest").strip().split(" && ")
+    install, test = block("sh", "pytest", "README.md").strip().split(" && ")
     assert block("text", "counted(app)")
     assert block("sh", "sphinx-build").strip() in (ROOT / ".ci" / "run").read_text().splitlines()
 

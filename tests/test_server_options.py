@@ -36,7 +36,7 @@ async def application(scope, receive, send):
 endpoint = "tcp:port=" + sys.argv[1] + ":interface=127.0.0.1"
 Server(application, [endpoint], request_buffer_size=10).run()
 """
-DOCS = ROOT / "docs" / "options.md"
+DOCS = ROOT / "docs" / "reference" / "servers.md"
 
 
 def options_of(module: str) -> set[str]:

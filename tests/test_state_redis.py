@@ -987,7 +987,7 @@ async def test_no_message_has_a_credential(user, caplog):
 @pytest.fixture
 def url_of_user_with_few_rights():
     """The URL of a Redis, with a user who has the rights that the docs tell."""
-    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "howto" / "security.md").read_text().splitlines()
     steps = [line.split() for line in lines if line.startswith("ACL SETUSER echo ")]
     assert len(steps) == 4
     with OwnRedis() as server:
