@@ -222,7 +222,7 @@ def test_spaces_of_names_and_texts_are_all_shown(page: Page) -> None:
 
 
 def test_console_without_its_script_says_so(open_page: Open, server: Server) -> None:
-    said = "The console needs its script, which did not load"
+    said = "The script of the console did not load"
     page = open_page(server)
     expect(page.get_by_text(said)).to_have_count(0)
 
