@@ -62,6 +62,12 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return struct.pack("!H", code) + reason.encode()
 
 
+def listens(family: int, address: object) -> bool:
+    """Return whether connections to the address are accepted."""
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
+
+
 @dataclass
 class Answer:
     """The head of an HTTP answer, and its body where it has a length."""

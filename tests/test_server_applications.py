@@ -1,4 +1,4 @@
-"""What other people's applications may do: on our servers as on those they were written for."""
+"""Third-party applications behave on our servers as on those that they were written for."""
 
 import json
 import time
@@ -18,7 +18,7 @@ KINDS = [*OURS, "stock-daphne", "stock-uvicorn"]
 
 
 class Servers(dict[str, Server]):
-    """Servers by their kind, each started when it is first asked for."""
+    """Servers by kind, started on first use."""
 
     def __missing__(self, kind: str) -> Server:
         self[kind] = Server(kind, SITE)
@@ -48,7 +48,7 @@ def opened(server: Server, app: str, name: str = "applications") -> Client:
     return client
 
 
-# Stock Daphne refuses it if its connect() awaits anything after that.
+# Stock Daphne rejects the handshake if connect() awaits anything after it has blocked.
 @pytest.mark.parametrize(
     ("kind", "app"),
     [*((kind, "blocking") for kind in KINDS), *((kind, "blocking-then-awaiting") for kind in OURS)],
@@ -67,7 +67,7 @@ def test_send_from_the_event_loop_of_another_thread_reaches_a_slow_client(server
     server = servers[kind]
     with opened(server, "other-loop", "slow") as client:
         client.send_text("500")
-        time.sleep(SECOND)  # more waits than the kernel takes
+        time.sleep(SECOND)  # until more is sent than the kernel buffers
         texts = [client.text() for _ in range(500)]
         code, _ = client.closing()
         left = server.get("/count/slow")[2]
@@ -77,12 +77,12 @@ def test_send_from_the_event_loop_of_another_thread_reaches_a_slow_client(server
     assert "Error" not in server.get("/events")[2]
 
 
-# An open socket is counted: an end that the server rejects is no end
+# Events that the server rejects do not end the connection: it stays counted
 
 
 @on_all
 @pytest.mark.parametrize("code", [999, 1005, 70_000])
-def test_code_that_no_server_sends_leaves_the_connection_open_and_counted(servers, kind, code):
+def test_invalid_close_code_leaves_the_connection_open_and_counted(servers, kind, code):
     with opened(servers[kind], "stubborn", "open") as client:
         client.send_text(f"close {code}")
 
@@ -95,7 +95,7 @@ def test_code_that_no_server_sends_leaves_the_connection_open_and_counted(server
 def test_denial_after_the_accept_leaves_the_connection_open_and_counted(servers, kind) -> None:
     with opened(servers[kind], "stubborn", "open") as client:
         client.send_text("deny 403")
-        if kind != "stock-daphne":  # it takes no notice of what it does not know
+        if kind != "stock-daphne":  # it ignores unknown events
             assert "websocket.http.response.start" in client.text()
 
         client.send_text("close 1005")
@@ -105,7 +105,7 @@ def test_denial_after_the_accept_leaves_the_connection_open_and_counted(servers,
 
 
 def code_on(kind: str, code: int) -> int:
-    """Return the code that reaches the client: autobahn sends none of the protocol's own."""
+    """Return the code that the client receives: autobahn does not send the RFC's own codes."""
     return code + 3000 if kind == "stock-daphne" and code != 1000 else code
 
 
@@ -128,16 +128,16 @@ def test_close_of_an_application_reaches_its_client_on_each_server(servers, kind
 
 
 @on_all
-def test_close_that_a_server_cannot_write_still_closes(servers, kind) -> None:
+def test_invalid_close_reason_still_closes(servers, kind) -> None:
     with opened(servers[kind], "stubborn", "closed") as client:
-        client.send_text("reason 4000")  # a number for a reason
+        client.send_text("reason 4000")  # the reason is a number
 
         assert client.closing()[0] == 4000
 
 
 @pytest.mark.parametrize("kind", ["daphne", "stock-uvicorn"])
-def test_close_goes_out_though_the_application_gave_it_up(kind: str, redis_server) -> None:
-    """Redis stands still, and the application's time limit is shorter than ours."""
+def test_close_is_sent_even_if_its_task_is_cancelled(kind: str, redis_server) -> None:
+    """Redis hangs, and the application's time limit is shorter than ours."""
     redis_server.flush()
     with (
         Server(kind, SITE, ECHO_STATE_URL=redis_server.url) as server,
@@ -157,7 +157,7 @@ def test_close_goes_out_though_the_application_gave_it_up(kind: str, redis_serve
 
 @pytest.mark.slow
 @on_ours
-def test_application_that_receives_for_ever_stops_nobody_and_is_cancelled(servers, kind) -> None:
+def test_application_that_receives_for_ever_blocks_nothing_and_is_cancelled(servers, kind) -> None:
     server = servers[kind]
     with opened(server, "endless") as client:
         client.send(frame(CLOSE, close_payload(1000)))
@@ -217,7 +217,7 @@ def leave(clients: list[Client], end: str) -> None:
 
 @on_ours
 @pytest.mark.parametrize("app", ["deaf", "pushing", "busy-in-receive"])
-def test_close_is_answered_at_once_where_the_application_is_busy(servers, kind, app) -> None:
+def test_close_gets_a_reply_at_once_if_the_application_is_busy(servers, kind, app) -> None:
     with opened(servers[kind], app, "answered") as client:
         if app == "busy-in-receive":
             client.send_text("begin")
@@ -233,7 +233,7 @@ def test_close_is_answered_at_once_where_the_application_is_busy(servers, kind, 
 
 
 @on_ours
-def test_close_behind_texts_waits_for_an_application_that_takes_them(servers, kind) -> None:
+def test_close_behind_texts_waits_for_an_application_that_receives_them(servers, kind) -> None:
     with opened(servers[kind], "slow-echo") as client:
         client.send(frame(TEXT, b"x") * 20 + frame(CLOSE, close_payload(4000)))
 
@@ -278,7 +278,7 @@ def test_interval_of_zero_means_no_pings() -> None:
 
 @pytest.mark.slow
 @on_ours
-def test_peer_that_answers_no_pings_is_told_1011(kind: str) -> None:
+def test_client_without_pongs_is_closed_with_1011(kind: str) -> None:
     prefix = "--ws-ping" if kind == "uvicorn" else "--ping"
     options = (f"{prefix}-interval", "1", f"{prefix}-timeout", "1")
     with Server(kind, SITE, options) as server, opened(server, "loop", "silent") as client:

@@ -1,4 +1,4 @@
-"""Daphne's command line and `runserver`, with the transport of this package."""
+"""Daphne's command line and `runserver`, with this package's connections."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from echo.state.redis import scripts
-from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import DEADLINE, eventually
 
@@ -22,13 +22,13 @@ REASON = "Durable Object is closing WebSocket"
 
 
 def closed(client: Client) -> tuple[int | None, str]:
-    """Return the reply to the client's Close: only this transport gives it a reason."""
+    """Return the close reply, which has a reason only from this package's connections."""
     client.send(frame(CLOSE, close_payload(4000)))
     return client.closing()
 
 
 def greeted(client: Client) -> str:
-    """Upgrade on a connection that has been made in any way, and return the echo."""
+    """Send a handshake on the connection, however it was made, and return an echo."""
     client.send(request("/foo/websocket", UPGRADE))
     assert client.answer().status_line.startswith("HTTP/1.1 101")
     client.send_text("hello")
@@ -47,7 +47,7 @@ def test_command_line_has_daphnes_options() -> None:
 def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with Server("daphne", options=("--unix-socket", path)) as server:
-        eventually(lambda: listens(socket.AF_UNIX, path), True)  # it comes after the port
+        eventually(lambda: listens(socket.AF_UNIX, path), True)  # bound after the port
         with Client.connected(socket.AF_UNIX, path) as client:
             assert greeted(client) == "[Durable Object]: hello"
             assert server.count() == 1
@@ -84,13 +84,13 @@ def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> 
             assert server.count() == 1
         eventually(server.count, 0)
 
-        assert server.log().count("TLS or PROXY protocol") == 1
-        with Client.opened(server.port) as plain:  # it is not wrapped, and has this transport
+        assert server.log().count("TLS or the PROXY protocol") == 1
+        with Client.opened(server.port) as plain:  # not wrapped: uses this package's connection
             assert closed(plain) == (4000, REASON)
 
 
-def test_tls_endpoint_of_another_name_answers_in_tls(certificate: tuple[Path, Path]) -> None:
-    """autobahn has no WebSockets for `haproxy:ssl:`: with stock Daphne, too, that is a 500."""
+def test_tls_endpoint_of_another_name_responds_over_tls(certificate: tuple[Path, Path]) -> None:
+    """autobahn does not support WebSockets on `haproxy:ssl:`: stock Daphne sends a 500, too."""
     port = free_port()
     with Server(
         "daphne", options=("--endpoint", tls_endpoint("haproxy:", port, certificate))
@@ -139,11 +139,11 @@ def test_runserver_has_this_transport_and_static_files(kind: str) -> None:
 
 
 def interrupt(server: Server) -> None:
-    """Press Ctrl-C: the terminal tells the whole group of processes."""
+    """Press Ctrl-C: the terminal signals the whole process group."""
     os.killpg(server.process.pid, signal.SIGINT)
 
 
-def test_runserver_without_autoreload_tells_its_clients() -> None:
+def test_runserver_without_autoreload_closes_its_clients() -> None:
     with Server("runserver") as server, Client.opened(server.port) as client:
         interrupt(server)
 
@@ -151,7 +151,7 @@ def test_runserver_without_autoreload_tells_its_clients() -> None:
 
 
 @pytest.mark.slow
-def test_runserver_begins_anew_when_a_file_changes(tmp_path: Path) -> None:
+def test_runserver_restarts_when_a_file_changes(tmp_path: Path) -> None:
     for folder in ("echo", "project"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "manage.py", tmp_path)
@@ -171,7 +171,7 @@ def test_runserver_begins_anew_when_a_file_changes(tmp_path: Path) -> None:
 
 
 def changed(file: Path, client: Client) -> bool:
-    """Change the file (what changes before Django's first look is no change to it)."""
+    """Change the file again and again: Django ignores changes before its first poll."""
     file.touch()
     try:
         return client.at_end()
@@ -179,13 +179,8 @@ def changed(file: Path, client: Client) -> bool:
         return False
 
 
-def listens(family: int, address: object) -> bool:
-    with socket.socket(family) as probe:
-        return probe.connect_ex(address) == 0
-
-
 def test_processes_share_a_port_by_its_file_descriptor(redis_url: str) -> None:
-    """As systemd hands a socket to several services."""
+    """As when systemd passes one socket to several services."""
     command = [sys.executable, "-m", "echo.server", "--fd", "{}", "project.asgi:application"]
     env = {**os.environ, "ECHO_STATE_URL": redis_url}
     with socket.socket() as listening, ExitStack() as stack:
@@ -219,7 +214,7 @@ def test_processes_share_a_port_by_its_file_descriptor(redis_url: str) -> None:
 
 
 def counts_of_processes(url: str) -> list[int]:
-    """Return the counts of those processes that have connections."""
+    """Return the counts of the processes that have connections."""
     with redis.Redis.from_url(url) as client:
         shares = client.keys(f"{scripts.SHARE}*")
         return [int(count) for share in shares if (count := client.hget(share, "foo"))]

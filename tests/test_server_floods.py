@@ -1,4 +1,4 @@
-"""Floods of tiny frames stop nobody; `python -m tests.attack` measures how little they do."""
+"""Floods of tiny frames block no other client; `python -m tests.attack` measures the delay."""
 
 from collections.abc import Iterator
 
@@ -19,17 +19,17 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_flood_of_tiny_frames_stops_no_other_client(server: Server, kind: str) -> None:
+def test_flood_of_tiny_frames_blocks_no_other_client(server: Server, kind: str) -> None:
     with Client.opened(server.port, "good") as good:
         good.socket.settimeout(30 * SECOND)
         with Flood(server.port, "/loop/flood/websocket", kind):
             taken = latencies(good, SECOND)
 
-    # far from the target, for a machine that does much else; without a bound it is a second or more
+    # Far above the target, for a busy machine. Without MAX_FRAMES the delay is a second or more.
     assert percentile(taken, 0.9) < 0.25 * SECOND
 
 
-def test_message_of_thousands_of_empty_fragments_is_refused(server: Server) -> None:
+def test_message_of_thousands_of_empty_fragments_is_rejected(server: Server) -> None:
     with Client.opened(server.port, "empty") as client:
         client.send(frame(TEXT, fin=False) + frame(0, fin=False) * 4000 + frame(0, b"x"))
         assert client.text() == "[Durable Object]: x"

@@ -1,4 +1,4 @@
-"""The framing by the tables of RFC 6455 and of the original's reasons: bytes in, events out."""
+"""The framing by RFC 6455 and with the original program's reasons: bytes in, events out."""
 
 import struct
 import subprocess
@@ -13,7 +13,7 @@ from echo.server import framing as module
 from echo.server.framing import (
     CODES,
     NO_CODE,
-    REPLIES_AT_ONCE,
+    REPLY_BATCH_SIZE,
     Close,
     Event,
     Failure,
@@ -26,7 +26,7 @@ from tests.reference import cut
 from tests.servers import ROOT
 
 MIB = 1 << 20
-EDGES = [0, 1, 125, 126, 127, 65535, 65536]  # RFC 6455 §5.2: where the form of a length changes
+EDGES = [0, 1, 125, 126, 127, 65535, 65536]  # RFC 6455 §5.2: at the changes of a length's form
 RSV_2_OR_3 = "Received frame had RSV bits 2 or 3 set"
 RSV_1 = "Received frame had its compression bit (RSV1) set without compression"
 FRAGMENTED_CONTROL = "Received fragmented control frame"
@@ -60,7 +60,7 @@ def received(data: bytes, max_size: int = MIB) -> list[Event]:
 
 
 def failed(data: bytes, reason: str) -> bool:
-    """Return whether that is a protocol error with the reason, and nothing comes after it."""
+    """Return whether the only event is a protocol error with the reason."""
     return received(data + frame(TEXT, b"more")) == [Failure(1002, reason)]
 
 
@@ -127,7 +127,7 @@ def test_length_of_64_bits() -> None:
     assert failed(head + (1 << 63).to_bytes(8, "big"), LENGTH)
 
 
-# The first two bytes: judged as soon as they are there
+# The first two bytes: validated on arrival
 
 
 @pytest.mark.parametrize("opcode", [3, 4, 5, 6, 7, 11, 12, 13, 14, 15])
@@ -139,7 +139,7 @@ def test_reserved_opcode(opcode: int, fin: bool) -> None:
 @pytest.mark.parametrize("opcode", [0, TEXT, BINARY, 3, CLOSE, PING, PONG, 15])
 @pytest.mark.parametrize("rsv", range(1, 8))
 def test_reserved_bits(opcode: int, rsv: int) -> None:
-    """They are judged before the opcode and its rules, as the original does."""
+    """They are validated before the opcode, as in the original program."""
     assert failed(frame(opcode, b"x", rsv=rsv), RSV_2_OR_3 if rsv & 3 else RSV_1)
 
 
@@ -194,12 +194,12 @@ def test_message_inside_another(opcode: int, fin: bool) -> None:
         (b"\x81\xfe\x00\x7d", LENGTH),
     ],
 )
-def test_judged_on_its_first_bytes(data: bytes, reason: str) -> None:
+def test_frame_is_rejected_by_its_first_bytes(data: bytes, reason: str) -> None:
     assert Framing(MIB).receive(data[:-1]) == []
     assert Framing(MIB).receive(data) == [Failure(1002, reason)]
 
 
-# Sizes: judged on the header alone
+# Sizes: validated by the header alone
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
@@ -215,7 +215,7 @@ def test_too_large(opcode: int, size: int, limit: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 125, 126, 65536])
-def test_as_large_as_it_may_be(size: int) -> None:
+def test_maximum_size(size: int) -> None:
     assert received(frame(TEXT, b"x" * size), max_size=size) == ["x" * size]
 
 
@@ -328,7 +328,7 @@ def test_invalid_text(data: bytes, padding: int) -> None:
 
 
 def test_invalid_text_fails_at_its_fragment() -> None:
-    """The end of the message is not waited for."""
+    """Before the end of the message."""
     assert received(frame(TEXT, b"\xce\xba\xf4\x90", fin=False)) == [INVALID_TEXT]
 
 
@@ -416,43 +416,43 @@ def test_each_ping_has_its_pong() -> None:
     assert framing.pongs == [bytes([0x8A, i]) + bytes([i]) * i for i in range(126)]
 
 
-def test_unasked_pong_is_nothing() -> None:
+def test_unsolicited_pong_is_ignored() -> None:
     framing = Framing(MIB)
 
     assert framing.receive(frame(PONG, b"x") + frame(TEXT, b"a")) == ["a"]
     assert framing.pongs == []
 
 
-# Room
+# At most max_events at a time
 
 
 def texts(count: int) -> bytes:
     return b"".join(frame(TEXT, str(number).encode()) for number in range(count))
 
 
-def test_room_stops_and_nothing_is_lost() -> None:
+def test_max_events_stops_and_nothing_is_lost() -> None:
     framing = Framing(MIB)
 
-    assert framing.receive(texts(5), room=2) == ["0", "1"]
+    assert framing.receive(texts(5), max_events=2) == ["0", "1"]
     assert framing.has_more
-    assert framing.receive(frame(TEXT, b"5")[:3], room=3) == ["2", "3", "4"]
-    assert framing.has_more  # it cannot know that the rest is not whole
-    assert framing.receive(b"", room=2) == []
+    assert framing.receive(frame(TEXT, b"5")[:3], max_events=3) == ["2", "3", "4"]
+    assert framing.has_more  # the rest has not been looked at
+    assert framing.receive(b"", max_events=2) == []
     assert not framing.has_more
 
 
-def test_room_that_is_just_enough() -> None:
+def test_max_events_that_is_just_enough() -> None:
     framing = Framing(MIB)
 
-    assert framing.receive(texts(2), room=2) == ["0", "1"]
+    assert framing.receive(texts(2), max_events=2) == ["0", "1"]
     assert not framing.has_more
 
 
-@pytest.mark.parametrize("room", [0, -1])
-def test_no_room(room: int) -> None:
+@pytest.mark.parametrize("max_events", [0, -1])
+def test_max_events_of_zero(max_events: int) -> None:
     framing = Framing(MIB)
 
-    assert framing.receive(texts(1), room=room) == []
+    assert framing.receive(texts(1), max_events=max_events) == []
     assert framing.has_more
     assert framing.receive(texts(1)) == ["0", "0"]
     assert not framing.has_more
@@ -466,17 +466,17 @@ def test_half_a_frame_is_not_more(opcode: int, size: int) -> None:
 
     for place in {*range(1, 17), size, size + 5} & set(range(len(data))):
         framing = Framing(MIB)
-        assert framing.receive(data + data[:place], room=2) == [message]
+        assert framing.receive(data + data[:place], max_events=2) == [message]
         assert not framing.has_more
         assert framing.receive(data[place:]) == [message]
 
 
-def test_end_waits_for_room() -> None:
+def test_end_waits_for_the_next_call() -> None:
     framing = Framing(MIB)
 
-    assert framing.receive(texts(1) + frame(CLOSE), room=1) == ["0"]
+    assert framing.receive(texts(1) + frame(CLOSE), max_events=1) == ["0"]
     assert framing.has_more
-    assert framing.receive(b"", room=1) == [Close(NO_CODE, "")]
+    assert framing.receive(b"", max_events=1) == [Close(NO_CODE, "")]
     assert not framing.has_more
 
 
@@ -552,9 +552,9 @@ def test_reply_that_is_no_unicode_raises() -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_long_replies_are_not_made_all_at_once(opcode: int) -> None:
-    """Small messages may have large answers: they stop, to be written, and go on."""
+    """Small messages may have large replies: parsing stops to write them, and continues."""
     framing = Framing(MIB)
-    long = "x" * (REPLIES_AT_ONCE // 4)
+    long = "x" * (REPLY_BATCH_SIZE // 4)
     data = frame(opcode, b"a") * 10
     made = []
 

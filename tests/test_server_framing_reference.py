@@ -1,4 +1,4 @@
-"""Random frames, valid or not and cut anywhere, against `websockets`' judgement of them."""
+"""Random frames, valid or not and cut anywhere, compared with the `websockets` package."""
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -7,10 +7,10 @@ from echo.server.framing import Framing
 from tests.raw import masked
 from tests.reference import Outcome, cut, expected, observed
 
-MAX_SIZE = 300  # bytes: small, so that it is often met
+MAX_SIZE = 300  # bytes: small, so that many messages exceed it
 EDGES = [0, 1, 124, 125, 126, 127, 290, 299, 300, 301, 65535, 65536]
 
-# A slow machine is no failure: no deadline for an example, and none for making one.
+# No deadlines: a slow machine is not a failure.
 quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.one_of(
@@ -42,7 +42,7 @@ masks = st.one_of(st.just(bytes(4)), st.binary(min_size=4, max_size=4))
 def encoded(
     first: int, payload: bytes, mask: bytes | None, form: int = 0, announced: int | None = None
 ) -> bytes:
-    """Return a frame; `form` 126 and 127 are those lengths of 2 and 8 bytes that it may have."""
+    """Return a frame whose length has 2 or 8 bytes if `form` is 126 or 127."""
     length = len(payload) if announced is None else announced
     form = max(form, 127 if length > 65535 else 126 if length > 125 else 0)
     extended = length.to_bytes({126: 2, 127: 8}[form], "big") if form else b""
@@ -59,7 +59,7 @@ def controls(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """A whole message, in fragments that may lie within a character, with pings between."""
+    """A message in fragments that may split characters, with pings between them."""
     whole = draw(st.one_of(texts, payloads))
     places = draw(st.lists(st.integers(0, len(whole)), max_size=4))
     pieces = cut(whole, places)
@@ -94,7 +94,7 @@ def note(outcome: Outcome) -> None:
 
 @quick
 @given(streams, st.lists(st.integers(0, 400), max_size=6), st.integers(1, 4))
-def test_same_messages_pongs_and_verdict(data: bytes, places: list[int], room: int) -> None:
+def test_same_messages_pongs_and_end(data: bytes, places: list[int], room: int) -> None:
     wanted = expected(data, MAX_SIZE)
     note(wanted)
 
@@ -116,7 +116,7 @@ def test_same_byte_by_byte_and_as_a_whole(data: bytes) -> None:
 @quick
 @given(streams, st.lists(st.integers(0, 400), max_size=6))
 def test_replies_are_those_to_the_events(data: bytes, places: list[int]) -> None:
-    """With a reply, messages are answered in order, and only an end is an event."""
+    """With a reply function, replies are in order, and only the end is an event."""
     events = Framing(MAX_SIZE).receive(data)
     framing = Framing(MAX_SIZE)
     seen: list[str | bytes] = []

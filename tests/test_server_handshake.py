@@ -1,4 +1,4 @@
-"""What a handshake may be, and what becomes of one that is not."""
+"""Valid handshakes, and the responses to invalid ones."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.servers import Server
 from tests.waiting import eventually
 
 SITE = "tests.sites.transport:application"
-# What uvicorn's own HTTP says about requests that are none, before any WebSocket.
+# Logged by uvicorn's HTTP parsers for invalid requests, before any WebSocket code runs.
 OF_UVICORN = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 
@@ -21,7 +21,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def ask(server: Server, path: str = "/foo/websocket", lines: tuple[str, ...] = (), **changes):
-    """Return the answer to a handshake with headers changed, left out (None) or added (lines)."""
+    """Return the response to a handshake with headers changed, omitted (None) or added (lines)."""
     headers = {name.replace("-", "_"): value for name, value in UPGRADE.items()} | changes
     kept = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
     head = request(path, kept, port=server.port)[:-2]
@@ -105,7 +105,7 @@ def test_two_hosts_without_an_upgrade() -> None:
         assert status(client.answer()) == 400
 
 
-def test_unknown_path_is_answered_as_without_an_upgrade(server: Server) -> None:
+def test_unknown_path_gets_the_same_response_as_without_an_upgrade(server: Server) -> None:
     path = "/none/of/these/paths"
     expected = server.get(path)
 
@@ -121,8 +121,8 @@ def test_denial_with_status_headers_and_body(server: Server) -> None:
     assert answer.header("X-Why") == "token"
 
 
-def test_refusal_by_close_is_a_403(server: Server) -> None:
-    assert plain(ask(server, "/refuses/foo/websocket")) == (403, "Access denied")
+def test_close_before_the_accept_is_a_403(server: Server) -> None:
+    assert plain(ask(server, "/rejects/foo/websocket")) == (403, "Access denied")
 
 
 def test_exception_in_connect_is_a_500_without_a_traceback(server: Server) -> None:
@@ -162,8 +162,8 @@ def test_root_path_of_a_client_is_ignored(server: Server) -> None:
     assert json.loads(changed) == {"root_path": "", "path": "/scope"}
 
 
-def test_frames_behind_the_handshake_are_answered() -> None:
-    # uvicorn drops what it has read with the request: nothing that a `ws=` class can get at.
+def test_frames_sent_with_the_handshake_are_received() -> None:
+    # uvicorn drops the bytes that it reads with the request: no `ws=` class can get at them.
     with Server("daphne", SITE) as server, Client(server.port) as client:
         early = frame(TEXT, b"1") + frame(TEXT, b"2")
         client.send(request("/foo/websocket", UPGRADE, port=server.port) + early)
@@ -230,8 +230,8 @@ HOSTILE = {
 }
 
 
-def test_hostile_handshakes_leave_the_server_as_it_was(server: Server) -> None:
-    """Not one is counted, hinders others, or writes a warning into the log."""
+def test_hostile_handshakes_have_no_lasting_effect(server: Server) -> None:
+    """None of them is counted, delays others or logs a warning."""
     options = ("--ping-interval", "1", "--ping-timeout", "1")
     if server.kind == "uvicorn":
         options = ("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
@@ -245,7 +245,7 @@ def test_hostile_handshakes_leave_the_server_as_it_was(server: Server) -> None:
 
         eventually(lambda: attacked.count(), 0)
         with Client.opened(attacked.port) as client:
-            assert client.frame() == (9, b""), "the watch still sends pings"
+            assert client.frame() == (9, b""), "pings are still sent"
             assert attacked.count() == 1
             client.send(frame(8, close_payload(4000)))
             assert client.closing() == (4000, "Durable Object is closing WebSocket")
@@ -258,7 +258,7 @@ def test_hostile_handshakes_leave_the_server_as_it_was(server: Server) -> None:
 
 
 def send_and_vanish(server: Server, data: bytes) -> None:
-    """Send it, read what comes back within a moment, and be gone."""
+    """Send the request, read the response for a moment, and disconnect."""
     client = Client(server.port)
     client.socket.settimeout(0.1)
     try:

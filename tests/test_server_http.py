@@ -1,4 +1,4 @@
-"""What hostile HTTP clients may cost: descriptors, memory, log lines, time of others."""
+"""Hostile HTTP clients: limits on descriptors, memory, log lines and the delay of others."""
 
 import itertools
 import os
@@ -43,7 +43,7 @@ def daphne(servers: dict[str, Server]) -> Server:
     return servers["daphne"]
 
 
-# Requests that are followed at once by a TCP reset
+# Requests followed at once by a TCP reset
 
 GET = request("/count/foo", {})
 POST = request("/size", {"Content-Length": "10"}, method="POST")
@@ -70,8 +70,8 @@ def test_request_and_reset_frees_its_descriptor(server: Server, what: str) -> No
     assert server.get("/count/foo")[0] == 200
 
 
-def test_many_resets_leave_a_server_that_accepts(daphne: Server) -> None:
-    """More than the process may have descriptors."""
+def test_server_accepts_after_many_resets(daphne: Server) -> None:
+    """More resets than the process may have descriptors."""
     before = descriptors(daphne)
     soft, hard = resource.prlimit(daphne.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daphne.process.pid, resource.RLIMIT_NOFILE, (before + 100, hard))
@@ -86,8 +86,8 @@ def test_many_resets_leave_a_server_that_accepts(daphne: Server) -> None:
 # Applications that fail
 
 
-def test_response_that_breaks_is_cut_off_and_logged_once(daphne: Server) -> None:
-    """And is no obstacle to those that come after it."""
+def test_response_that_fails_is_aborted_and_logged_once(daphne: Server) -> None:
+    """And does not affect the requests after it."""
     before, log = descriptors(daphne), len(daphne.log())
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(daphne.port)) for _ in range(3)]
@@ -104,7 +104,7 @@ def test_response_that_breaks_is_cut_off_and_logged_once(daphne: Server) -> None
 
 
 def without_end(client: Client) -> bytes:
-    """Return what comes until the connection is reset or closed."""
+    """Return the bytes received until the connection is reset or closed."""
     with suppress(ConnectionResetError):
         while data := client.socket.recv(1000):
             client.buffer += data
@@ -115,7 +115,7 @@ def without_end(client: Client) -> bytes:
 
 
 def form(size: int, name: bytes = b"f") -> tuple[dict[str, str], bytes]:
-    """Return the headers and the body of a form with a file of that size."""
+    """Return the headers and the body of a form with a file of the size."""
     head = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n' % name
     body = head + b"x" * size + b"\r\n--b--\r\n"
     kind = "multipart/form-data; boundary=b"
@@ -184,7 +184,7 @@ def test_client_that_leaves_in_its_body_leaves_no_file(daphne: Server) -> None:
     eventually(lambda: descriptors(daphne), before)
 
 
-# What a proxy, or a client in its place, says about the client's address
+# Forwarded addresses, sent by a proxy or by a client that imitates one
 
 
 PROXIED = ("--proxy-headers",)
@@ -198,7 +198,7 @@ def proxied() -> Iterator[Server]:
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"])
 @pytest.mark.parametrize("path", ["/foo/websocket", "/count/foo"])
-def test_forwarded_header_that_is_no_text_is_rejected(proxied: Server, path: str, name: str):
+def test_forwarded_header_that_is_not_ascii_is_rejected(proxied: Server, path: str, name: str):
     headers = {"X-Forwarded-For": "10.0.0.1", name: "\xff"}
     before, log = descriptors(proxied), len(proxied.log())
     for _ in range(20):
@@ -213,7 +213,7 @@ def test_forwarded_header_that_is_no_text_is_rejected(proxied: Server, path: str
 
 
 @pytest.mark.parametrize("value", ["<b>", "1.2.3", "evil 1", "x" * 5000, "", "fe80::1%\x1b[31m"])
-def test_forwarded_address_that_is_none_is_rejected(proxied: Server, value: str) -> None:
+def test_invalid_forwarded_address_is_rejected(proxied: Server, value: str) -> None:
     with Client(proxied.port) as client:
         answer = client.ask("/foo/websocket", {**UPGRADE, "X-Forwarded-For": value})
 
@@ -223,7 +223,7 @@ def test_forwarded_address_that_is_none_is_rejected(proxied: Server, value: str)
 @pytest.mark.parametrize(
     "value", ["10.0.0.1", "10.0.0.1, 10.0.0.2", "10.0.0.1:80", "2001:db8::1", "[2001:db8::1]:80"]
 )
-def test_forwarded_address_is_taken(proxied: Server, value: str) -> None:
+def test_forwarded_address_is_used(proxied: Server, value: str) -> None:
     log = len(proxied.log())
 
     Client.opened(proxied.port, **{"X-Forwarded-For": value}).socket.close()
@@ -244,7 +244,7 @@ def test_access_log_is_escaped(server: Server) -> None:
     assert '/a"_200' not in server.log()[log:]
 
 
-# Requests that are odd
+# Unusual requests
 
 
 def test_100_continue_does_not_follow_a_413(daphne: Server) -> None:
@@ -266,7 +266,7 @@ def test_query_of_an_absolute_uri_is_no_path(daphne: Server) -> None:
     assert b"root_path" not in answer.body
 
 
-def test_handshake_with_the_last_descriptor_is_answered(server: Server) -> None:
+def test_handshake_with_the_last_descriptor_gets_a_response(server: Server) -> None:
     numbers = {int(number) for number in os.listdir(f"/proc/{server.process.pid}/fd")}
     free = next(number for number in itertools.count() if number not in numbers)
     limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
@@ -320,7 +320,7 @@ def test_error_and_reset_leave_no_traceback(server: Server) -> None:
     assert "Traceback" not in server.log()[log:]
 
 
-# Headers without end
+# Endless headers
 
 
 def test_handshake_with_long_headers_is_rejected(server: Server) -> None:
@@ -330,7 +330,7 @@ def test_handshake_with_long_headers_is_rejected(server: Server) -> None:
 
     if server.kind == "uvicorn":
         assert answer.startswith(b"HTTP/1.1 431 ")
-    else:  # Twisted just ends the connection
+    else:  # Twisted closes the connection without a response
         assert answer == b""
     eventually(lambda: server.get("/open")[2], "0")
 

@@ -1,4 +1,4 @@
-"""The options of Daphne's and uvicorn's command lines, and what they do for WebSockets."""
+"""The options of Daphne's and uvicorn's command lines for WebSockets."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, request
+from tests.raw import CLOSE, PING, TEXT, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import COMMANDS, ROOT, Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
@@ -57,7 +57,7 @@ def test_docs_name_every_option(module: str, title: str) -> None:
     assert named == options_of(module) - {"--help", "--version"}
 
 
-# What concerns the process alone: how it starts, listens, reloads and logs.
+# Options of the process alone: how it starts, listens, reloads and logs.
 OF_THE_PROCESS = {
     *(
         "--app-dir",
@@ -88,7 +88,7 @@ def opened(server: Server, app: str = "loop") -> Client:
 
 
 def ended_after(server: Server, log: str) -> float:
-    """Close, and return after how many seconds the log has that."""
+    """Close a connection; return the seconds until the text is in the log."""
     with opened(server, "deaf") as client:
         client.send(frame(CLOSE, close_payload(1000)))
         client.closing()
@@ -99,7 +99,7 @@ def ended_after(server: Server, log: str) -> float:
 
 def test_daphne_application_close_timeout() -> None:
     with Server("daphne", SITE, ("--application-close-timeout", "1")) as server:
-        assert ended_after(server, "did not end, and is cancelled") < 5 * SECOND
+        assert ended_after(server, "did not finish in time: cancelled") < 5 * SECOND
 
 
 @pytest.mark.parametrize(("timeout", "longest"), [("1", 3), ("6", 9)])
@@ -143,7 +143,7 @@ def echoes(client: Client) -> bool:
 
 
 def outlives(client: Client) -> bool:
-    """Whether the connection outlives a time limit of a second that is for requests."""
+    """Return whether the connection outlives a time limit of one second for requests."""
     time.sleep(2)
     return echoes(client)
 
@@ -211,14 +211,14 @@ def test_default_headers_are_on_each_response(kind: str, options: tuple[str, ...
                     assert answer.header("Date")
 
 
-def test_uvicorns_log_has_a_status() -> None:
+def test_uvicorns_log_has_the_status() -> None:
     with Server("uvicorn", SITE) as server:
-        for app in ("denies", "refuses", "raises"):
+        for app in ("denies", "rejects", "raises"):
             with Client(server.port) as client:
                 client.ask(f"/{app}/foo/websocket", UPGRADE)
                 client.at_end()
 
-        for app, status in (("denies", 401), ("refuses", 403), ("raises", 500)):
+        for app, status in (("denies", 401), ("rejects", 403), ("raises", 500)):
             line = f'"WebSocket /{app}/foo/websocket" {status}'
             eventually(lambda line=line: server.log().count(line), 1)
         assert "[rejected]" not in server.log()
@@ -236,14 +236,14 @@ def test_application_that_returns_without_accepting_is_logged(kind: str) -> None
         answer = client.ask("/returns/foo/websocket", UPGRADE)
         assert answer.status_line == "HTTP/1.1 500 Internal Server Error"
 
-        line = "The application of '/returns/foo/websocket' returned unaccepted"
+        line = "Application of '/returns/foo/websocket' returned without accepting"
         eventually(lambda: server.log().count(line), 1)
 
 
 def test_uvicorn_h11_max_incomplete_event_size() -> None:
     options = ("--http", "h11", "--h11-max-incomplete-event-size", "1000")
     with Server("uvicorn", SITE, options) as server, Client(server.port) as client:
-        # The option is for what has come of a request that is not complete.
+        # The option limits the bytes of an incomplete request.
         client.send(request("/loop/foo/websocket", {**UPGRADE, "X-Long": "x" * 2000})[:1500])
         answer = client.answer()
 
@@ -287,7 +287,7 @@ def test_uvicorn_uds(tmp_path: Path) -> None:
     command = [*COMMANDS["uvicorn"][:4], "--uds", str(path), SITE]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        eventually(path.exists, True)
+        eventually(lambda: listens(socket.AF_UNIX, str(path)), True)
         with Client.connected(socket.AF_UNIX, str(path)) as client:
             assert echo_of(client) == "[Durable Object]: hello"
     finally:

@@ -1,4 +1,4 @@
-"""What clients that mean ill, or are gone, may cost: memory, time, a wrong count.
+"""Hostile and vanished clients: limits on memory, time and wrong counts.
 
 The long waits run side by side, on one server of each kind: see `slow_runs`.
 """
@@ -33,10 +33,10 @@ from tests.waiting import DEADLINE, SECOND, eventually
 SITE = "tests.sites.transport:application"
 KINDS = ["daphne", "uvicorn"]
 MiB = 1 << 20
-ROOM = 16 * MiB  # what all that hostile clients do may cost together
+ROOM = 16 * MiB  # of memory for all hostile clients together
 CUT_AFTER = 10  # seconds, of slow readers and of slow headers
-CLOSE_AFTER = 5  # seconds, where a Close is not taken
-SLACK = 12 * SECOND  # on a busy machine; without the limit it would be 40 s, or never
+CLOSE_AFTER = 5  # seconds, if a Close is not read
+SLACK = 12 * SECOND  # for a busy machine; without the limit: 40 s, or never
 
 both = pytest.mark.parametrize("kind", KINDS)
 
@@ -65,11 +65,11 @@ def seconds_until(condition: Callable[[], bool], deadline: float) -> float:
     return time.monotonic() - start
 
 
-# Slow things: each returns what it has seen, and runs on a server with all others
+# Slow clients: each function returns its observation; all run side by side on one server
 
 
 def slow_reader(server: Server, app: str, data: bytes) -> float:
-    """Send for as long as the server takes it, read nothing; return when it is counted no more."""
+    """Send as long as possible and read nothing; return when the count excludes it."""
     name = f"slow-{app}-{len(data)}"
     with opened(server, app, name) as client:
 
@@ -84,14 +84,14 @@ def slow_reader(server: Server, app: str, data: bytes) -> float:
         sender = threading.Thread(target=send)
         sender.start()
         seconds = seconds_until(lambda: count(server, name) == 0, 2 * CUT_AFTER + SLACK)
-        with suppress(OSError):  # if it is not gone already
+        with suppress(OSError):  # it may be closed already
             client.socket.shutdown(socket.SHUT_RDWR)
         sender.join()
         return seconds
 
 
 def slow_but_reading(server: Server, app: str) -> int:
-    """Take 64 KiB a second for longer than a slow reader may live; return the count then."""
+    """Read 64 KiB a second for longer than SLOW_READER_TIMEOUT; return the count then."""
     with opened(server, app, f"reading-{app}") as client:
         end = time.monotonic() + CUT_AFTER + 5
         while time.monotonic() < end:
@@ -101,32 +101,32 @@ def slow_but_reading(server: Server, app: str) -> int:
 
 
 def close_unread(server: Server, app: str) -> tuple[float, float]:
-    """Close with much unread; return after how long it is uncounted, and the socket gone."""
+    """Close with unread data; return the seconds until the count excludes it, and to its end."""
     name = f"unread-{app}"
     with opened(server, app, name, receive_buffer=4096) as client:
         if app == "echo":
             server.get(f"/push/{name}")
         else:
             client.send_text("a burst")
-        time.sleep(SECOND)  # more than the kernel takes is on its way
+        time.sleep(SECOND)  # until more is sent than the kernel buffers
         client.send(frame(CLOSE, close_payload(4000)))
         uncounted = seconds_until(lambda: count(server, name) == 0, 2 * CUT_AFTER)
         return uncounted, uncounted + seconds_until(lambda: is_gone(server, client), 2 * CUT_AFTER)
 
 
 def is_gone(server: Server, client: Client) -> bool:
-    """Return whether the server's kernel knows the connection no more, or has only to end it."""
+    """Return whether no process of the server has the connection's socket any more."""
     _, port = client.socket.getsockname()
     with open(f"/proc/{server.process.pid}/net/tcp") as connections:
         for line in list(connections)[1:]:
             fields = line.split()
             if fields[1].endswith(f":{server.port:04X}") and fields[2].endswith(f":{port:04X}"):
-                return fields[9] == "0"  # no inode: no process has it
+                return fields[9] == "0"  # no inode: no process has the socket
     return True
 
 
 def slow_headers(server: Server) -> float:
-    """Drip the headers of a handshake; return how long the server bears it."""
+    """Send the headers of a handshake slowly; return the seconds until the server aborts."""
     start = time.monotonic()
     with Client(server.port) as client:
         client.socket.settimeout(0.2)
@@ -144,7 +144,7 @@ def slow_headers(server: Server) -> float:
 
 
 def slow_body(server: Server) -> bytes:
-    """Drip a body for longer than headers may take; return the answer."""
+    """Send a body for longer than HEADERS_TIMEOUT; return the response."""
     size = CUT_AFTER + 3
     head = f"POST /size HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n"
     with Client(server.port) as client:
@@ -179,11 +179,11 @@ RUNS: dict[str, Callable[[Server], object]] = {
     "close unread burst": lambda server: close_unread(server, "burst"),
     "silent application": silent_application,
 }
-OF_DAPHNE = {"slow headers": slow_headers, "slow body": slow_body}  # uvicorn has its own HTTP
+OF_DAPHNE = {"slow headers": slow_headers, "slow body": slow_body}  # uvicorn's HTTP is its own
 
 
 def run_all(server: Server) -> dict[str, Future[object]]:
-    """Run all slow things side by side; "memory" is what they cost at most, all together."""
+    """Run all slow clients side by side; "memory" is the maximum of all together."""
     for app in ("echo", "loop"):
         with opened(server, app, "first") as client:
             client.send_text("hello")
@@ -221,10 +221,10 @@ def test_reader_that_is_slow_but_reads_is_not_cut(slow_runs, kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("app", ["echo", "burst"])
 @both
-def test_close_of_a_client_that_does_not_read_is_known_at_once(slow_runs, kind, app) -> None:
+def test_close_of_a_client_that_does_not_read_is_noticed_at_once(slow_runs, kind, app) -> None:
     uncounted, gone = slow_runs[kind][f"close unread {app}"].result()
 
-    assert uncounted < CLOSE_AFTER / 2  # with all else that goes on, and the reading of the count
+    assert uncounted < CLOSE_AFTER / 2  # includes the reading of the count on a busy server
     assert CLOSE_AFTER - 1 < gone < CLOSE_AFTER + SLACK
 
 
@@ -254,12 +254,12 @@ def test_application_must_answer_a_handshake_in_time(slow_runs, kind: str) -> No
     assert limit - 1 < seconds < limit + SLACK
 
 
-# What does not take long
+# Tests that do not take long
 
 
 @both
 def test_flood_into_a_busy_handler_waits_in_the_client(kind: str) -> None:
-    """Nothing of it is lost or out of order when the handler comes to it."""
+    """When the handler receives it, nothing is lost or out of order."""
     texts = [f"{number} ".ljust(1000, "x") for number in range(20_000)]
     flood = b"".join(frame(TEXT, text.encode()) for text in texts)
     with Server(kind, SITE) as server, opened(server, "busy", "busy") as client:
@@ -267,7 +267,7 @@ def test_flood_into_a_busy_handler_waits_in_the_client(kind: str) -> None:
         before = server.forget_peak()
         sender = threading.Thread(target=client.send, args=(flood,))
         sender.start()
-        time.sleep(2 * SECOND)  # it sends as much as it can
+        time.sleep(2 * SECOND)  # the client sends as much as it can
         grown = server.memory("VmHWM") - before
         server.get("/release")
         echoed = [client.text() for _ in texts]
@@ -279,7 +279,7 @@ def test_flood_into_a_busy_handler_waits_in_the_client(kind: str) -> None:
 
 @both
 def test_burst_waits_in_the_application(kind: str) -> None:
-    """Even while the client's next messages wait, too."""
+    """Even while the client's next messages are queued."""
     with Server(kind, SITE) as server, opened(server, "burst", "burst") as client:
         count(server, "burst")
         before = server.forget_peak()
@@ -305,7 +305,7 @@ def test_replies_that_are_much_longer_than_texts_wait_in_the_client(kind: str) -
 
 
 @both
-def test_close_behind_texts_that_nobody_wants_any_more_is_seen(servers, kind: str) -> None:
+def test_close_behind_texts_that_are_not_received_is_noticed(servers, kind: str) -> None:
     """The application closes at the first text; the client's Close was read with it."""
     with opened(servers[kind], "script", "behind") as client:
         client.send(
@@ -320,7 +320,7 @@ def test_close_behind_texts_that_nobody_wants_any_more_is_seen(servers, kind: st
 
 @pytest.mark.slow
 @both
-def test_peer_behind_a_cut_cable_is_known_by_its_silence(kind: str) -> None:
+def test_client_behind_a_cut_cable_is_noticed_by_its_silence(kind: str) -> None:
     prefix = "--ws-ping" if kind == "uvicorn" else "--ping"
     options = (f"{prefix}-interval", "1", f"{prefix}-timeout", "1")
     apps = ("echo", "loop", "deaf")
@@ -345,7 +345,7 @@ def test_peer_behind_a_cut_cable_is_known_by_its_silence(kind: str) -> None:
 
 
 def answer_pings(client: Client) -> None:
-    with suppress(AssertionError, OSError):  # until its end
+    with suppress(AssertionError, OSError):  # until the connection ends
         while client.frame() == (PING, b""):
             client.send(frame(PONG))
 
@@ -355,7 +355,7 @@ LARGE = 2_621_440 + 1  # bytes: one more than Django's DATA_UPLOAD_MAX_MEMORY_SI
 
 def upload(server: Server, headers: bytes, body: list[bytes]) -> Client:
     client = Client(server.port)
-    with suppress(OSError):  # the server ends it early
+    with suppress(OSError):  # the server closes early
         client.send(b"POST /size HTTP/1.1\r\nHost: 127.0.0.1\r\n" + headers + b"\r\n")
         for piece in body:
             client.send(piece)
@@ -368,7 +368,7 @@ def daphne(servers: dict[str, Server]) -> Server:
 
 
 def spooled(server: Server) -> int:
-    """Return the bytes of the files without a name that the process has open."""
+    """Return the size of the deleted files that the process has open."""
     sizes = [0]
     for file in Path(f"/proc/{server.process.pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
@@ -381,13 +381,15 @@ def log_inode(server: Server) -> int:
     return os.fstat(server.log_file.fileno()).st_ino
 
 
-def test_body_that_says_it_is_too_large_is_refused_before_it_comes(daphne: Server) -> None:
+def test_body_with_too_large_a_content_length_is_rejected_before_it_is_received(
+    daphne: Server,
+) -> None:
     with upload(daphne, b"Content-Length: %d\r\n" % LARGE, []) as client:
         assert client.answer().status_line == "HTTP/1.1 413 Content Too Large"
         assert client.at_end()
 
 
-def test_body_in_chunks_is_refused_while_it_comes(daphne: Server) -> None:
+def test_chunked_body_is_rejected_while_it_is_received(daphne: Server) -> None:
     piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
 
     with upload(daphne, b"Transfer-Encoding: chunked\r\n", [piece] * 1000) as client:
@@ -395,23 +397,23 @@ def test_body_in_chunks_is_refused_while_it_comes(daphne: Server) -> None:
     eventually(lambda: spooled(daphne), 0)
 
 
-def test_body_of_the_greatest_size_is_taken(daphne: Server) -> None:
+def test_body_of_the_maximum_size_is_accepted(daphne: Server) -> None:
     pieces = [b"x" * (LARGE - 1)]
     with upload(daphne, b"Content-Length: %d\r\n" % (LARGE - 1), pieces) as client:
         assert client.answer().status_line == "HTTP/1.1 200 OK"
 
 
-def test_site_says_how_large_a_body_may_be(tmp_path: Path) -> None:
+def test_settings_limit_the_size_of_a_body(tmp_path: Path) -> None:
     (tmp_path / "larger.py").write_text(
         "from project.settings import *\nDATA_UPLOAD_MAX_MEMORY_SIZE = 3_000_000\n"
     )
     env = {"DJANGO_SETTINGS_MODULE": "larger", "PYTHONPATH": str(tmp_path)}
     with Server("daphne", **env) as server:
         taken = upload(server, b"Content-Length: %d\r\n" % LARGE, [b"x" * LARGE])
-        refused = upload(server, b"Content-Length: 3000001\r\n", [])
-        with taken, refused:
+        rejected = upload(server, b"Content-Length: 3000001\r\n", [])
+        with taken, rejected:
             assert taken.answer().status_line != "HTTP/1.1 413 Content Too Large"
-            assert refused.answer().status_line == "HTTP/1.1 413 Content Too Large"
+            assert rejected.answer().status_line == "HTTP/1.1 413 Content Too Large"
 
 
 def test_files_may_be_larger(daphne: Server) -> None:
@@ -423,7 +425,7 @@ def test_files_may_be_larger(daphne: Server) -> None:
         assert client.answer().status_line == "HTTP/1.1 200 OK"
 
 
-# The events of the application, and the frames of the client
+# Events of the application as frames of the client
 
 
 @pytest.fixture(params=KINDS)
@@ -460,7 +462,7 @@ def test_return_without_a_close_is_a_1000(server: Server) -> None:
     assert closing_of(server, "return") == (1000, "")
 
 
-def test_what_is_sent_after_the_end_raises_client_disconnected(server: Server) -> None:
+def test_send_after_the_close_raises_client_disconnected(server: Server) -> None:
     before = server.get("/events")[2].count("ClientDisconnected")
 
     closing_of(server, "close 1000 done")
@@ -468,7 +470,7 @@ def test_what_is_sent_after_the_end_raises_client_disconnected(server: Server) -
     eventually(lambda: server.get("/events")[2].count("ClientDisconnected"), before + 1)
 
 
-def test_close_into_a_busy_handler_is_known_at_once(server: Server) -> None:
+def test_close_during_a_busy_handler_is_noticed_at_once(server: Server) -> None:
     with opened(server, "deaf", "deaf") as client:
         assert count(server, "deaf") == 1
         client.send(frame(CLOSE, close_payload(4000)))
@@ -490,14 +492,14 @@ def limit(server: Server) -> int:
     return {"daphne": MiB, "uvicorn": 16 * MiB}[server.kind]  # bytes; uvicorn's --ws-max-size
 
 
-def test_message_of_the_greatest_size_is_echoed(server: Server, limit: int) -> None:
+def test_message_of_the_maximum_size_is_echoed(server: Server, limit: int) -> None:
     with opened(server, "echo", "large") as client:
         client.send(frame(TEXT, b"x" * limit))
 
         assert client.text() == "[Durable Object]: " + "x" * limit
 
 
-def test_message_over_the_limit_is_refused_by_its_head(server: Server, limit: int) -> None:
+def test_message_over_the_limit_is_rejected_by_its_header(server: Server, limit: int) -> None:
     with opened(server, "echo", "larger") as client:
         client.send(frame(TEXT, b"x" * (limit + 1))[:14])
 
@@ -505,7 +507,7 @@ def test_message_over_the_limit_is_refused_by_its_head(server: Server, limit: in
         assert count(server, "larger") == 0
 
 
-def test_fragments_over_the_limit_are_refused(server: Server, limit: int) -> None:
+def test_fragments_over_the_limit_are_rejected(server: Server, limit: int) -> None:
     with opened(server, "loop", "fragments") as client:
         client.send(frame(TEXT, b"x" * limit, fin=False) + frame(0, b"x", fin=False))
 
@@ -543,7 +545,7 @@ def test_channels_consumers_clean_up(server: Server, app: str) -> None:
     eventually(lambda: f"{app} 4321" in server.get("/events")[2], True)
 
 
-# The promise
+# The count
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at any moment: clients are told, nobody stays counted, the end is quick."""
+"""SIGTERM and SIGINT at any moment: clients are closed, counts are 0, the exit is quick."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ from tests.waiting import SECOND
 
 SITE = "tests.sites.transport:application"
 KINDS = ["daphne", "uvicorn"]
-REPETITIONS = int(os.environ.get("ECHO_TEST_REPETITIONS", "3"))  # 20 for a closer look
+REPETITIONS = int(os.environ.get("ECHO_TEST_REPETITIONS", "3"))  # 20 for rare races
 RESTART = (1012, "Service Restart")
 END_AFTER = 5 * SECOND
-# uvicorn ends itself by the signal that it got: asyncio is closed by then.
+# uvicorn raises the signal again at its end, when asyncio is closed.
 CODES = {"daphne": (0, 0), "uvicorn": (-signal.SIGTERM, 0)}  # by SIGTERM, by SIGINT
 LEFT = "Counts left: {}"
 
@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("kind", KINDS)
 
 
 class Ending:
-    """A server that is told to end when the block is left, and how it did."""
+    """A server that gets a signal at the end of the block."""
 
     def __init__(self, kind: str, sign: int = signal.SIGTERM, options: tuple[str, ...] = ()):
         self.server = Server(kind, SITE, options)
@@ -48,7 +48,7 @@ class Ending:
         self.server.process.send_signal(self.sign)
 
     def finish(self) -> None:
-        """Wait for the end, and see that it was in good order."""
+        """Wait for the exit and check that it was in order."""
         server = self.server
         server.process.wait(4 * END_AFTER)
         self.seconds = time.monotonic() - self.began
@@ -62,7 +62,7 @@ class Ending:
 
 @both
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_idle_clients_are_told(kind: str, sign: int) -> None:
+def test_idle_clients_are_closed(kind: str, sign: int) -> None:
     with Ending(kind, sign) as ending:
         clients = [ending.opened(app) for app in ("echo", "loop", "asynchronous", "synchronous")]
         ending.begin()
@@ -74,7 +74,7 @@ def test_idle_clients_are_told(kind: str, sign: int) -> None:
 
 
 @both
-def test_clients_that_do_not_answer_delay_nothing(kind: str) -> None:
+def test_clients_that_do_not_reply_delay_nothing(kind: str) -> None:
     with Ending(kind) as ending:
         clients = [ending.opened("echo") for _ in range(3)]
         ending.begin()
@@ -116,7 +116,7 @@ def test_threads_that_are_busy_delay_nothing() -> None:
 
 @both
 def test_request_in_progress_delays_nothing(kind: str) -> None:
-    # uvicorn waits for plain requests as long as its own option says: without it, for ever
+    # uvicorn waits for plain requests without limit, unless its own option sets one.
     options = ("--timeout-graceful-shutdown", "3") if kind == "uvicorn" else ()
     with Ending(kind, options=options) as ending:
         waiting = Client(ending.server.port)
@@ -138,7 +138,7 @@ def test_request_in_progress_delays_nothing(kind: str) -> None:
 
 @pytest.mark.slow
 @both
-def test_handshakes_under_way_are_accepted_and_told_or_refused(kind: str) -> None:
+def test_pending_handshakes_are_accepted_and_closed_or_rejected(kind: str) -> None:
     for repetition in range(REPETITIONS):
         with Ending(kind) as ending:
             ending.opened("echo").socket.close()
@@ -156,7 +156,7 @@ def test_handshakes_under_way_are_accepted_and_told_or_refused(kind: str) -> Non
 
 
 def knock(port: int, clients: list[Client]) -> None:
-    """Ask for upgrades, one by one, until nobody takes them."""
+    """Send handshakes, one after the other, until the connection is refused."""
     end = time.monotonic() + SECOND
     try:
         while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Messages that a client begins and does not finish: their time, their memory, and its end."""
+"""Messages that a client does not finish: limits on their time and memory."""
 
 import time
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ BEGINNINGS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_message_that_is_not_finished_in_time_is_refused(server: Server, beginning: str) -> None:
+def test_unfinished_message_times_out(server: Server, beginning: str) -> None:
     with opened(server, "unfinished") as client:
         began = time.monotonic()
         client.send(frame(TEXT, b"whole") + BEGINNINGS[beginning])
@@ -48,8 +48,8 @@ def test_message_that_is_not_finished_in_time_is_refused(server: Server, beginni
 
 
 @pytest.mark.slow
-def test_messages_that_are_finished_in_time_go_on(server: Server) -> None:
-    """At each look one is unfinished, but never the same for long."""
+def test_messages_that_are_finished_in_time_are_received(server: Server) -> None:
+    """At each check one is unfinished, but never the same for long."""
     message = frame(TEXT, b"x" * 1000)
     with opened(server, "finished") as client:
         client.send(message[:500])
@@ -85,4 +85,4 @@ def test_memory_of_unfinished_messages_is_freed_without_the_garbage_collector(se
             client.socket.close()
     eventually(lambda: server.get("/count/memory")[2], "0")
 
-    assert server.memory() - before < 20 * MiB  # 60 MiB, where they are kept
+    assert server.memory() - before < 20 * MiB  # 60 MiB if they were kept

@@ -1,4 +1,4 @@
-"""What uvicorn adds: several processes, and a choice of HTTP parsers and event loops."""
+"""uvicorn's worker processes, HTTP parsers and event loops."""
 
 from tests.raw import CLOSE, Client, close_payload, frame
 from tests.servers import Server
@@ -6,7 +6,7 @@ from tests.servers import Server
 REASON = "Durable Object is closing WebSocket"
 
 
-def test_workers_serve_and_end_in_order() -> None:
+def test_workers_serve_and_stop_in_order() -> None:
     with Server("uvicorn", options=("--workers", "2")) as server:
         clients = [Client.opened(server.port) for _ in range(8)]
         clients[0].send(frame(CLOSE, close_payload(4000)))

@@ -1,4 +1,4 @@
-"""`python -m echo.server project.asgi:application`: Daphne's command line with this transport."""
+"""`python -m echo.server project.asgi:application`: Daphne's command line with this server."""
 
 import asyncio
 import atexit
@@ -6,27 +6,32 @@ import os
 import sys
 import threading
 
-THREADS_TIMEOUT = 0.5  # seconds for busy threads to end: Python would wait for them without limit
+THREADS_TIMEOUT = 0.5  # seconds for busy threads to finish
 
 
 def main() -> None:
     try:
         from echo.server.loop import EventLoopPolicy
-    except ImportError:  # the extra [speed] is not installed
+    except ImportError:  # uvloop is not installed
         pass
     else:
-        # before Daphne is imported, which makes the event loop
+        # Before Daphne is imported, which creates the event loop.
         asyncio.set_event_loop_policy(EventLoopPolicy())
     from echo.server.daphne.server import CommandLineInterface
 
     CommandLineInterface().run(sys.argv[1:])
-    timer = threading.Timer(THREADS_TIMEOUT, _end)
+    timer = threading.Timer(THREADS_TIMEOUT, _exit)
     timer.daemon = True
     timer.start()
 
 
-def _end() -> None:
-    """End the process, as it would end without the threads that are still busy."""
+def _exit() -> None:
+    """Exit, although threads are still busy.
+
+    Python waits for the threads of executors without limit, so that one slow database query would
+    keep a stopped server alive. This can go when an executor's threads need not be joined at exit:
+    https://github.com/python/cpython/issues/80961
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

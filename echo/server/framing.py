@@ -1,7 +1,7 @@
 """WebSocket framing of the server's side (RFC 6455 §5-§8), sans-I/O: bytes in, events out.
 
-Knows no socket, no event loop and no framework. Strict: what the RFC forbids ends the
-connection with the code that it names, and a reason.
+Uses no socket, event loop or framework. Strict: whatever the RFC forbids fails the connection with
+the RFC's code and a reason.
 """
 
 import codecs
@@ -11,25 +11,25 @@ from typing import NamedTuple
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C if available
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame had no code
+NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame has no code
 PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_LARGE = 1002, 1007, 1008, 1009
 TRY_LATER = 1013
-# RFC 6455 §7.4 and the IANA registry: what a Close frame may carry.
+# RFC 6455 §7.4 and the IANA registry: the codes that a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
-ALL = 1 << 62  # events: no limit
-# The frames of one call: some may take 3 µs each, and all others wait meanwhile.
-FRAMES_AT_ONCE = range(256)
-MAX_EMPTY = 4096  # empty fragments of a message
-REPLIES_AT_ONCE = 256 * 1024  # bytes of long replies to collect before they are to be written
+NO_LIMIT = 1 << 62
+# Frames per call: one may take 3 µs, and all other connections wait for the call's end.
+MAX_FRAMES = range(256)
+MAX_EMPTY_FRAGMENTS = 4096  # of one message
+REPLY_BATCH_SIZE = 256 * 1024  # bytes of long replies after which a call stops
 
 
 class Budget:
     """The bytes that all connections of a process hold of unfinished messages.
 
-    Beyond the limit a connection fails that takes part with more than SMALL.
+    Beyond the limit, connections that hold more than EXEMPT_SIZE fail.
     """
 
-    SMALL = 64 * 1024  # bytes: of those there is room for very many
+    EXEMPT_SIZE = 64 * 1024  # bytes: the memory suffices for very many of these
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -40,29 +40,29 @@ BUDGET = Budget(128 * 1024 * 1024)
 
 
 class Close(NamedTuple):
-    """The client's Close frame; the code is NO_CODE where it had none."""
+    """The client's Close frame; the code is NO_CODE if the frame has none."""
 
     code: int
     reason: str
 
 
 class Failure(NamedTuple):
-    """The client broke the protocol: close with this code and reason, and read no more."""
+    """The client violated the protocol: send a Close with this code and reason, read no more."""
 
     code: int
     reason: str
 
 
-Event = str | bytes | Close | Failure  # a text, a binary message, or an end
+Event = str | bytes | Close | Failure  # a text, a binary message, or the end
 TextReply = Callable[[str], str | None]
 BinaryReply = Callable[[bytes], str | None]
 
 
 class Framing:
-    """The frames of one connection.
+    """The parser of one connection's frames.
 
-    Bytes to send collect in `pongs` and `replies`; the caller writes the pongs first, and
-    clears both. After a Close or a Failure all input is dropped.
+    Collects frames to send in `pongs` and `replies`. The caller writes them, pongs first, and
+    clears both lists. After a Close or a Failure all input is ignored.
     """
 
     __slots__ = (
@@ -82,34 +82,35 @@ class Framing:
 
     def __init__(self, max_size: int, budget: Budget | None = None) -> None:
         self.max_size = max_size  # bytes of a message
-        self._budget = budget or Budget(ALL)
+        self._budget = budget or Budget(NO_LIMIT)
         self._held = 0  # bytes of the budget
-        self._age = 0  # times that `grow_older` has seen the message that is unfinished
+        self._age = 0  # ticks for which the same message has been unfinished
         self.pongs: list[bytes] = []
         self.replies: list[bytes] = []
-        # Read, but not a whole frame yet; one piece, since many small ones would be costly.
+        # Received, but not parsed yet. One buffer: a list of many small ones would be expensive.
         self._rest = bytearray()
-        self._missing = 0  # bytes until it is worth another look
-        # Whether the last call stopped at its `room`, or because it was enough: call again.
+        self._missing = 0  # bytes without which parsing the rest is useless
+        # Did the last call stop before the end of its input? Then it must be called again.
         self.has_more = False
         self._message: _Fragments | None = None
         self._ended = False
-        self._fast = 0x80 + min(125, max_size)  # the second byte of a frame on the fast path
+        self._fast = 0x80 + min(125, max_size)  # largest second byte of a frame on the fast path
 
     def receive(
         self,
         data: bytes,
-        room: int = ALL,
+        max_events: int = NO_LIMIT,
         reply: TextReply | None = None,
         binary_reply: BinaryReply | None = None,
     ) -> list[Event]:
-        """Return what the bytes, with those before them, amount to: at most `room` events.
+        """Parse the bytes, after those of earlier calls, and return at most `max_events` events.
 
-        What is left over waits for the next call, which may bring no bytes: also what is
-        beyond FRAMES_AT_ONCE, so that a flood of tiny frames leaves time to others. With
-        `reply` (and `binary_reply`) messages are no events: they are answered into `replies`
-        in their order; what these functions raise is raised, the replies so far and what is
-        left over kept. About REPLIES_AT_ONCE are made in one call: see `has_more`.
+        Stops early after MAX_FRAMES, so that a flood of tiny frames does not block others, and
+        after REPLY_BATCH_SIZE. The rest is kept for the next call, which may pass no bytes.
+
+        With `reply` (and `binary_reply`) messages are not returned: their replies are added to
+        `replies`, in order. Exceptions of these functions are raised; the replies before and the
+        rest of the bytes are kept.
         """
         if self._rest:
             self._rest += data
@@ -125,10 +126,10 @@ class Framing:
         position, size, fast = 0, len(data), self._fast
         long = 0  # bytes of the long replies
         try:
-            for _ in FRAMES_AT_ONCE:
-                if position >= size or len(events) >= room or self._ended:
+            for _ in MAX_FRAMES:
+                if position >= size or len(events) >= max_events or self._ended:
                     break
-                # Nearly every frame: a short, whole, masked text, and no message half received.
+                # Fast path, for nearly every frame: a short, whole, masked, final text.
                 if (
                     data[position] == 0x81
                     and position + 6 <= size
@@ -148,14 +149,14 @@ class Framing:
                     position = end
                     if reply is None:
                         events.append(text)
-                    elif (answer := reply(text)) is not None:
-                        payload = answer.encode()
+                    elif (replied := reply(text)) is not None:
+                        payload = replied.encode()
                         if (length := len(payload)) < 126:
                             self.replies.append(_SHORT_TEXT[length] + payload)
                         else:
                             self.replies.append(frame(TEXT, payload))
                             long += length
-                            if long >= REPLIES_AT_ONCE:
+                            if long >= REPLY_BATCH_SIZE:
                                 break
                     continue
                 consumed, event = self._receive_frame(data, position)
@@ -165,8 +166,8 @@ class Framing:
                     break
                 position += consumed
                 if reply is not None and isinstance(event, str | bytes):
-                    long += self._answer(event, reply, binary_reply)
-                    if long >= REPLIES_AT_ONCE:
+                    long += self._reply_to(event, reply, binary_reply)
+                    if long >= REPLY_BATCH_SIZE:
                         break
                 elif event is not None:
                     events.append(event)
@@ -179,17 +180,17 @@ class Framing:
         return events
 
     def _hold(self) -> list[Event]:
-        """Take what is unfinished from the budget, or fail where that is used up."""
+        """Charge the unfinished bytes to the budget; fail if it is exceeded."""
         held = len(self._rest) + (self._message.size if self._message is not None else 0)
         self._budget.used += held - self._held
         self._held = held
-        if self._budget.used <= self._budget.limit or held <= Budget.SMALL or self._ended:
+        if self._budget.used <= self._budget.limit or held <= Budget.EXEMPT_SIZE or self._ended:
             return []
         self.drop()
-        return [self._fail(TRY_LATER, "Too much is unfinished of the messages of all clients")]
+        return [self._fail(TRY_LATER, "Unfinished messages of all clients use too much memory")]
 
     def drop(self) -> None:
-        """Free what is unfinished, and take no more: the connection is over."""
+        """Free all unfinished bytes and ignore further input: the connection has ended."""
         self._budget.used -= self._held
         self._held = 0
         self._rest = bytearray()
@@ -198,27 +199,26 @@ class Framing:
         self._ended = True
         self.replies.clear()
 
-    def grow_older(self) -> int:
-        """Return how many calls of this have seen the same message, not finished by its client."""
+    def tick(self) -> int:
+        """Return for how many calls the client has left the same message unfinished."""
         is_unfinished = self._message is not None or (self._rest and self._missing > 0)
         self._age = self._age + 1 if is_unfinished else 0
         return self._age
 
     def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
-        """Return the size of the frame that begins there, and its event if it completes one.
+        """Return the size of the frame at the position, and the event that it completes, if any.
 
-        A size of 0 means that nothing more can be done: the frame is not whole
-        yet, or the event is a Failure.
+        A size of 0 ends the parsing: the frame is incomplete, or the event is a Failure.
         """
         have = len(data) - position
         first = data[position]
-        if problem := self._judge_first(first):
+        if problem := self._validate_first(first):
             return 0, self._fail(PROTOCOL_ERROR, problem)
         if have < 2:
             return self._wait(2 - have)
         second = data[position + 1]
         length = second & 0x7F
-        if problem := _judge_second(first, second):
+        if problem := _validate_second(first, second):
             return 0, self._fail(PROTOCOL_ERROR, problem)
         head = 6 if length < 126 else 8 if length == 126 else 14
         if have < head - 4:
@@ -243,8 +243,8 @@ class Framing:
         self._missing = missing
         return 0, None
 
-    def _judge_first(self, first: int) -> str | None:
-        """Return what is wrong with a frame's first byte, in the original's words."""
+    def _validate_first(self, first: int) -> str | None:
+        """Return the error in a frame's first byte, in the original program's words."""
         opcode = first & 0x0F
         if first & 0x30:
             return "Received frame had RSV bits 2 or 3 set"
@@ -275,7 +275,7 @@ class Framing:
             if self._message is None:
                 self._message = _Fragments(opcode)
             self._message.add(payload, final)
-            if self._message.empty > MAX_EMPTY:
+            if self._message.empty > MAX_EMPTY_FRAGMENTS:
                 return self._fail(POLICY_VIOLATION, "Too many empty fragments")
         except UnicodeDecodeError:
             return self._fail(INVALID_TEXT, "Invalid UTF-8 in a text")
@@ -290,7 +290,7 @@ class Framing:
             self._ended = True
             return Close(NO_CODE, "")
         code = int.from_bytes(payload[:2], "big")
-        if code not in CODES:  # nor is a single byte
+        if code not in CODES:  # which includes a payload of one byte
             return self._fail(PROTOCOL_ERROR, "Received a Close frame with an invalid code")
         try:
             reason = payload[2:].decode()
@@ -299,16 +299,16 @@ class Framing:
         self._ended = True
         return Close(code, reason)
 
-    def _answer(
+    def _reply_to(
         self, message: str | bytes, reply: TextReply, binary_reply: BinaryReply | None
     ) -> int:
         if isinstance(message, str):
-            answer = reply(message)
+            replied = reply(message)
         else:
-            answer = binary_reply(message) if binary_reply else None
-        if answer is None:
+            replied = binary_reply(message) if binary_reply else None
+        if replied is None:
             return 0
-        payload = answer.encode()
+        payload = replied.encode()
         self.replies.append(frame(TEXT, payload))
         return len(payload)
 
@@ -318,9 +318,9 @@ class Framing:
 
 
 class _Fragments:
-    """A message that comes in several frames; text is judged as it comes.
+    """A message of several frames. Each fragment of a text is validated on arrival.
 
-    It is kept in one piece: fragments may be many, and tiny or empty.
+    Kept in one buffer: there may be many fragments, tiny or empty.
     """
 
     def __init__(self, opcode: int) -> None:
@@ -342,7 +342,7 @@ class _Fragments:
         return bytes(self._data) if self._decoder is None else self._data.decode()
 
 
-def _judge_second(first: int, second: int) -> str | None:
+def _validate_second(first: int, second: int) -> str | None:
     if not second & 0x80:
         return "Received unmasked frame"
     if first & 8 and second & 0x7F > 125:
@@ -351,7 +351,7 @@ def _judge_second(first: int, second: int) -> str | None:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a whole frame as a server sends it: unmasked, unfragmented."""
+    """Return a frame as servers send it: unmasked and final."""
     length = len(payload)
     if length < 126:
         return _SHORT[opcode][length] + payload
@@ -361,14 +361,14 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a Close frame; NO_CODE gives an empty one, a reason over 123 bytes is cut."""
+    """Return a Close frame, empty for NO_CODE. Reasons over 123 bytes are truncated."""
     if code == NO_CODE:
         return frame(CLOSE, b"")
-    cut = reason.encode()[:123].decode(errors="ignore").encode()
-    return frame(CLOSE, code.to_bytes(2, "big") + cut)
+    truncated = reason.encode()[:123].decode(errors="ignore").encode()
+    return frame(CLOSE, code.to_bytes(2, "big") + truncated)
 
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
-# The first two bytes of a whole, unmasked frame, by opcode and length.
+# The first two bytes of a final, unmasked frame, by opcode and length.
 _SHORT = {opcode: [bytes((0x80 | opcode, n)) for n in range(126)] for opcode in _OPCODES}
 _SHORT_TEXT = _SHORT[TEXT]

@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 §4.2), and plain HTTP answers in its place: bytes only."""
+"""The opening handshake (RFC 6455 §4.2) and the HTTP responses that reject it: bytes only."""
 
 import binascii
 import re
@@ -17,8 +17,8 @@ _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Refusal(NamedTuple):
-    """Why a handshake cannot be accepted, as the HTTP answer to it."""
+class Rejection(NamedTuple):
+    """The HTTP response to a handshake that cannot be accepted."""
 
     status: int
     text: str
@@ -26,20 +26,20 @@ class Refusal(NamedTuple):
 
 
 def is_upgrade(headers: Headers) -> bool:
-    """Return whether the request asks for a WebSocket: one `Upgrade`, and no other protocol.
+    """Return whether the request has exactly one `Upgrade` header, with the value `websocket`.
 
-    The original takes no list and no version (`websocket, h2c`, `websocket/13`) for it.
+    As in the original program, lists and versions (`websocket, h2c`, `websocket/13`) do not match.
     """
     return [value.strip().lower() for value in values(headers, b"upgrade")] == [b"websocket"]
 
 
 def values(headers: Headers, name: bytes) -> list[bytes]:
-    """Return the values of all headers of that name (in lower case)."""
+    """Return the values of all headers with that name, which must be in lower case."""
     return [value for key, value in headers if key == name]
 
 
-def judge(method: str, headers: Headers) -> Refusal | None:
-    """Return why the handshake must be refused, in the original's words where it has some."""
+def validate(method: str, headers: Headers) -> Rejection | None:
+    """Return the rejection of an invalid handshake, with the original's text if it has one."""
     if method != "GET":
         return _error(400, "WebSocket must be initiated with a GET request.")
     if [value.strip() for value in values(headers, b"sec-websocket-version")] != [b"13"]:
@@ -60,8 +60,8 @@ def judge(method: str, headers: Headers) -> Refusal | None:
     return None
 
 
-def _error(status: int, text: str, headers: Headers | None = None) -> Refusal:
-    return Refusal(status, f"ERROR: {text}", headers or [])
+def _error(status: int, text: str, headers: Headers | None = None) -> Rejection:
+    return Rejection(status, f"ERROR: {text}", headers or [])
 
 
 def _is_key(key: bytes) -> bool:
@@ -72,16 +72,16 @@ def _is_key(key: bytes) -> bool:
 
 
 def subprotocols(headers: Headers) -> list[str]:
-    """Return the subprotocols that the client offers, its preferred one first."""
+    """Return the subprotocols that the client offers, in its order of preference."""
     offers = b",".join(values(headers, b"sec-websocket-protocol")).split(b",")
     return [offer.strip().decode("latin-1") for offer in offers if offer.strip()]
 
 
 def is_address(value: bytes) -> bool:
-    """Return whether it is an IP address, with or without a port, as a proxy adds its client's.
+    """Return whether a proxy may have sent the value as its client's address, with or without port.
 
-    An IPv6 address in front of a port is in brackets (RFC 7239 §6). Proxies that listen at a Unix
-    socket know no address: nginx calls it `unix:`, others `unknown`.
+    An IPv6 address with a port is in brackets (RFC 7239 §6). Proxies that listen on a Unix socket
+    have no address: nginx sends `unix:`, others `unknown`.
     """
     if value in (b"unix:", b"unknown"):
         return True
@@ -92,20 +92,20 @@ def is_address(value: bytes) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return "%" not in text  # a zone may be any text
+    return "%" not in text  # an IPv6 zone, which may be any text
 
 
 def with_defaults(headers: Iterable[tuple[bytes, bytes]], defaults: Headers) -> Headers:
-    """Return the application's headers, and those of the server's that it does not set itself."""
-    own = list(headers)
-    if not own:
+    """Return the headers of the application, and the defaults whose names it has not set."""
+    explicit = list(headers)
+    if not explicit:
         return defaults
-    names = {bytes(name).lower() for name, _ in own}
-    return [*((name, value) for name, value in defaults if name.lower() not in names), *own]
+    names = {bytes(name).lower() for name, _ in explicit}
+    return [*((name, value) for name, value in defaults if name.lower() not in names), *explicit]
 
 
 def acceptance(request_headers: Headers, subprotocol: str | None, headers: Headers) -> bytes:
-    """Return the 101. Raises ValueError for a header that HTTP does not allow."""
+    """Return the 101 response. Raises ValueError if a header is not valid HTTP."""
     key = values(request_headers, b"sec-websocket-key")[0].strip()
     accept = b64encode(sha1(key + _GUID).digest())
     chosen = [] if subprotocol is None else [(b"sec-websocket-protocol", subprotocol.encode())]
@@ -115,10 +115,10 @@ def acceptance(request_headers: Headers, subprotocol: str | None, headers: Heade
     )
 
 
-def answer_head(status: int, headers: Headers) -> bytes:
-    """Return the head of an answer after which the connection closes.
+def response_head(status: int, headers: Headers) -> bytes:
+    """Return the head of a response after which the connection closes.
 
-    Raises ValueError for a header that HTTP does not allow.
+    Raises ValueError if a header is not valid HTTP.
     """
     status_line = b"HTTP/1.1 %d %s\r\n" % (status, phrase(status))
     kept = [h for h in headers if h[0].lower() != b"connection" or h[1].lower() == b"upgrade"]
@@ -134,11 +134,11 @@ def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     lines = []
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
-            raise ValueError(f"{name!r}: {value!r} is not a header that HTTP allows.")
+            raise ValueError(f"{name!r}: {value!r} is not a valid HTTP header.")
         lines.append(b"%s: %s\r\n" % (_spelled(name), value))
     return b"".join(lines)
 
 
 def _spelled(name: bytes) -> bytes:
-    """Return the name as people are used to see it, for those who compare it letter by letter."""
+    """Return the name in its usual case, for clients that compare it case-sensitively."""
     return name.title().replace(b"Websocket", b"WebSocket")

@@ -1,4 +1,4 @@
-"""The connection class behind uvicorn: `uvicorn --ws echo.server.uvicorn:WebSocketProtocol …`."""
+"""uvicorn with this package's connections: `--ws echo.server.uvicorn:WebSocketProtocol`."""
 
 import asyncio
 import logging
@@ -12,22 +12,23 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from echo.server import handshake
-from echo.server.connection import APPLICATION_TIMEOUT, Limits, State, WebSocketConnection
-from echo.server.registry import STOP_TIMEOUT, get_watch
+from echo.server.connection import State, WebSocketConnection
+from echo.server.registry import STOP_TIMEOUT, get_open_connections
+from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
 logger = logging.getLogger("uvicorn.error")
 
-MAX_HEAD = 65_536  # bytes of a handshake request, as h11 has it; httptools has no limit
+MAX_HEAD_SIZE = 65_536  # bytes of a handshake request, as in h11; httptools has no limit
 
 
 class WebSocketProtocol(WebSocketConnection):
-    """A connection of uvicorn's, which gives the handshake request as its first bytes.
+    """A WebSocket connection under uvicorn.
 
-    Its limits are uvicorn's `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and, for the
-    applications, `--timeout-graceful-shutdown`.
+    Limits are set by the options `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and,
+    for the time that applications have to finish, `--timeout-graceful-shutdown`.
     """
 
-    __slots__ = ("_app_state", "_config", "_server_state", "_watch")
+    __slots__ = ("_app_state", "_config", "_open_connections", "_server_state")
 
     def __init__(
         self,
@@ -42,16 +43,16 @@ class WebSocketProtocol(WebSocketConnection):
             config.ws_ping_timeout,
             application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
         )
-        super().__init__(config.loaded_app, limits)
+        super().__init__(limits)
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # its own classes
-        self._watch = get_watch()
-        self._watch.add(self)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
+        self._open_connections = get_open_connections()
+        self._open_connections.add(self)
         self._trace("made", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -66,8 +67,8 @@ class WebSocketProtocol(WebSocketConnection):
             self._request_received(data)
 
     def _request_received(self, request: bytes) -> None:
-        """Start, with the request that uvicorn has parsed, and written anew."""
-        if len(request) > MAX_HEAD:
+        """Start the application with the request, which uvicorn has parsed and serialized again."""
+        if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
         head, _, self._early = request.partition(b"\r\n\r\n")
@@ -93,38 +94,39 @@ class WebSocketProtocol(WebSocketConnection):
             "subprotocols": handshake.subprotocols(headers),
             "state": self._app_state.copy(),
         }
-        # As with HTTP, `--reset-contextvars` leaves nothing of the server's to the application.
+        # As for HTTP, with `--reset-contextvars` the application does not inherit the context.
         context = Context() if self._config.reset_contextvars else copy_context()
-        context.run(self.start, scope, method)
+        context.run(self.start, self._config.loaded_app, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
 
     def _reject_head(self) -> None:
         assert self.transport is not None
-        path = "too long to be read"
+        path = "(headers too long)"
         self.scope = {"path": path, "client": get_remote_addr(self.transport), "headers": []}
-        self._answer(431, "The headers are too long")
+        self._respond(431, "The headers are too long")
 
     def shutdown(self) -> None:
-        """uvicorn stops, and calls this for each connection."""
+        """Close the connection: uvicorn calls this when it stops."""
         super().shutdown()
         timeout = self._config.timeout_graceful_shutdown
-        get_watch().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
+        get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
 
-    def over(self) -> None:
+    def finished(self) -> None:
         self._server_state.connections.discard(self)
-        self._watch.discard(self)
+        self._open_connections.discard(self)
 
     def default_headers(self) -> handshake.Headers:
         return list(self._server_state.default_headers)
 
-    def answer_start(self, status: int, headers: handshake.Headers) -> None:
-        super().answer_start(status, headers)
+    def start_response(self, status: int, headers: handshake.Headers) -> None:
+        super().start_response(status, headers)
         self._log(str(status))
 
     def log(self, action: str) -> None:
-        if action != "rejected" or self.state is not State.ANSWERING:  # else with its status
+        # A response to a rejected handshake is logged with its status.
+        if action != "rejected" or self.state is not State.RESPONDING:
             self._log(f"[{action}]")
 
     def _log(self, what: str) -> None:
@@ -134,8 +136,8 @@ class WebSocketProtocol(WebSocketConnection):
             path = quote(self.scope["path"])
             logger.info('%s - "WebSocket %s" %s', address, path, what)
 
-    def _trace(self, what: str, transport: asyncio.BaseTransport) -> None:
+    def _trace(self, action: str, transport: asyncio.BaseTransport) -> None:
         if logger.isEnabledFor(TRACE_LOG_LEVEL):
             client = get_remote_addr(cast(asyncio.Transport, transport))
             prefix = f"{client[0]}:{client[1]} - " if client else ""
-            logger.log(TRACE_LOG_LEVEL, "%sWebSocket connection %s", prefix, what)
+            logger.log(TRACE_LOG_LEVEL, "%sWebSocket connection %s", prefix, action)

@@ -14,7 +14,7 @@ from django.db import connections as databases
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from echo.server.daphne.server import Server
-from echo.server.registry import get_watch
+from echo.server.registry import get_open_connections
 
 HOST = "127.0.0.1"
 TIMEOUT = 10.0  # seconds to start, to close the connections and to stop
@@ -74,7 +74,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _close_connections() -> None:
-    await get_watch().stop()
+    await get_open_connections().stop()
     await sync_to_async(_close_databases)()
 
 

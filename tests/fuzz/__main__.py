@@ -13,7 +13,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["echo.server.framing"]):
-    from echo.server.framing import REPLIES_AT_ONCE, Close, Failure, Framing
+    from echo.server.framing import REPLY_BATCH_SIZE, Close, Failure, Framing
 
 from tests.raw import BINARY, CLOSE, PING, TEXT, close_payload, frame
 from tests.reference import cut, expected, observed
@@ -54,7 +54,7 @@ def answer_all(pieces: list[bytes], max_size: int, messages: list[str | bytes]) 
     for piece in pieces:
         ends = framing.receive(piece, reply=reply, binary_reply=reply)
         while framing.has_more:
-            assert sum(map(len, framing.replies)) >= REPLIES_AT_ONCE
+            assert sum(map(len, framing.replies)) >= REPLY_BATCH_SIZE
             framing.replies.clear()
             ends += framing.receive(b"", reply=reply, binary_reply=reply)
         framing.replies.clear()

@@ -1,8 +1,8 @@
-"""The site of `transport`, on a server that waits for a body for one second only."""
+"""The site of `transport`, with BODY_CHECK_INTERVAL of one second."""
 
-from echo.server.daphne import server as daphne
+from echo.server.daphne import http
 from tests.sites.transport import application
 
 __all__ = ["application"]
 
-daphne.BODY_PERIOD = 1.0
+http.BODY_CHECK_INTERVAL = 1.0

@@ -1,4 +1,4 @@
-"""Settings of the demo, with views whose answers are not one piece, and their URLs."""
+"""The demo's settings with views that stream their responses, and their URLs."""
 
 import asyncio
 import io
@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
-from echo.server import connection
+from echo.server import connection, flow_control
 from project.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sites.streamed"
 
-# Tests would have to wait for ten seconds.
-connection.APPLICATION_TIMEOUT = connection.SLOW_READER_TIMEOUT = connection.CLOSE_TIMEOUT = 1.0
-PAUSE = 3.0  # seconds: longer than those
+# Shortened, so that tests need not wait for ten seconds.
+connection.CLOSE_TIMEOUT = flow_control.SLOW_READER_TIMEOUT = 1.0
+PAUSE = 3.0  # seconds: longer than these timeouts
 
 PIECES = [f"{number}\n" * 10_000 for number in range(30)]
-LARGE = 20_000_000  # bytes: more than the kernel takes of it
+LARGE = 20_000_000  # bytes: more than the kernel buffers
 
 
 async def _pieces() -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""A site whose applications do what a test of the transport needs: `/<kind>/<name>/websocket`.
+"""A site with an application for each need of the server tests: `/<kind>/<name>/websocket`.
 
 Any other path is the demo's. At its end the site prints the counts that are left.
 """
@@ -26,27 +26,27 @@ from django.urls import path
 
 django = get_asgi_application()
 
-# Views look into the routes of ASGI_APPLICATION, and its first import configures logging anew.
+# Views read the routes of ASGI_APPLICATION, whose first import configures logging again.
 import project.asgi  # noqa: E402, F401
 from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
 from echo.counting import counted  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
-from echo.server.registry import get_watch  # noqa: E402
+from echo.server.registry import get_open_connections  # noqa: E402
 from echo.state import get_state  # noqa: E402
 
-# Django's own words about each 4xx over plain HTTP: a test looks for what else is logged.
+# Silence Django's message for each 4xx: tests check what else is logged.
 logging.getLogger("django.request").setLevel(logging.ERROR)
 logging.getLogger("echo.denial").setLevel(logging.ERROR)
 
-events: list[str] = []  # what consumers have noted, for GET /events
+events: list[str] = []  # recorded by consumers, for GET /events
 release = asyncio.Event()  # set by GET /release
 PIECE = "x" * 65_536
 BLOCKED = 3  # seconds
 
 
 async def loop(scope, receive, send):
-    """A receive loop, with no use of the server's extensions."""
+    """Echoes in a receive loop, without the server's extensions."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
@@ -54,7 +54,7 @@ async def loop(scope, receive, send):
 
 
 async def busy(scope, receive, send):
-    """The receive loop, which begins at `release`."""
+    """Echoes like `loop`, but only after `release`."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     await release.wait()
@@ -63,14 +63,14 @@ async def busy(scope, receive, send):
 
 
 async def deaf(scope, receive, send):
-    """Accepts, and then neither receives nor ends."""
+    """Accepts, and then neither receives nor returns."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     await asyncio.sleep(3600)
 
 
 async def broadcast(scope, receive, send):
-    """Sends without end, whatever the client does."""
+    """Sends for ever, whatever the client does."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while True:
@@ -78,7 +78,7 @@ async def broadcast(scope, receive, send):
 
 
 async def burst(scope, receive, send):
-    """Sends 1000 large messages for each of the client's, and looks at nothing else meanwhile."""
+    """Sends 1000 large messages for each of the client's, without receiving meanwhile."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while (await receive())["type"] == "websocket.receive":
@@ -87,7 +87,7 @@ async def burst(scope, receive, send):
 
 
 async def stubborn(scope, receive, send):
-    """Closes as the client's texts say (`close 1001`), and goes on where that is an error."""
+    """Closes by the client's commands (`close 1001`), and continues if that raises."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
@@ -105,7 +105,7 @@ async def stubborn(scope, receive, send):
 
 
 async def impatient(scope, receive, send):
-    """Closes at the first text, and gives that up after a moment."""
+    """Closes after the first text, with a timeout that cancels the send."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     await receive()
@@ -118,7 +118,7 @@ async def impatient(scope, receive, send):
 
 
 async def endless(scope, receive, send):
-    """Receives for ever, whatever it is told."""
+    """Receives for ever, even after the disconnect."""
     try:
         await receive()  # websocket.connect
         await send({"type": "websocket.accept"})
@@ -129,7 +129,7 @@ async def endless(scope, receive, send):
 
 
 class Grouped(AsyncWebsocketConsumer):
-    """Is busy in the method that its name says, and then sends; notes its disconnect()."""
+    """Is busy in the method `busy_in`, and then sends; records its disconnect()."""
 
     busy_in = "connect"
 
@@ -157,7 +157,7 @@ class GroupedInReceive(Grouped):
 
 
 async def pushing(scope, receive, send):
-    """Sends from time to time, and never receives."""
+    """Sends now and then, and never receives."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while True:
@@ -172,14 +172,16 @@ class SlowEcho(AsyncWebsocketConsumer):
 
 
 async def copying(scope, receive, send):
-    """Copies and pickles its scope, as test suites do; then tells the keys of each event."""
-    own = {key: value for key, value in scope.items() if key != "url_route"}  # it has the route
+    """Copies and pickles its scope, as test suites do; then sends the keys of each event."""
+    own = {
+        key: value for key, value in scope.items() if key != "url_route"
+    }  # which cannot be pickled
     copied = copy.deepcopy(own)
     pickled = pickle.loads(pickle.dumps(own))
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    told = {"copied": copied["path"], "pickled": pickled["headers"] == scope["headers"]}
-    await send({"type": "websocket.send", "text": json.dumps(told)})
+    copies = {"copied": copied["path"], "pickled": pickled["headers"] == scope["headers"]}
+    await send({"type": "websocket.send", "text": json.dumps(copies)})
     while (event := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": json.dumps(sorted(event))})
 
@@ -189,7 +191,7 @@ class ScriptError(Exception):
 
 
 async def script(scope, receive, send):
-    """Does what the client's texts say: `close 1001 reason`, `raise`, `return`."""
+    """Executes the client's commands: `close 1001 reason`, `raise`, `return`."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
@@ -212,7 +214,7 @@ CRLF = (b"x-name", b"value\r\nset-cookie: stolen=1")
 
 ANSWERS = {
     "raises": [],
-    "refuses": [{"type": "websocket.close"}],
+    "rejects": [{"type": "websocket.close"}],
     "denies": [
         {
             "type": START,
@@ -253,11 +255,11 @@ async def sleeper(scope, receive, send):
 
 
 async def returns(scope, receive, send):
-    """Returns without an answer."""
+    """Returns without accepting or rejecting."""
 
 
 async def silent(scope, receive, send):
-    """Neither accepts nor refuses."""
+    """Neither accepts nor rejects."""
     await asyncio.sleep(3600)
 
 
@@ -292,7 +294,7 @@ class BlockingThenAwaiting(Asynchronous):
 
 
 def in_other_loop(call):
-    """Run a coroutine function in an event loop of another thread (as reactpy-django does)."""
+    """Run a coroutine function in the event loop of another thread, as reactpy-django does."""
     future = asyncio.run_coroutine_threadsafe(call(), other_loop)
     return asyncio.wrap_future(future)
 
@@ -302,7 +304,7 @@ threading.Thread(target=other_loop.run_forever, daemon=True).start()
 
 
 class OtherLoop(Asynchronous):
-    """Sends all, and closes, from the event loop of another thread."""
+    """Sends and closes from the event loop of another thread."""
 
     async def connect(self):
         await in_other_loop(self.accept)
@@ -386,10 +388,10 @@ async def answer(send, content):
 async def http(scope, receive, send):
     if scope["path"] == "/scope":
         await answer(send, {"root_path": scope["root_path"], "path": scope["path"]})
-    elif scope["path"].startswith("/count/"):  # sooner than Django answers under load
+    elif scope["path"].startswith("/count/"):  # responds sooner than Django under load
         await answer(send, get_state().count(scope["path"].removeprefix("/count/")))
     elif scope["path"] == "/open":
-        await answer(send, len(get_watch()._connections))
+        await answer(send, len(get_open_connections()))
     elif scope["path"] == "/events":
         await answer(send, events)
     elif scope["path"] == "/release":
@@ -428,20 +430,20 @@ async def root_path(scope, receive, send):
     await send({"type": "websocket.send", "text": text})
 
 
-def tell_counts():
+def print_counts():
     print(f"Counts left: {get_state().counts()}", flush=True)
 
 
 async def lifespan(scope, receive, send):
-    """Tell the counts when uvicorn stops; on Daphne, which has no lifespan, the process does."""
+    """Print the counts when uvicorn stops. Daphne has no lifespan: there atexit prints them."""
     while True:
         kind = (await receive())["type"]
         if kind == "lifespan.shutdown":
-            tell_counts()
+            print_counts()
         await send({"type": f"{kind}.complete"})
 
 
-atexit.register(tell_counts)
+atexit.register(print_counts)
 
 routes = [path(f"{kind}/<str:name>/websocket", counted(app)) for kind, app in KINDS.items()]
 websocket = as_websocket_application(

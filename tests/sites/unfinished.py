@@ -1,4 +1,4 @@
-"""The site of the transport, with small limits on unfinished messages and no garbage collector."""
+"""The site of `transport`, with small limits on unfinished messages, without garbage collector."""
 
 import gc
 

@@ -10,7 +10,7 @@ import daphne.cli
 import daphne.http_protocol
 import daphne.testing
 
-from echo.server import daphne as ours
+from echo.server.daphne import http, server
 
 Stock = daphne.http_protocol.WebRequest
 stock_reinstall_reactor = daphne.testing._reinstall_reactor
@@ -19,15 +19,16 @@ stock_reinstall_reactor = daphne.testing._reinstall_reactor
 def reinstall_reactor() -> None:
     """Do in a server's new process what Daphne's tests do there, and put our server in place.
 
-    They drop the module `daphne.server` since it has the reactor of the first process; so has ours.
+    They drop `daphne.server`, which has the reactor of the first process, as our modules do.
     """
     stock_reinstall_reactor()
     daphne.http_protocol.WebRequest = Stock  # what ours is made from
-    del sys.modules[ours.__name__]
+    for module in (http, server):
+        del sys.modules[module.__name__]
     new = importlib.import_module("daphne.server")  # first, since ours imports it
-    new.Server = importlib.import_module(ours.__name__).Server
+    new.Server = importlib.import_module(server.__name__).Server
 
 
 daphne.testing._reinstall_reactor = reinstall_reactor
-daphne.cli.CommandLineInterface = ours.CommandLineInterface
-daphne.http_protocol.WebRequest = ours.Request
+daphne.cli.CommandLineInterface = server.CommandLineInterface
+daphne.http_protocol.WebRequest = http.Request

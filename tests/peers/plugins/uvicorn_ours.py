@@ -21,11 +21,11 @@ class Peer(WebSocketProtocol):
 
     @property
     def ping_timer(self) -> bool | None:
-        return True if self._limits.ping_interval else None
+        return True if self._timeouts._limits.ping_interval else None
 
     @property
     def ping_sent_at(self) -> float:
-        return self._pinged or 0.0
+        return self._timeouts._pinged_at or 0.0
 
 
 # Before the tests import it: what names uvicorn's class, as text or by import, gets ours.

@@ -1,0 +1,320 @@
+"""Daphne's HTTP with limits on headers and bodies, and requests that may become WebSockets."""
+
+import asyncio
+import re
+import socket
+import time
+from io import BytesIO
+from typing import IO, Any
+from urllib.parse import unquote
+
+from daphne.http_protocol import HTTPFactory as StockHTTPFactory
+from daphne.http_protocol import WebRequest
+from daphne.utils import (
+    HEADER_NAME_RE,
+    INVALID_HEADER_VALUE_BYTES,
+    parse_x_forwarded_for,
+)
+from twisted.internet import reactor, tcp
+from twisted.web import http
+
+from echo.server import handshake
+from echo.server.daphne.connection import DaphneConnection
+from echo.server.registry import get_open_connections
+
+HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
+BODY_CHECK_INTERVAL = 60.0  # seconds
+MIN_BODY_RATE = 1024  # bytes per second, on average over each interval
+DEFAULT_CHUNK_SIZE = 65_536  # bytes of a body per event
+AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # of an absolute URI, RFC 3986 §3.2
+
+
+class Events(asyncio.Queue[dict[str, Any]]):
+    """The ASGI events of a request. The body is read from its file chunk by chunk.
+
+    Daphne would put the whole body into the queue.
+    """
+
+    def __init__(self, body: IO[bytes], chunk_size: int) -> None:
+        super().__init__()
+        self._body = body
+        self._chunk_size = chunk_size
+        self._has_more = True
+
+    def put_nowait(self, event: dict[str, Any]) -> None:
+        if event["type"] != "http.request":
+            super().put_nowait(event)
+
+    async def get(self) -> dict[str, Any]:
+        if not self._has_more or self._body.closed or not self.empty():
+            return await super().get()
+        await asyncio.sleep(0)  # reading a long body must not block other connections
+        chunk = b"" if self._body.closed else self._body.read(self._chunk_size)
+        self._has_more = len(chunk) == self._chunk_size
+        return {"type": "http.request", "body": chunk, "more_body": self._has_more}
+
+
+def is_plain(transport: Any) -> bool:
+    """Return whether the socket carries plain HTTP: neither TLS nor the PROXY protocol.
+
+    Endpoints like `ssl:`, `txsni:` and `haproxy:` wrap the socket's transport.
+    """
+    return isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
+
+
+class Channel(http.HTTPChannel):  # type: ignore[misc]
+    """An HTTP connection with time limits for headers and bodies."""
+
+    transport: Any
+    _timer: Any = None
+    _in_body = False
+
+    def dataReceived(self, data: bytes) -> None:
+        in_headers = not (self._in_body or self._handlingRequest)
+        if self._timer is None and in_headers:
+            self._timer = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        self._cancel_timer()
+        self._in_body = True
+        super().allHeadersReceived()
+        if self.length != 0:
+            self._timer = reactor.callLater(BODY_CHECK_INTERVAL, self._check_body, 0)
+
+    def _check_body(self, previous_size: int) -> None:
+        """Abort a request whose body grows more slowly than MIN_BODY_RATE."""
+        size = self.requests[-1].body_size
+        if size - previous_size < MIN_BODY_RATE * BODY_CHECK_INTERVAL:
+            self._timer = None
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+            self.timeoutConnection()
+        else:
+            self._timer = reactor.callLater(BODY_CHECK_INTERVAL, self._check_body, size)
+
+    def _send100Continue(self) -> None:
+        if not self.requests[-1].is_rejected:
+            super()._send100Continue()
+
+    def allContentReceived(self) -> None:
+        self._cancel_timer()
+        self._in_body = False
+        super().allContentReceived()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._cancel_timer()
+        super().connectionLost(reason)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            if timer.active():
+                timer.cancel()
+
+    def take_socket(self) -> tuple[socket.socket, bytes, bytes]:
+        """Detach the socket from Twisted; return it with the unsent and the unparsed bytes.
+
+        Uses private attributes of Twisted's transport and channel, until Twisted has a method for
+        that: https://github.com/twisted/twisted/issues/1796
+        """
+        transport = self.transport
+        transport.stopReading()
+        transport.stopWriting()
+        taken = transport.socket  # not a duplicate: the process may have no descriptor left
+        unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
+        unparsed = b"".join(self._dataBuffer)
+        # Break the reference cycles: there may be very many connections.
+        transport.unregisterProducer()
+        transport.protocol = transport.producer = self.transport = self._networkProducer = None
+        self.requests.clear()
+        self._dataBuffer.clear()
+        return taken, unsent, unparsed
+
+
+class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
+    """An HTTP request that may become a WebSocket."""
+
+    connection: DaphneConnection | None = None
+    content: Any
+    uri: bytes
+    body: IO[bytes] = BytesIO()
+    body_size = 0  # bytes
+    is_rejected = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Twisted would parse forms into `args` on the event loop; nothing uses `args`.
+        self._parsePOSTFormSubmission = False
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        self._check_size(length or 0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self.body_size += len(data)
+        if self._check_size(self.body_size):
+            super().handleContentChunk(data)
+
+    def _check_size(self, size: int) -> bool:
+        """Return whether a body of that size is accepted. Responds with 413 the first time not."""
+        if self.is_rejected:
+            return False
+        content_type = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0].lower()
+        server = self.channel.factory.server
+        has_files = content_type.startswith(b"multipart/form-data")
+        limit = server.max_upload if has_files else server.max_body
+        if limit is None or size <= limit:
+            return True
+        self.is_rejected = True
+        self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+        self.channel.loseConnection()
+        return False
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        super().setResponseCode(code, message or handshake.phrase(code))
+
+    def process(self) -> Any:
+        if self.is_rejected:
+            return None
+        self._strip_authority()
+        # Daphne takes the mount path of the site from this header, which any client can send.
+        self.requestHeaders.removeHeader(b"daphne-root-path")
+        raw = self.requestHeaders.getAllRawHeaders()
+        headers = [(name.lower(), value) for name, many in raw for value in many]
+        if handshake.is_upgrade(headers):
+            if is_plain(self.channel.transport):
+                return self._start_websocket(headers)
+            self.server.warn_of_wrapped_transport()
+            problem = self._problem(headers) or self._forwarding_problem(headers)
+            return super().process() if problem is None else self._reject(problem)
+        self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
+        problem = self._forwarding_problem(headers)
+        if problem is not None:
+            return self._reject(problem)
+        if len(handshake.values(headers, b"host")) > 1:
+            return self._reject("More than one Host header")
+        # Daphne would read the whole content at once: see Events.
+        self.body, self.content = self.content, BytesIO()
+        return super().process()
+
+    def finish(self) -> None:
+        self.body.close()
+        super().finish()
+
+    def _strip_authority(self) -> None:
+        """Treat `GET http://host/path` as `GET /path` (RFC 9112 §3.2.2). Host has the host."""
+        found = AUTHORITY.match(getattr(self, "uri", b""))
+        if found is not None:
+            rest = self.uri[found.end() :]
+            self.uri = rest if rest.startswith(b"/") else b"/" + rest
+            self.path = self.uri.partition(b"?")[0]
+
+    def _start_websocket(self, headers: handshake.Headers) -> None:
+        self.request_start = time.time()
+        problem = self._problem(headers) or self._forwarding_problem(headers)
+        if problem is not None:
+            self._reject(problem)
+            return
+        scope = self._scope(headers)
+        self.connection = DaphneConnection(self, self.server.limits)
+        get_open_connections().add(self.connection)
+        method = self.method.decode("ascii", "replace")
+        self.connection.start(self.server.application, scope, method)
+        if self.server.stopping:
+            self.connection.shutdown()
+
+    def _problem(self, headers: handshake.Headers) -> str | None:
+        """Return why the request is invalid HTTP, by the rules of Daphne's process()."""
+        if not self.uri.isascii():
+            return "Invalid characters in path"
+        for name, value in headers:
+            if not HEADER_NAME_RE.fullmatch(name):
+                return "Invalid header name"
+            if INVALID_HEADER_VALUE_BYTES.intersection(value):
+                return "Invalid header value"
+        return None
+
+    def _forwarding_problem(self, headers: handshake.Headers) -> str | None:
+        """Return why the proxy headers (X-Forwarded-For, ...) are invalid."""
+        server = self.server
+        names = (
+            server.proxy_forwarded_address_header,
+            server.proxy_forwarded_port_header,
+            server.proxy_forwarded_proto_header,
+        )
+        for name in filter(None, names):
+            for value in handshake.values(headers, name.lower().encode()):
+                address = value.partition(b",")[0].strip()
+                is_address = name != names[0] or handshake.is_address(address)
+                if not value.isascii() or not is_address:
+                    return f"Invalid {name} header"
+        return None
+
+    def _reject(self, problem: str) -> None:
+        self.channel.persistent = False
+        self.basic_error(400, b"Bad Request", problem)
+
+    def _scope(self, headers: handshake.Headers) -> dict[str, Any]:
+        client: list[Any] | None = None
+        server: list[Any] | None = None
+        if hasattr(self.client, "host") and hasattr(self.client, "port"):
+            client = [str(self.client.host), self.client.port]
+            server = [str(self.host.host), self.host.port]
+        scheme = "http"
+        if self.server.proxy_forwarded_address_header:
+            client, scheme = parse_x_forwarded_for(
+                self.requestHeaders,
+                self.server.proxy_forwarded_address_header,
+                self.server.proxy_forwarded_port_header,
+                self.server.proxy_forwarded_proto_header,
+                client,
+                scheme,
+            )
+        self.client_addr = client  # for the access log
+        path, _, query = self.uri.partition(b"?")
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self.clientproto.partition(b"/")[2].decode("ascii"),
+            "scheme": "wss" if scheme == "https" else "ws",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "root_path": self.server.root_path,
+            "query_string": query,
+            # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
+            "headers": [(name, value) for name, value in headers if b"_" not in name],
+            "client": client,
+            "server": server,
+            "subprotocols": handshake.subprotocols(headers),
+        }
+
+    def handle_exception(self, exception: BaseException) -> None:
+        """Respond with 500; abort a started response, which would look complete otherwise."""
+        if self._response_started:
+            self.channel.forceAbortClient()
+        else:
+            super().handle_exception(exception)
+
+    def check_timeouts(self) -> None:
+        if self.application_queue is not None:  # handshakes have their own time limits
+            super().check_timeouts()
+
+    def connectionLost(self, reason: Any) -> None:
+        self.body.close()
+        super().connectionLost(reason)
+        if self.connection is not None:
+            self.connection.connection_lost(None)
+
+
+class HTTPFactory(StockHTTPFactory):  # type: ignore[misc]
+    """Daphne's factory with this module's channel and request."""
+
+    protocol = Channel
+
+    def buildProtocol(self, address: Any) -> Any:
+        channel = super().buildProtocol(address)
+        channel.requestFactory = Request
+        return channel
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]  # offered by TLS: the channel has no HTTP/2
