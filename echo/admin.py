@@ -1,8 +1,8 @@
-"""The operators' page in the site's admin: the objects connected now, and a word to one of them.
+"""Admin pages: the connected objects, with forms to send them a text and to close connections.
 
-Nothing of it is in the database: no table, no migration, no permission. The admin's own log has an
-entry for each action; the first one creates the content type of these entries. ECHO_AUTHORIZE
-decides, on those whom the admin lets in. On an AdminSite that is not the default one:
+They need no table, migration or permission in the database. Each action is logged as a LogEntry;
+the first one creates the content type of these entries. Users need access to the admin and the
+permission by ECHO_AUTHORIZE. To register with an AdminSite other than the default:
 `site.register([ConnectedObject], ConnectedObjectAdmin)`.
 """
 
@@ -13,7 +13,6 @@ from hashlib import sha256
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.layers import InMemoryChannelLayer
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -31,7 +30,8 @@ from django.utils.translation import gettext, pgettext, pgettext_lazy
 
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.forms import CloseForm, SendForm
-from echo.groups.layer import layer_or_none
+from echo.groups.layer import reaches_other_processes
+from echo.log import describe
 from echo.names import check_name, visible
 from echo.objects import connected_objects, get_object
 from echo.permissions import CLOSE, COUNT, LIST, SEND, has_permission
@@ -40,15 +40,15 @@ from echo.state import get_state
 logger = logging.getLogger(__name__)
 
 PER_PAGE = 100  # objects
-TIMEOUT = 5.0  # seconds that a channel layer may take
-REMEMBERED = 3600  # seconds: an old form can be sent once more then
-MAX_DEED = 200  # characters: LogEntry.object_repr
+LAYER_TIMEOUT = 5.0  # seconds
+REMEMBERED = 3600  # seconds in which a form cannot be submitted twice
+MAX_TITLE = 200  # characters: LogEntry.object_repr
 
 
 class ConnectedObject:
-    """What the admin's registry takes for a model: only what it asks of one, its `_meta`.
+    """A stand-in for a model, with the only attribute that the admin's registry needs: `_meta`.
 
-    A real one, even unmanaged, would have permissions in the database.
+    A real model, even an unmanaged one, would have permissions in the database.
     """
 
     _meta: Any = Options(None, "echo")
@@ -61,13 +61,13 @@ ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
 
 
 class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic
-    """Three pages: the objects, one object, and the question before its connections are closed.
+    """Three pages: the list of objects, one object, and a confirmation of closing.
 
-    The name stands in the query string: there every name can be, `..` too.
+    The name is in the query string, which can hold any name, including `..`.
     """
 
     def check(self, **kwargs: Any) -> list[Any]:
-        return []  # nothing of a model's options is in use
+        return []  # the options of ModelAdmin are not used
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.admin_site.has_permission(request) and has_permission(request, None, LIST)
@@ -93,7 +93,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         ]
 
     def objects_view(self, request: HttpRequest) -> HttpResponse:
-        """The objects connected now: those with most connections first, or by name."""
+        """List the connected objects, by number of connections or by name."""
         self._require(request, None, LIST)
         prefix = request.GET.get("prefix", "")
         by_name = request.GET.get("sort") == "name"
@@ -104,7 +104,8 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         else:
             known = True
         if not by_name:
-            objects.sort(key=lambda item: -item[1])  # stable: equal ones stay by name
+            # The sort is stable: objects with equal counts stay sorted by name.
+            objects.sort(key=lambda item: -item[1])
         paginator = Paginator(objects, PER_PAGE)
         page = paginator.get_page(request.GET.get("page"))
         context = {
@@ -121,7 +122,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return self._render(request, "objects", context)
 
     def object_view(self, request: HttpRequest) -> HttpResponse:
-        """One object: its count, and what may be done; a POST sends a text."""
+        """Show one object: its count and the forms; a POST sends a text."""
         name = self._name(request)
         form = SendForm(request.POST if request.method == "POST" else None)
         if request.method == "POST":
@@ -138,11 +139,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 )
                 if is_done:
                     return self._back(name)
-                # else the text is still in its box
+                # Else the form is shown again with its text.
         return self._object_page(request, name, form, CloseForm())
 
     def close_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether the object's connections shall be closed; a POST to the same URL does it."""
+        """Ask for confirmation; a POST to the same URL closes the connections."""
         name = self._name(request)
         self._require(request, name, CLOSE)
         form = CloseForm(request.GET)
@@ -157,7 +158,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 gettext("%(name)s: closed with %(code)d") % {"name": name, "code": code},
                 gettext("Closed with code %(code)d, reason “%(reason)s”.")
                 % {"code": code, "reason": reason},
-                gettext("The connections of {name} were told to close."),
+                gettext("All connections of {name} are being closed."),
             )
             return self._back(name)
         context = {
@@ -177,11 +178,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "name": name,
             "count": self._count(request, name),
             "may_count": has_permission(request, name, COUNT),
-            # Browsers take these names for steps in the path: it would be another object's count.
+            # Browsers resolve these names as path segments: the URL would be another object's.
             "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
             "send_form": send_form if has_permission(request, name, SEND) else None,
             "close_form": close_form if has_permission(request, name, CLOSE) else None,
-            "reaches_all": not isinstance(layer_or_none(), InMemoryChannelLayer | None),
+            "reaches_all": reaches_other_processes(),
         }
         return self._render(request, "object", context)
 
@@ -190,21 +191,21 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request: HttpRequest,
         name: str,
         action: Callable[[], Awaitable[None]],
-        deed: str,
-        logged: str,
-        done: str,
+        title: str,
+        details: str,
+        success: str,
     ) -> bool:
-        """Do it once, logged first: nothing is done that the log does not tell.
+        """Run the action once, after it has been logged. Return whether it is done.
 
-        Returns whether it is done. `deed` is what "Recent actions" show, `logged` the log.
+        "Recent actions" show `title`, the history shows `details`, the page shows `success`.
         """
         user: Any = request.user
-        if user.pk is None:  # the log wants to know who it was
+        if user.pk is None:  # a LogEntry needs a user
             raise PermissionDenied
         form = _form(request)
         if _is_repeated(form):
             self.message_user(
-                request, gettext("This form was sent already; it was not done a second time.")
+                request, gettext("This form was already submitted; the action was not repeated.")
             )
             return True
         try:
@@ -212,30 +213,30 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 user_id=user.pk,
                 content_type=_content_type(),
                 object_id=name,
-                object_repr=visible(deed)[:MAX_DEED],
+                object_repr=visible(title)[:MAX_TITLE],
                 action_flag=CHANGE,
-                change_message=visible(logged),
+                change_message=visible(details),
             )
         except Exception:
             _forget(form)
             raise
         shown = format_html("<bdi>{}</bdi>", name)
         try:
-            async_to_sync(_in_time)(action)
-        except Exception as error:  # a channel layer raises what its own backend raises
+            async_to_sync(_with_timeout)(action)
+        except Exception as error:  # each channel layer has its own exceptions
             _forget(form)
-            logger.warning("The channel layer failed for %r: %r", name, error)
-            entry.object_repr = (gettext("Failed: %s") % visible(deed))[:MAX_DEED]
-            entry.change_message = gettext("Failed: %s") % visible(logged)
+            logger.warning("Channel layer error for %r: %s", name, describe(error))
+            entry.object_repr = (gettext("Failed: %s") % visible(title))[:MAX_TITLE]
+            entry.change_message = gettext("Failed: %s") % visible(details)
             entry.save(update_fields=["object_repr", "change_message"])
-            failed = gettext("The channel layer failed: {name} may not have been reached.")
+            failed = gettext("Channel layer error: {name} may not have been reached.")
             self.message_user(request, format_html(failed, name=shown), messages.ERROR)
             return False
-        self.message_user(request, format_html(done, name=shown), messages.SUCCESS)
+        self.message_user(request, format_html(success, name=shown), messages.SUCCESS)
         return True
 
     def _count(self, request: HttpRequest, name: str) -> int | None:
-        """Return the object's count; None if it is not known, or not for this user."""
+        """Return the object's count; None if it is unknown or the user may not see it."""
         try:
             return get_object(name).count() if has_permission(request, name, COUNT) else None
         except StateUnavailable:
@@ -253,7 +254,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             raise PermissionDenied
 
     def _back(self, name: str) -> HttpResponse:
-        """Return the redirect that ends each action: a reload repeats nothing."""
+        """Redirect to the object's page, so that a reload does not repeat the action."""
         url = reverse("admin:echo_object_change", current_app=self.admin_site.name)
         return HttpResponseRedirect(f"{url}?{urlencode({'name': name})}")
 
@@ -264,9 +265,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
 
 
 def _content_type() -> ContentType:
-    """Return the content type of the log entries: "Recent actions" show its name below each.
+    """Return the content type of the log entries, whose name "Recent actions" show.
 
-    Its model does not exist: `remove_stale_contenttypes` may delete it, and the entries stay.
+    Since its model does not exist, `remove_stale_contenttypes` may delete it; the entries stay.
     """
     options = ConnectedObject._meta
     return ContentType.objects.get_or_create(app_label=options.app_label, model=options.model_name)[
@@ -275,7 +276,7 @@ def _content_type() -> ContentType:
 
 
 def _live_url(view: str, **arguments: str) -> str | None:
-    """Return the URL of a stream; None if the site does not have `echo.urls`."""
+    """Return the URL of an event stream; None if the site does not include `echo.urls`."""
     try:
         return reverse(view, kwargs=arguments)
     except NoReverseMatch:
@@ -307,8 +308,8 @@ def _forget(form: str | None) -> None:
         cache.delete(form)
 
 
-async def _in_time(action: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(TIMEOUT):
+async def _with_timeout(action: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(LAYER_TIMEOUT):
         await action()
 
 

@@ -1,4 +1,4 @@
-"""What a site calls: how many connections an object has, and a word to all of them."""
+"""The API for a site's code: count the connections of an object, send to them and close them."""
 
 from typing import Any
 
@@ -12,61 +12,61 @@ CLOSE_CODES = {1000, 1001, 1003, *range(1008, 1015), *range(3000, 5000)}  # RFC 
 
 
 class NamedObject:
-    """An object: a name that connections share. Nothing is made or stored for it.
+    """A name that connections share. Nothing is created or stored for it.
 
-    Each method has a twin for async code: `acount`, `ais_occupied`, `asend`, `aclose`.
+    Each method has an async twin: `acount`, `ais_occupied`, `asend`, `aclose`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = check_name(name)
 
     def count(self) -> int:
-        """Return how many connections it has now (0 or more).
+        """Return the number of its connections now (0 or more).
 
-        Raises StateUnavailable if that cannot be known: an unknown count is never 0.
+        Raises StateUnavailable if the count is unknown.
         """
         return get_state().count(self.name)
 
     async def acount(self) -> int:
-        """As `count`, for async code."""
+        """The async twin of `count`."""
         return await get_state().acount(self.name)
 
     def is_occupied(self) -> bool:
-        """Return whether it has a connection now: whether somebody would see what is made for it.
+        """Return whether it has a connection now.
 
         Raises StateUnavailable as `count` does.
         """
         return self.count() > 0
 
     async def ais_occupied(self) -> bool:
-        """As `is_occupied`, for async code."""
+        """The async twin of `is_occupied`."""
         return await self.acount() > 0
 
     def send(self, text: str) -> None:
         """Send the text to all its connections, in every process that the channel layer reaches.
 
-        Without CHANNEL_LAYERS: to those in this process. The consumers are not asked. Raises what
-        the channel layer raises.
+        Without CHANNEL_LAYERS: to those in this process. The text does not pass through the
+        consumers. Raises the exceptions of the channel layer.
         """
         async_to_sync(self.asend)(text)
 
     async def asend(self, text: str) -> None:
-        """As `send`, for async code."""
+        """The async twin of `send`."""
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a string.")
         await self._event({"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close all its connections with that code and reason; reaches whom `send` reaches.
+        """Close all its connections with the code and reason, in the processes that `send` reaches.
 
-        The consumers are told as of any other end. Raises ValueError for a code that may not be
-        sent, or a reason over 123 bytes. Stock Daphne sends 1000 and 3000 to 4999 only: on it a
-        client gets 4001 for 1001, and so on.
+        The consumers receive `websocket.disconnect`. Raises ValueError for a code that may not be
+        sent, or a reason over 123 bytes. Stock Daphne sends only 1000 and 3000 to 4999: its
+        clients receive 4001 for 1001, and so on.
         """
         async_to_sync(self.aclose)(code, reason)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """As `close`, for async code."""
+        """The async twin of `close`."""
         if code not in CLOSE_CODES:
             raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
         if len(reason.encode()) > 123:
@@ -78,12 +78,12 @@ class NamedObject:
 
 
 def get_object(name: str) -> NamedObject:
-    """Return the object of that name. Raises InvalidName for a name that none can have."""
+    """Return the object of that name. Raises InvalidName for an invalid name."""
     return NamedObject(name)
 
 
 def connected_objects(prefix: str = "") -> dict[str, int]:
-    """Return the counts of the objects that have connections now, by name: `{"foo": 2}`.
+    """Return the counts of all connected objects, sorted by name: `{"foo": 2}`.
 
     Only names that begin with `prefix` are included. Raises StateUnavailable as `count` does.
     """
@@ -91,7 +91,7 @@ def connected_objects(prefix: str = "") -> dict[str, int]:
 
 
 async def aconnected_objects(prefix: str = "") -> dict[str, int]:
-    """As `connected_objects`, for async code."""
+    """The async twin of `connected_objects`."""
     return _sorted(await get_state().acounts(), prefix)
 
 

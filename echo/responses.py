@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy
 
 TEXT = "text/plain;charset=UTF-8"  # as the original writes it
 RETRY_AFTER = "2"  # seconds
-UNKNOWN_COUNT = gettext_lazy("The number of connections is not known at the moment.")
+UNKNOWN_COUNT = gettext_lazy("The number of connections is unknown at the moment.")
 
 
 def text_response(body: str, status: int = 200) -> HttpResponse:

@@ -228,10 +228,10 @@ def test_redis_away_is_told_and_no_error(staff: Client, settings: Settings) -> N
     objects, one = staff.get(OBJECTS), staff.get(f"{OBJECT}foo")
 
     assert (objects.status_code, one.status_code) == (200, 200)
-    told = "cannot be known at the moment: Redis does not answer."
-    assert f"The counts {told}" in objects.content.decode()
+    told = "unknown at the moment: Redis does not respond."
+    assert f"The counts are {told}" in objects.content.decode()
     assert "These are the counts of all processes." in objects.content.decode()
-    assert f"The count {told}" in one.content.decode()
+    assert f"The count is {told}" in one.content.decode()
     assert staff.get(f"{CLOSE}foo&code=1000").status_code == 200
 
 
@@ -325,7 +325,7 @@ def test_closing_is_asked_first_and_then_done_once(
     response = staff.post(url, follow=True)
 
     assert messages(response) == [
-        ("success", "The connections of <bdi>foo</bdi> were told to close.")
+        ("success", "All connections of <bdi>foo</bdi> are being closed.")
     ]
     assert received("foo") == [{"type": "websocket.close", "code": 4001, "reason": "bye"}]
     assert log() == [("foo", "Closed with code 4001, reason “bye”.")]
@@ -370,7 +370,7 @@ def test_second_click_does_nothing(
 
     assert [response.redirect_chain for response in responses] == 2 * [[(f"{OBJECT}foo", 302)]]
     assert messages(responses[1]) == [
-        ("info", "This form was sent already; it was not done a second time.")
+        ("info", "This form was already submitted; the action was not repeated.")
     ]
     assert (len(received("foo")), len(log())) == (1, 1)
     staff.post(url, pages[1])  # the page was made anew
@@ -459,8 +459,8 @@ def test_channel_layer_that_fails_is_told_and_no_error(
     staff: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     break_layer(settings, kind)
-    monkeypatch.setattr("echo.admin.TIMEOUT", 0.05 * SECOND)
-    failed = "The channel layer failed: <bdi>foo</bdi> may not have been reached."
+    monkeypatch.setattr("echo.admin.LAYER_TIMEOUT", 0.05 * SECOND)
+    failed = "Channel layer error: <bdi>foo</bdi> may not have been reached."
 
     sent = staff.post(f"{OBJECT}foo", {"text": "hello"}, follow=True)
     closed = staff.post(f"{CLOSE}foo&code=1000", follow=True)
@@ -512,7 +512,7 @@ def test_recent_actions_show_characters_that_would_mislead(staff: Client) -> Non
 def test_deed_is_cut_to_what_the_log_takes(
     staff: Client, monkeypatch: pytest.MonkeyPatch, received: Callable[[str], list[dict[str, Any]]]
 ) -> None:
-    monkeypatch.setattr("echo.admin.MAX_DEED", 10)  # a translation may be longer
+    monkeypatch.setattr("echo.admin.MAX_TITLE", 10)  # a translation may be longer
     received("foo")
 
     staff.post(f"{OBJECT}foo", {"text": "hello"})
@@ -539,7 +539,7 @@ def test_current_page_is_no_link(staff: Client, join: Join) -> None:
 
 
 def test_prefix_that_no_name_has_is_told(staff: Client) -> None:
-    told = "No connected object has a name that begins with this."
+    told = "No connected object has a name with this prefix."
 
     assert told in staff.get(f"{OBJECTS}?prefix=x").content.decode()
 
@@ -551,7 +551,7 @@ def test_page_that_is_not_live_asks_for_a_reload(staff: Client, settings: Settin
 
     still = staff.get(OBJECTS).content.decode()
 
-    assert "\nIt is tried again; or reload the page.</p>" in live
+    assert "\nRetrying; you can also reload the page.</p>" in live
     assert "\nReload the page to try again.</p>" in still
 
 

@@ -126,7 +126,7 @@ def test_operator_sends_a_text_and_closes_the_connections(
 
         # no second text came before
         assert foo.closing() == (4001, "bye")
-        assert message(page) == "The connections of foo were told to close."
+        assert message(page) == "All connections of foo are being closed."
         bar.send_text("still here")
         assert bar.text() == "[Durable Object]: still here"
     assert complaints == []
@@ -135,7 +135,7 @@ def test_operator_sends_a_text_and_closes_the_connections(
 def test_table_and_count_are_kept_fresh_and_tell_when_they_are_not(
     enter: Enter, site: dict[str, str], complaints: list[str]
 ) -> None:
-    note = "The table is not kept fresh: the server does not answer."
+    note = "The table is not up to date: the server does not respond."
     with Server("runserver", **site) as server:
         page = enter(server)
         eventually(lambda: rows(page), [["No object has a connection now."]])
@@ -165,14 +165,14 @@ def test_count_of_an_object_says_when_it_is_not_fresh(
         expect(page.locator("output[data-known=yes]")).to_have_text("1")
         assert complaints == []
 
-    expect(page.locator("output")).to_have_text(re.compile(r"^[01] \(not fresh\)$"))
+    expect(page.locator("output")).to_have_text(re.compile(r"^[01] \(not up to date\)$"))
 
 
 @pytest.mark.parametrize("ending", ["logged out", "error"])
 def test_table_tells_that_it_is_not_kept_fresh_where_its_page_cannot_be_had(
     enter: Enter, server: Server, ending: str
 ) -> None:
-    note = "The table is not kept fresh"
+    note = "The table is not up to date"
     page = enter(server)
     # The first count lets the page fetch its table, which could show what is connected later.
     eventually(lambda: page.evaluate(FETCHES) > 0, True)
@@ -256,10 +256,10 @@ def test_pages_whose_script_is_missing_say_that_they_are_not_fresh(
         page = enter(server)
         page.route("**/echo/*.js", lambda route: route.abort())
         page.reload()
-        expect(page.get_by_text("The table is not kept fresh: the script")).to_be_visible()
+        expect(page.get_by_text("The table is not updated: its script")).to_be_visible()
 
         page.get_by_role("link", name="foo").click()
-        expect(page.get_by_text("(not fresh)")).to_be_visible()
+        expect(page.get_by_text("(not up to date)")).to_be_visible()
 
 
 def test_two_clicks_send_one_text(enter: Enter, server: Server) -> None:

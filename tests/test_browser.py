@@ -22,7 +22,7 @@ CONNECT = """url => new Promise(resolve => {
   const socket = new WebSocket(url);
   socket.onopen = () => resolve(true);
 })"""
-NOT_FRESH = "(not fresh)"
+NOT_UP_TO_DATE = "(not up to date)"
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 # Contrast of each text with the first background behind it: WCAG 2.2, 1.4.3.
 LOW_CONTRASTS = """() => {
@@ -151,7 +151,7 @@ def test_refused_handshake_is_told_in_words(page: Page) -> None:
     connect(page, "x" * 129)
 
     refused = (
-        "No connection: the server refused the handshake. A browser gives no reason for that. "
+        "No connection: the server rejected the handshake. Browsers do not show the reason. "
         "Names have 1 to 128 bytes, no slash and no control characters."
     )
     eventually(lambda: log(page, "error"), [refused])
@@ -171,7 +171,7 @@ def test_table_that_cannot_be_had_stays_and_is_told_in_words(page: Page, server:
 
     connect(page)
 
-    stale = "The table could not be refreshed: the server answered with the status 503."
+    stale = "The table could not be refreshed: the server responded with status 503."
     eventually(lambda: log(page, "error"), [stale])
     assert table(page) == [["No object has a connection now."]]
 
@@ -182,7 +182,7 @@ def test_server_that_ends_is_told_in_words(open_page: Open) -> None:
         connect(page)
         eventually(lambda: table(page), [["foo", "1"]])
 
-    away = "The server does not answer. The table shows what it said last."
+    away = "The server does not respond. The table shows the last known counts."
     eventually(lambda: (len(log(page, "closed")), log(page, "error")), (1, [away]))
 
     page.get_by_role("button", name="Connect").click()
@@ -222,7 +222,7 @@ def test_spaces_of_names_and_texts_are_all_shown(page: Page) -> None:
 
 
 def test_console_without_its_script_says_so(open_page: Open, server: Server) -> None:
-    said = "The console needs its script, which did not load"
+    said = "The script of the console did not load"
     page = open_page(server)
     expect(page.get_by_text(said)).to_have_count(0)
 
@@ -326,10 +326,10 @@ def test_what_cannot_be_kept_fresh_says_so(
     block(page, nonce_server, policy)
 
     page.goto(f"{root}page")
-    expect(page.get_by_text("(not fresh)")).to_be_visible()
-    assert page.locator("p").inner_text() == "0 (not fresh) people are here."
+    expect(page.get_by_text("(not up to date)")).to_be_visible()
+    assert page.locator("p").inner_text() == "0 (not up to date) people are here."
     page.goto(root)
-    expect(page.get_by_text("The table is not kept fresh: the script")).to_be_visible()
+    expect(page.get_by_text("The table is not updated: its script")).to_be_visible()
 
 
 def test_mark_of_a_number_takes_no_room_while_its_script_is_awaited(
@@ -339,7 +339,7 @@ def test_mark_of_a_number_takes_no_room_while_its_script_is_awaited(
     page.route("**/live.js", lambda route: route.abort())
     page.goto(f"{page.url}page")
 
-    styles = page.get_by_text("(not fresh)").evaluate(
+    styles = page.get_by_text("(not up to date)").evaluate(
         """mark => {
           const copy = mark.cloneNode(true);
           mark.replaceWith(copy); // whose two seconds begin now
@@ -459,7 +459,7 @@ def test_visitor_who_may_not_list_sees_a_count_that_keeps_itself_fresh(open_page
         expect(page.get_by_text("Connections of foo: 1")).to_be_visible()
 
     old = page.locator("output")
-    expect(old).to_have_text(re.compile(rf"^[01] {re.escape(NOT_FRESH)}$"))
+    expect(old).to_have_text(re.compile(rf"^[01] {re.escape(NOT_UP_TO_DATE)}$"))
     calm = "getComputedStyle(document.querySelector('#echo-objects')).color"
     assert old.evaluate("old => getComputedStyle(old).color") != page.evaluate(calm)
 
@@ -477,7 +477,7 @@ def test_focus_stays_on_a_link_while_the_table_changes(
 
 
 def test_page_tells_when_the_table_is_not_kept_fresh(open_page: Open) -> None:
-    note = "The table is not kept fresh: the server does not answer."
+    note = "The table is not up to date: the server does not respond."
     with Server("runserver", DJANGO_DEBUG="1") as server:
         page = open_page(server)
         expect(page.locator("#echo-live[data-known=yes]")).to_be_attached()
@@ -517,7 +517,7 @@ def test_table_that_comes_late_does_not_hide_that_it_is_not_kept_fresh(open_page
             eventually(lambda: page.evaluate("true") and bool(held), True)
             answer = get_page(server)
 
-    note = page.get_by_text("The table is not kept fresh: the server does not answer.")
+    note = page.get_by_text("The table is not up to date: the server does not respond.")
     expect(note).to_be_visible()
     for route in held:
         route.fulfill(body=answer, content_type="text/html")
@@ -568,8 +568,8 @@ def test_tags_stay_fresh_under_a_strict_policy_and_tell_when_they_are_not(
         assert first != second
         port = server.port
 
-    eventually(lambda: counts(page), [f"0 {NOT_FRESH}", f"0 {NOT_FRESH}", "0 (?)"])
-    old = "This number is not fresh: the server does not answer."
+    eventually(lambda: counts(page), [f"0 {NOT_UP_TO_DATE}", f"0 {NOT_UP_TO_DATE}", "0 (?)"])
+    old = "This number is not up to date: the server does not respond."
     expect(page.locator(f"output.echo-stale[data-stale][title='{old}']")).to_have_count(3)
 
     monkeypatch.setattr("tests.servers.free_port", lambda: port)

@@ -203,6 +203,17 @@ def test_running_site_is_tried_below_its_url():
     assert found["count after close"]["ok"] is True
 
 
+def test_site_is_tried_over_tls(certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    port = free_port()
+    endpoint = f"ssl:{port}:privateKey={certificate[1]}:certKey={certificate[0]}"
+
+    with Server("daphne", options=("--endpoint", endpoint), DJANGO_DEBUG="1"):
+        _, found = findings("--url", f"https://localhost:{port}")
+
+    assert found["handshake"]["ok"] and found["echo"]["ok"] and found["close"]["ok"], found
+
+
 def test_static_files_that_nobody_serves_are_told():
     with Server("daphne", DJANGO_DEBUG="0") as server:
         code, found = findings("--url", f"http://127.0.0.1:{server.port}")

@@ -392,7 +392,7 @@ def permission(page: str, monkeypatch: pytest.MonkeyPatch, settings: Settings) -
     monkeypatch.setitem(sys.modules, "mysite", ModuleType("mysite"))
     monkeypatch.setitem(sys.modules, "mysite.access", module)
     settings.ECHO_AUTHORIZE = names["ECHO_AUTHORIZE"]
-    return import_string(conf.ECHO_AUTHORIZE)
+    return conf.ECHO_AUTHORIZE
 
 
 def test_members_may_connect_to_their_rooms(

@@ -13,8 +13,8 @@ from pytest_django import Settings
 from echo.exceptions import InvalidName
 from echo.state import get_state
 
-UNKNOWN = "The number of connections is not known at the moment."
-OLD = "This number is not fresh: the server does not answer."
+UNKNOWN = "The number of connections is unknown at the moment."
+OLD = "This number is not up to date: the server does not respond."
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ async def test_tag_renders_a_dash_in_async_code_too(redis_is_away: None) -> None
 
 
 def test_live_tag_renders_the_number_with_the_address_of_its_stream(connected: None) -> None:
-    unscripted = "This number is not fresh: the script that keeps it so did not run."
+    unscripted = "This number is not up to date: its script did not run."
     assert render('{% connection_count "foo" live=True %}') == (
         '<link rel="stylesheet" href="/static/echo/live.css">'
         f'<output class="echo-live" data-url="/foo/connections/live" data-unknown="{UNKNOWN}"'
-        f' data-old="{OLD}" data-stale-mark="not fresh" title="">2'
-        f'<span class="echo-unscripted" title="{unscripted}"> (not fresh)</span></output>'
+        f' data-old="{OLD}" data-stale-mark="not up to date" title="">2'
+        f'<span class="echo-unscripted" title="{unscripted}"> (not up to date)</span></output>'
         '<script src="/static/echo/live.js" defer></script>'
     )
 

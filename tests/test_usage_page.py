@@ -238,7 +238,7 @@ def test_redis_away_is_told_and_no_error(client: Client, settings: Settings) -> 
 
     html = page(client)
 
-    assert "The counts cannot be known at the moment: Redis does not answer." in html
+    assert "The counts are unknown at the moment: Redis does not respond." in html
     assert 'id="echo-console"' in html
 
 

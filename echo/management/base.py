@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import get_channel_layer
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from echo.exceptions import InvalidName
+from echo.groups.layer import reaches_other_processes
 from echo.log import describe
 from echo.objects import NamedObject, get_object
 
@@ -41,10 +42,10 @@ def named_object(name: str) -> NamedObject:
 def _require_shared_layer() -> None:
     """Raise CommandError if messages cannot leave this process."""
     try:
-        layer = get_channel_layer()
+        get_channel_layer()
     except Exception as error:  # each channel layer has its own exceptions
         raise CommandError(f"CHANNEL_LAYERS cannot be used: {describe(error)}") from error
-    if layer is None or isinstance(layer, InMemoryChannelLayer):
+    if not reaches_other_processes():
         raise CommandError(
             "CHANNEL_LAYERS has no layer that reaches other processes, and this command has no "
             "connections. Set it to channels_redis.pubsub.RedisPubSubChannelLayer."

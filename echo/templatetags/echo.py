@@ -1,4 +1,4 @@
-"""`{% load echo %}{% connection_count "foo" %}`: the count of an object in a site's templates."""
+"""`{% load echo %}{% connection_count "foo" %}`: the count of an object in a template."""
 
 from typing import Any
 
@@ -21,16 +21,17 @@ DASH = "—"
 
 @register.simple_tag(takes_context=True)
 def connection_count(context: template.Context, name: str, live: bool = False) -> SafeString:
-    """Return how many connections the object has; a dash with a title where it is not known.
+    """Return the number of connections of the object, or a dash with a title if it is unknown.
 
-    With `live=True` the number keeps itself fresh on the page, which needs `echo.urls` in the
-    site's URLs: raises ImproperlyConfigured without them. Its script has the nonce of the page's
-    policy, if there is one; a number whose script does not run says so. Raises InvalidName.
+    With `live=True` a script keeps the number up to date. This needs `echo.urls` in the URLconf,
+    else ImproperlyConfigured is raised. The script has the nonce of the page's
+    Content-Security-Policy, if there is one. If the script does not run, the number is marked as
+    not up to date. Raises InvalidName.
     """
     count = _count(check_name(name))
-    unknown = gettext("The number of connections is not known at the moment.")
+    unknown = gettext("The number of connections is unknown at the moment.")
     title = unknown if count == DASH else ""
-    # Browsers take these names for steps in the path: it would be another object's count.
+    # Browsers resolve these names as path segments: the URL would be another object's.
     if live and name not in (".", ".."):
         return _live(name, count, title, unknown, nonce_attribute(context))
     return format_html('<span title="{}">{}</span>', title, count) if title else SafeString(count)
@@ -40,11 +41,11 @@ def connection_count(context: template.Context, name: str, live: bool = False) -
 def nonce_attribute(context: template.Context) -> SafeString:
     """Return ` nonce="…"` for an element of a page whose Content-Security-Policy has a nonce.
 
-    The nonce is Django's (6.0), by its context processor `csp`, or django-csp's. To read it puts
-    it into the policy.
+    The nonce is that of Django 6.0, by its context processor `csp`, or of django-csp. Reading it
+    adds it to the policy.
     """
     nonce: Any = context.get("csp_nonce")
-    if nonce is None:  # not: if it is false, which Django's is until it is read
+    if nonce is None:  # Django's lazy nonce is false until it is read
         request = getattr(context, "request", None) or context.get("request")
         nonce = getattr(request, "csp_nonce", None)
     return SafeString("") if nonce is None else format_html(' nonce="{}"', str(nonce))
@@ -58,10 +59,10 @@ def _count(name: str) -> str:
 
 
 def _live(name: str, count: str, title: str, unknown: str, nonce: SafeString) -> SafeString:
-    # The script goes with each: a part of a page that is cached must not lose it. It leaves
-    # alone what is followed already. In such a part the nonce is an old one: browsers block the
-    # script then, as they do where a policy forbids it, and what it would remove stays to be seen.
-    mark = pgettext("echo", "not fresh")
+    # Each element has the script, so that a cached fragment has it too; it ignores elements that
+    # another copy updates already. The nonce of a cached fragment is out of date: browsers block
+    # the script, and the mark, which it would remove, stays visible.
+    mark = pgettext("echo", "not up to date")
     return format_html(
         '<link rel="stylesheet" href="{}"{}>'
         '<output class="echo-live" data-url="{}" data-unknown="{}" data-old="{}"'
@@ -70,26 +71,25 @@ def _live(name: str, count: str, title: str, unknown: str, nonce: SafeString) ->
         '<script src="{}" defer{}></script>',
         static("echo/live.css"),
         nonce,
-        _address(name),
+        _live_path(name),
         unknown,
-        gettext("This number is not fresh: the server does not answer."),
+        gettext("This number is not up to date: the server does not respond."),
         mark,
         title,
         count,
-        gettext("This number is not fresh: the script that keeps it so did not run."),
+        gettext("This number is not up to date: its script did not run."),
         mark,
         static("echo/live.js"),
         nonce,
     )
 
 
-def _address(name: str) -> str:
-    """Return the path of the object's stream. Raises ImproperlyConfigured without echo.urls."""
+def _live_path(name: str) -> str:
+    """Return the path of the event stream. Raises ImproperlyConfigured without echo.urls."""
     try:
         return reverse("echo:live", kwargs={"name": name})
     except NoReverseMatch as error:
-        sentence = gettext(
+        raise ImproperlyConfigured(
             "{% connection_count live=True %} needs echo.urls in the URLconf: "
             "path('connections/', include('echo.urls'))."
-        )
-        raise ImproperlyConfigured(sentence) from error
+        ) from error

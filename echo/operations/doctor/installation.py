@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import get_channel_layer
 from django.contrib.staticfiles import finders
 from django.core.checks import WARNING, run_checks
 from django.templatetags.static import static
 
 from echo.checks import check_asgi_application
 from echo.exceptions import StateUnavailable
+from echo.groups.layer import reaches_other_processes
 from echo.groups.subscription import new_channel
 from echo.log import describe
 from echo.names import group_name
@@ -126,7 +127,7 @@ def check_layer(name: str) -> Finding:
         return _broken_layer(str(error) or f"no message in {TIMEOUT:g} s")
     except Exception as error:  # each channel layer has its own exceptions
         return _broken_layer(describe(error))
-    reach = "this process only" if isinstance(layer, InMemoryChannelLayer) else "all processes"
+    reach = "all processes" if reaches_other_processes() else "this process only"
     return Finding("layer", True, f"{type(layer).__name__} delivers, to {reach}")
 
 
