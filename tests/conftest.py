@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # not in a worker of pytest-xdist, which tells nobody
-        config.pluginmanager.register(Tally("test_wire.py::test_case"))
+        config.pluginmanager.register(Tally("wire/test_wire.py::test_case"))
 
 
 # Files for the suites of other packages, which tests/strangers runs with settings of their own.

@@ -27,18 +27,13 @@ from pytest_django import Settings
 from echo.admin import ConnectedObject, ConnectedObjectAdmin
 from echo.names import check_name, group_name
 from echo.state import get_state
+from tests.pages import HOSTILE
 from tests.servers import ROOT, free_port
 from tests.waiting import SECOND
 
 OBJECTS = "/admin/echo/object/"
 OBJECT = f"{OBJECTS}object/?name="
 CLOSE = f"{OBJECTS}close/?name="
-HOSTILE = [
-    *(".", "..", "</script><script>alert(1)</script>".replace("/", "\\"), '"><img src=x>', "a&b=c"),
-    *("\u202eevil", "\u2067rtl\u2069", "😀" * 32, "100%", "+ ", " a  b ", "#?", "[1]", "{name}"),
-    *("%2F", "%252F", "it's", "{{ name }}", "%(name)s", "<!--", "&amp;", "javascript:alert(1)"),
-]
-
 # As a urlconf: a site whose admin is not the default one.
 own_site = admin.AdminSite(name="own")
 own_site.register([ConnectedObject], ConnectedObjectAdmin)
@@ -408,7 +403,7 @@ def test_other_text_from_the_same_page_is_sent(
 def test_function_of_the_site_that_raises_refuses(
     staff: Client, settings: Settings, function: str
 ) -> None:
-    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    settings.ECHO_AUTHORIZE = f"tests.middleware.test_access.{function}"
 
     for url in (OBJECTS, f"{OBJECT}foo", f"{CLOSE}foo&code=1000"):
         assert (staff.get(url).status_code, staff.post(url).status_code) == (403, 403)

@@ -15,9 +15,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import new_page
+from tests.pages import IMAGE, LONG, LOW_CONTRASTS, WIDTHS
 from tests.raw import Client
 from tests.servers import ROOT, Server
-from tests.test_browser import IMAGE, LONG, LOW_CONTRASTS, WIDTHS
 from tests.waiting import DEADLINE, SECOND, eventually
 
 OBJECTS = "/admin/echo/object/"

@@ -10,12 +10,10 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from echo.consumers import REASON
 from tests.browser import new_page
+from tests.pages import IMAGE, LONG, LOW_CONTRASTS, WIDTHS, connect, log, table
 from tests.raw import Client
 from tests.servers import Server
 from tests.waiting import SECOND, eventually
-
-IMAGE = "<img src=x onerror=alert(1)>"
-LONG = "😀" * 32  # 128 bytes, and no place to break
 
 # A connection that stays open beside the console's, until the page goes.
 CONNECT = """url => new Promise(resolve => {
@@ -23,30 +21,6 @@ CONNECT = """url => new Promise(resolve => {
   socket.onopen = () => resolve(true);
 })"""
 NOT_UP_TO_DATE = "(not up to date)"
-WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-# Contrast of each text with the first background behind it: WCAG 2.2, 1.4.3.
-LOW_CONTRASTS = """() => {
-  const parts = color => color.match(/[\\d.]+/g).map(Number);
-  const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  const light = color => {
-    const [red, green, blue] = color.map(part => linear(part / 255));
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  };
-  const behind = node => {
-    const color = node ? parts(getComputedStyle(node).backgroundColor) : [255, 255, 255];
-    return color[3] === 0 ? behind(node.parentElement) : color;
-  };
-  const contrast = node => {
-    const both = [parts(getComputedStyle(node).color), behind(node)].map(light);
-    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
-  };
-  const isText = child => child.nodeType === Node.TEXT_NODE && child.data.trim();
-  const hasText = node => node.value || [...node.childNodes].some(isText);
-  const isShown = node => node.checkVisibility() && !node.closest(':disabled');
-  return [...document.querySelectorAll('.echo *')]
-    .filter(node => isShown(node) && hasText(node) && contrast(node) < 4.5)
-    .map(node => node.outerHTML);
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +53,6 @@ def page(open_page: Open, server: Server) -> Iterator[Page]:
 
 def get_page(server: Server) -> str:
     return server.get("/", Accept="text/html")[2]
-
-
-def connect(page: Page, name: str = "foo") -> None:
-    page.get_by_role("textbox", name="Object").fill(name)
-    page.get_by_role("button", name="Connect").click()
-
-
-def log(page: Page, kind: str) -> list[str]:
-    """Return the texts of the lines of that kind in the log."""
-    return page.locator(f"[role=log] [data-kind={kind}] bdi").all_inner_texts()
-
-
-def table(page: Page) -> list[list[str]]:
-    """Return the rows of the table of objects: names and counts."""
-    rows = page.get_by_role("table", name="Objects connected now").locator("tbody tr").all()
-    return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
 def test_console_connects_and_shows_the_echo_of_a_text(page: Page, server: Server) -> None:

@@ -485,7 +485,7 @@ def test_deploy_check_leaves_other_routes_alone(application: Any, routes: list[A
 def test_deploy_check_leaves_it_to_the_function_of_the_site(
     application: Any, settings: Any
 ) -> None:
-    settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets"
+    settings.ECHO_AUTHORIZE = "tests.middleware.test_access.no_secrets"
     application(site(own, below))
 
     assert "echo.W103" not in found(deploy=True)

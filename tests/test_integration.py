@@ -11,10 +11,10 @@ from playwright.sync_api import Browser, Page
 
 from echo.testing import ClientWebSocket
 from tests.browser import new_page
+from tests.pages import connect, log, table
 from tests.raw import UPGRADE, Client
 from tests.readme import make_site, run
 from tests.servers import ROOT, Server
-from tests.test_browser import connect, log, table
 from tests.waiting import SECOND, eventually
 
 PIP = "python -m pip --disable-pip-version-check --quiet"

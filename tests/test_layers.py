@@ -186,3 +186,10 @@ def test_memory_state_has_no_django_in_it():
 
     assert [source for source in sources if "django" in source] == []
     assert all(source.startswith("from echo.state.") for source in sources if "echo" in source)
+
+
+def test_tests_do_not_import_from_each_other():
+    paths = [*(ROOT / "tests").rglob("test_*.py")]
+    found = [p for p in paths if re.search(r"^from tests\.(\w+\.)*test_", p.read_text(), re.M)]
+
+    assert found == []

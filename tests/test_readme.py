@@ -48,7 +48,7 @@ OPERATOR = {
 # Blocks that a test of another file runs: page, start of the block, file.
 ELSEWHERE = [
     ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
-    ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/test_idle_socket.py"),
+    ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/test_state_redis.py"),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
 ]

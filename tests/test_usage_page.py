@@ -17,8 +17,8 @@ from echo.consumers import PREFIX
 from echo.names import MAX_NAME_BYTES
 from echo.routing import console_urlpatterns, websocket_urlpatterns
 from echo.state import get_state
+from tests.pages import HOSTILE
 from tests.servers import free_port
-from tests.test_admin import HOSTILE
 from tests.waiting import SECOND
 
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers send it
@@ -246,7 +246,7 @@ def test_redis_away_is_told_and_no_error(client: Client, settings: Settings) -> 
 def test_function_of_the_site_that_raises_hides_the_names(
     client: Client, settings: Settings, join: Join, function: str
 ) -> None:
-    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    settings.ECHO_AUTHORIZE = f"tests.middleware.test_access.{function}"
     join("secret-plan")
 
     html = page(client)

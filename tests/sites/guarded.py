@@ -2,5 +2,5 @@
 
 from project.settings import *  # noqa: F403
 
-ECHO_AUTHORIZE = "tests.test_access.counted_only"
+ECHO_AUTHORIZE = "tests.middleware.test_access.counted_only"
 ECHO_ALLOWED_ORIGINS = ["https://friend.example"]

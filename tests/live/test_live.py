@@ -28,10 +28,10 @@ from echo.live import views
 from echo.live import watcher as watchers
 from echo.state import get_state
 from echo.state.memory import MemoryState
+from tests.pages import HOSTILE
 from tests.raw import Client, request
 from tests.redis_server import RedisServer
 from tests.servers import Server
-from tests.test_admin import HOSTILE
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SERVERS = ["daphne", "uvicorn", "stock-uvicorn"]

@@ -239,7 +239,7 @@ async def test_rejections_are_counted_by_their_reason(stats, settings):
     await join("foo")
     await connect(returning)
     get_state().leave("foo")
-    settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets"
+    settings.ECHO_AUTHORIZE = "tests.middleware.test_access.no_secrets"
     await connect(returning, name="secret")
 
     assert stats.rejections == {

@@ -186,7 +186,7 @@ def test_channel_layer_error_is_shown_without_a_password(settings, error, words)
         def act(self, target, options):
             raise error
 
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "tests.test_commands.OtherLayer"}}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "tests.management.test_commands.OtherLayer"}}
 
     with pytest.raises(CommandError) as raised:
         Failing().handle(name="foo")

@@ -71,7 +71,7 @@ def test_default_lets_all_list_in_debug(settings: Any) -> None:
 
 @pytest.mark.parametrize("function", ["no_secrets", "no_secrets_async"])
 def test_function_of_the_site_decides(settings: Any, client: HTTPClient, function: str) -> None:
-    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    settings.ECHO_AUTHORIZE = f"tests.middleware.test_access.{function}"
 
     refused = client.get("/secret/getCurrentConnections")
 
@@ -113,7 +113,7 @@ no_secrets_object = NoSecrets()
 @pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections
 @pytest.mark.parametrize("function", ["raises", "raises_async", "denies", "forgets"])
 async def test_function_that_gives_no_answer_refuses(settings: Any, function: str) -> None:
-    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    settings.ECHO_AUTHORIZE = f"tests.middleware.test_access.{function}"
     request = RequestFactory().get("/")
     scope: Any = {"type": "websocket"}
 
@@ -126,7 +126,7 @@ async def test_function_that_gives_no_answer_refuses(settings: Any, function: st
 @pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections
 @pytest.mark.parametrize("function", ["hands_on", "no_secrets_object"])
 async def test_function_may_return_what_is_to_be_awaited(settings: Any, function: str) -> None:
-    settings.ECHO_AUTHORIZE = f"tests.test_access.{function}"
+    settings.ECHO_AUTHORIZE = f"tests.middleware.test_access.{function}"
     scope: Any = {"type": "websocket"}
 
     assert [await ahas_permission(scope, name, "count") for name in ("foo", "secret")] == [
@@ -140,7 +140,7 @@ async def test_function_may_return_what_is_to_be_awaited(settings: Any, function
 def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
     settings: Any, client: HTTPClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.ECHO_AUTHORIZE = "tests.test_access.raises"
+    settings.ECHO_AUTHORIZE = "tests.middleware.test_access.raises"
     log._last.clear()
 
     answers = [client.get("/foo/getCurrentConnections") for _ in range(3)]
@@ -155,7 +155,7 @@ def test_function_that_raises_is_logged_once_a_minute_and_told_to_nobody(
     assert record.exc_info is not None and "of the site" in str(record.exc_info[1])
 
 
-@pytest.mark.parametrize("value", ["no.such", "tests.test_access.STAFF", 7])
+@pytest.mark.parametrize("value", ["no.such", "tests.middleware.test_access.STAFF", 7])
 def test_wrong_function_is_told(settings: Any, value: object) -> None:
     settings.ECHO_AUTHORIZE = value
 
@@ -380,7 +380,7 @@ async def test_rejected_handshake_is_logged_with_its_reason_once_a_minute(
     level: str,
     reason: str,
 ) -> None:
-    settings.ECHO_AUTHORIZE = "tests.test_access.no_secrets_async"
+    settings.ECHO_AUTHORIZE = "tests.middleware.test_access.no_secrets_async"
     caplog.set_level(logging.INFO, "echo")
     log._last.clear()
 

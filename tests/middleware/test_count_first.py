@@ -136,7 +136,7 @@ async def test_path_that_may_begin_with_a_script_name_is_for_the_site(settings):
 
 
 async def test_permissions_of_the_site_are_asked_by_the_view(settings):
-    settings.ECHO_AUTHORIZE = "tests.test_count_first.nobody"
+    settings.ECHO_AUTHORIZE = "tests.middleware.test_count_first.nobody"
 
     status, _, body = await answer(CountFirst(get_asgi_application()))
 
