@@ -9,6 +9,7 @@ permission by ECHO_AUTHORIZE. To register with an AdminSite other than the defau
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -296,16 +297,21 @@ def _form(request: HttpRequest) -> str | None:
 
 def _is_repeated(form: str | None) -> bool:
     """Return whether this form was submitted before, as by a double click."""
-    if form is None or cache.add(form, 1, REMEMBERED):
+    if form is None:
         return False
-    # A backend that ignores its errors returns False from add(), although it stores nothing.
-    return cache.get(form) is not None
+    try:
+        # A backend that ignores its errors returns False from add(), although it stores nothing.
+        return not cache.add(form, 1, REMEMBERED) and cache.get(form) is not None
+    except Exception as error:  # backends raise exceptions of their own
+        logger.warning("Cache error, a repeated form is not recognised: %s", describe(error))
+        return False
 
 
 def _forget(form: str | None) -> None:
     """Allow the form to be submitted again, after its action failed."""
     if form is not None:
-        cache.delete(form)
+        with suppress(Exception):  # the form's key expires
+            cache.delete(form)
 
 
 async def _with_timeout(action: Callable[[], Awaitable[None]]) -> None:

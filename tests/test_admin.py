@@ -386,6 +386,22 @@ def test_cache_that_ignores_its_errors_does_not_stop_actions(
     assert (len(received("foo")), len(log())) == (1, 1)
 
 
+def test_cache_that_raises_does_not_stop_actions(
+    staff: Client, settings: Settings, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    received("foo")
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{free_port()}",
+        }
+    }
+
+    staff.post(f"{OBJECT}foo", {"text": "hello", "csrfmiddlewaretoken": secrets.token_hex(32)})
+
+    assert (len(received("foo")), len(log())) == (1, 1)
+
+
 def test_other_text_from_the_same_page_is_sent(
     staff: Client, received: Callable[[str], list[dict[str, Any]]]
 ) -> None:
