@@ -20,6 +20,7 @@ from echo.denial import deny, log_rejection
 from echo.extensions import SEND_NOW
 from echo.groups.group import Groups, get_groups
 from echo.groups.member import Member
+from echo.groups.subscription import JOIN_TIMEOUT
 from echo.state.base import State
 from echo.stats import Stats
 
@@ -117,6 +118,7 @@ class CountedConnection:
         """Join and pass the accept on, or deny the handshake if the object is full."""
         self._accepted = True
         limit = conf.ECHO_MAX_CONNECTIONS
+        began = monotonic()
         # Before the client can know that the connection is open.
         if not await self._state.join(self._name, limit):
             await self._deny_full(limit or 0)
@@ -130,7 +132,8 @@ class CountedConnection:
             extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
             self._groups = get_groups()
             self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
-            await self._groups.join(self._name, self._member)
+            timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
+            await self._groups.join(self._name, self._member, timeout)
         await self._send(event)
         if self._member is not None and not self.has_left:
             self._member.start()

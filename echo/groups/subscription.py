@@ -17,7 +17,7 @@ from echo.names import group_name
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for the channel layer
+JOIN_TIMEOUT = 0.25  # seconds that a handshake waits for state and channel layer together
 CALL_TIMEOUT = 5.0  # seconds until a call to the layer counts as failed
 FIRST_RETRY_INTERVAL = 0.1  # seconds, doubled at each failure
 MAX_RETRY_INTERVAL = 5.0  # seconds
@@ -44,15 +44,15 @@ class ChannelLayerSubscription:
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, name: str) -> None:
-        """Add the group. Waits at most JOIN_TIMEOUT, and not at all if the layer is down."""
+    async def add(self, name: str, timeout: float) -> None:
+        """Add the group. Waits at most `timeout` seconds, and not at all if the layer is down."""
         if self._added.get(name) and name not in self._pending:
             return
         pending = self._update(name)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
         if not self._failures:
-            await asyncio.wait([pending], timeout=JOIN_TIMEOUT)
+            await asyncio.wait([pending], timeout=timeout)
 
     def discard(self, name: str) -> None:
         """Discard the group in the background, unless its name has connections again by then."""

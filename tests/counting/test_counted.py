@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import InMemoryChannelLayer
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
@@ -10,6 +11,8 @@ from django.urls import path
 
 from echo.counting import counted, read_ahead
 from echo.counting.read_ahead import BUSY_TIMEOUT
+from echo.groups.group import get_groups
+from echo.groups.subscription import JOIN_TIMEOUT
 from echo.middleware.origin import HostAndOriginCheck
 from echo.state import get_state
 from echo.state.memory import MemoryState
@@ -106,6 +109,29 @@ def slow_state(monkeypatch):
     state = SlowState()
     monkeypatch.setattr("echo.state._state", state)
     return state
+
+
+class HangingLayer(InMemoryChannelLayer):
+    async def group_add(self, group, channel):
+        await asyncio.sleep(100 * SECOND)
+
+
+async def test_handshake_waits_once_for_state_and_channel_layer(slow_state, settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.HangingLayer"}}
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.8 * JOIN_TIMEOUT, slow_state.go.set)
+    wire = Wire(counted(echo))
+
+    began = loop.time()
+    await wire.accepted()
+    seconds = loop.time() - began
+
+    assert seconds < 1.6 * JOIN_TIMEOUT  # one after the other they would take 1.8
+    wire.arrive(DISCONNECT)
+    await wire.end()
+    task = get_groups()._subscription._task
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_connection_counts_before_its_accept_goes_out():
