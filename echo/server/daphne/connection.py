@@ -1,14 +1,11 @@
 """The WebSocket connection of a Daphne request."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from echo.server import handshake
 from echo.server.connection import WebSocketConnection
 from echo.server.registry import get_open_connections
 from echo.server.timeouts import Limits
-
-if TYPE_CHECKING:
-    from echo.server.daphne.http import Request
 
 
 class DaphneConnection(WebSocketConnection):
@@ -16,9 +13,9 @@ class DaphneConnection(WebSocketConnection):
 
     __slots__ = ("_request", "_server")
 
-    def __init__(self, request: "Request", limits: Limits) -> None:
+    def __init__(self, request: Any, limits: Limits) -> None:
         super().__init__(limits)
-        self._request: Request | None = request
+        self._request = request  # of echo.server.daphne.http, until the handshake is accepted
         self._server = request.server
 
     def default_headers(self) -> handshake.Headers:
