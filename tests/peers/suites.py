@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 # What `echo` is imported with.
-OURS = ("Django", "channels", "daphne", "Twisted", "autobahn")
+OURS = ("Django", "channels", "daphne", "Twisted", "autobahn", "websockets")
 
 
 def installed(*names: str) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ SUITES = [
     Suite(
         "uvicorn",
         requirements=(
-            *installed(*OURS, "uvicorn", "h11", "httptools", "uvloop", "websockets", "pytest"),
+            *installed(*OURS, "uvicorn", "h11", "httptools", "uvloop", "pytest"),
             *installed("pytest-timeout", "pytest-xdist"),
             "a2wsgi==1.10.10",
             "anyio==4.16.0",
