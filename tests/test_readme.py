@@ -49,7 +49,7 @@ OPERATOR = {
 ELSEWHERE = [
     ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
-    ("docs/howto/security.md", "ACL SETUSER", "tests/test_state_redis.py"),
+    ("docs/howto/security.md", "ACL SETUSER", "tests/state/redis/test_permissions.py"),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
 ]
 

@@ -170,7 +170,7 @@ async def test_reader_is_stalled_if_nothing_is_read(monkeypatch: pytest.MonkeyPa
     for after, buffered in [
         (0, 100),
         (SLOW_READER_TIMEOUT, 90),  # it has read
-        (2 * SLOW_READER_TIMEOUT, 90),
+        (2 * SLOW_READER_TIMEOUT - 1, 90),
         (2 * SLOW_READER_TIMEOUT + 1, 90),
     ]:
         written.transport.buffered = buffered

@@ -8,6 +8,13 @@ from project.settings import MIDDLEWARE as DEMO_MIDDLEWARE
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["ECHO_TEST_DATABASE"]}
 }
+if os.environ.get("ECHO_STATE_URL"):  # several processes, which must recognise each other's forms
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": os.environ["ECHO_STATE_URL"],
+        }
+    }
 SECRET_KEY = "the same in all processes, so that one log-in is for all"
 MIDDLEWARE = ["tests.sites.admin.strict_policy", *DEMO_MIDDLEWARE]
 
