@@ -1,8 +1,8 @@
 """Admin pages: the connected objects, with forms to send them a text and to close connections.
 
 They need no table, migration or permission in the database. Each action is logged as a LogEntry;
-the first one creates the content type of these entries. Users need access to the admin and the
-permission by ECHO_AUTHORIZE. To register with an AdminSite other than the default:
+the first one creates the content type of these entries. Users need access to the admin and
+permission from ECHO_AUTHORIZE. To register with an AdminSite other than the default:
 `site.register([ConnectedObject], ConnectedObjectAdmin)`.
 """
 
@@ -42,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 PER_PAGE = 100  # objects
 LAYER_TIMEOUT = 5.0  # seconds
-REMEMBERED = 3600  # seconds in which a form cannot be submitted twice
+REMEMBERED = 3600  # seconds for which the same form cannot be submitted again
 MAX_TITLE = 200  # characters: LogEntry.object_repr
 
 
 class ConnectedObject:
     """A stand-in for a model, with the only attribute that the admin's registry needs: `_meta`.
 
-    A real model, even an unmanaged one, would have permissions in the database.
+    A real model, even an unmanaged one, would create permissions in the database.
     """
 
     _meta: Any = Options(None, "echo")
@@ -64,7 +64,7 @@ ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
 class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic
     """Three pages: the list of objects, one object, and a confirmation of closing.
 
-    The name is in the query string, which can hold any name, including `..`.
+    The object's name is in the query string, since a name like `..` cannot be a path segment.
     """
 
     def check(self, **kwargs: Any) -> list[Any]:
@@ -140,11 +140,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 )
                 if is_done:
                     return self._back(name)
-                # Else the form is shown again with its text.
+                # After an error, show the form again with the submitted text.
         return self._object_page(request, name, form, CloseForm())
 
     def close_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask for confirmation; a POST to the same URL closes the connections."""
+        """Show the confirmation page; a POST to the same URL closes the connections."""
         name = self._name(request)
         self._require(request, name, CLOSE)
         form = CloseForm(request.GET)
@@ -179,7 +179,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "name": name,
             "count": self._count(request, name),
             "may_count": has_permission(request, name, COUNT),
-            # Browsers resolve these names as path segments: the URL would be another object's.
+            # Browsers resolve "." and ".." in a path: the URL would lead to another object.
             "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
             "send_form": send_form if has_permission(request, name, SEND) else None,
             "close_form": close_form if has_permission(request, name, CLOSE) else None,
@@ -196,9 +196,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         details: str,
         success: str,
     ) -> bool:
-        """Run the action once, after it has been logged. Return whether it is done.
+        """Log the action and run it, unless the form was submitted before. Return False on failure.
 
-        "Recent actions" show `title`, the history shows `details`, the page shows `success`.
+        "Recent actions" shows `title`, the object's history `details`, and the page `success`.
         """
         user: Any = request.user
         if user.pk is None:  # a LogEntry needs a user
@@ -266,9 +266,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
 
 
 def _content_type() -> ContentType:
-    """Return the content type of the log entries, whose name "Recent actions" show.
+    """Return the content type of the log entries. "Recent actions" shows its name.
 
-    Since its model does not exist, `remove_stale_contenttypes` may delete it; the entries stay.
+    It has no model, so `remove_stale_contenttypes` may delete it; the entries remain.
     """
     options = ConnectedObject._meta
     return ContentType.objects.get_or_create(app_label=options.app_label, model=options.model_name)[
@@ -287,7 +287,7 @@ def _live_url(view: str, **arguments: str) -> str | None:
 def _form(request: HttpRequest) -> str | None:
     """Return a cache key of the submitted form; None if it has no CSRF token.
 
-    A form page that is loaded again has another CSRF token, and so another key.
+    Reloading the page changes the CSRF token, and so the key.
     """
     if "csrfmiddlewaretoken" not in request.POST:
         return None

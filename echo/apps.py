@@ -8,7 +8,7 @@ class EchoConfig(AppConfig):
     verbose_name = pgettext_lazy("echo", "Connections")
 
     def ready(self) -> None:
-        from echo import checks  # noqa: F401  (registers them)
+        from echo import checks  # noqa: F401  (registers the checks)
         from echo.signals.sender import start_sender, start_sender_on_request
         from echo.state import state_created
 

@@ -1,4 +1,4 @@
-"""System checks: settings and routes that cannot work, with a remedy for each.
+"""System checks for invalid settings and routes, with a remedy for each.
 
 | id        | finds                                                                        |
 |-----------|------------------------------------------------------------------------------|
@@ -8,7 +8,7 @@
 | echo.W001 | ASGI_APPLICATION is not set                                                  |
 | echo.W002 | ASGI_APPLICATION has no counted route                                        |
 | echo.W003 | `runserver` is Django's own: WSGI, without WebSockets                        |
-| echo.W004 | `runserver` is Daphne's own: not the transport of production                 |
+| echo.W004 | `runserver` is Daphne's own, without this app's transport                    |
 | echo.W005 | an EchoConsumer, or a subclass of it, is not counted                         |
 | echo.W006 | settings.py ignores an environment variable named like one of our settings   |
 | echo.W007 | another installed distribution has a package `echo`                          |
@@ -16,9 +16,9 @@
 | echo.W102 | (--deploy) the channel layer is in memory: it reaches a single process       |
 | echo.W103 | (--deploy) anyone may connect to the objects of the site's own routes        |
 
-E001, E003, W001, W002 and W005 import asgi.py, which only `check`, `runserver` and `echo_doctor`
-do. All other commands have to work where that import fails: `migrate` if asgi.py queries a table,
-or a cron job without the secrets of the web server.
+The checks E001, E003, W001, W002 and W005 import asgi.py, so they run only in `check`, `runserver`
+and `echo_doctor`. All other commands must work even if that import fails: for example `migrate`, if
+asgi.py queries a table, or a cron job without the secrets of the web server.
 """
 
 import re
@@ -70,7 +70,7 @@ def check_environment(**kwargs: object) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     for name in unread_variables():
         value = CONVERSIONS.get(name, "{}").format(f'os.environ["{name}"]')
-        if name == "ECHO_STATE_URL":  # as in the docs; also works in development
+        if name == "ECHO_STATE_URL":  # with a default for development, as in the docs
             value = f'os.environ.get("{name}", "memory://")'
         message = f"The environment variable {name} is set, but the setting {name} differs from it."
         hint = f"Django reads no setting from the environment. In settings.py: {name} = {value}"
@@ -96,13 +96,12 @@ def check_distributions(**kwargs: object) -> list[CheckMessage]:
 
 
 def _has_echo(distribution: Distribution) -> bool:
-    # importlib.metadata.packages_distributions() parses each list of files: 0.2 s for 30 packages.
+    # Faster than packages_distributions(), which parses all lists of files (0.2 s for 30 packages).
     files = distribution.read_text("RECORD") or ""
     return re.search(r"^echo/__init__\.py,", files, re.M) is not None
 
 
-# Commands that import asgi.py or check it. Not `manage.py test`: its tests may run without the
-# secrets of the web server.
+# The commands that check asgi.py. Without `test`: tests may run without the web server's secrets.
 COMMANDS = ("check", "runserver")
 
 
@@ -121,7 +120,7 @@ def check_asgi_application() -> list[CheckMessage]:
         return [Warning("ASGI_APPLICATION is not set.", hint=hint, id="echo.W001")]
     try:
         application = import_string(path)
-    except (Exception, SystemExit) as error:  # anything that the site's code raises
+    except (Exception, SystemExit) as error:  # the site's code may raise anything
         return [_import_failed(path, error)]
     if isinstance(application, WSGIHandler):
         hint = "Set it to the ProtocolTypeRouter of asgi.py, not to the application of wsgi.py."
@@ -182,7 +181,7 @@ def _how_to_count(application: Any) -> str:
 
 
 def _is_echo_consumer(application: Any) -> bool:
-    """Return whether it is a plain EchoConsumer; a site's own consumers need not be counted."""
+    """Return whether the application is an EchoConsumer. Other consumers need not be counted."""
     consumer = getattr(application, "consumer_class", None)  # set by Channels' as_asgi()
     return isinstance(consumer, type) and issubclass(consumer, EchoConsumer)
 
@@ -232,13 +231,16 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_names_are_not_open(**kwargs: object) -> list[CheckMessage]:
-    """Find `websocket_urlpatterns`, which accept any name, beside routes that count objects."""
-    if problems() or conf.ECHO_AUTHORIZE is not None:  # the site decides who may connect
+    """Warn if a site with its own counted routes also includes `websocket_urlpatterns`.
+
+    These accept any name, so any client could join the objects of the other routes.
+    """
+    if problems() or conf.ECHO_AUTHORIZE is not None:
         return []
     endpoints = counted_endpoints()
     open_to_all = [pattern.callback for pattern in websocket_urlpatterns]
     opened = [e.route for e in endpoints if e.application in open_to_all]
-    # The console needs the permission to "list".
+    # The routes of the console require the permission "list".
     others = [
         e.route
         for e in endpoints
@@ -250,8 +252,8 @@ def check_names_are_not_open(**kwargs: object) -> list[CheckMessage]:
         Warning(
             f"The route {max(opened, key=len)!r} lets anyone connect to any object, including "
             f"those of {others[0]!r}, and receive the messages that the site sends to them.",
-            hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing, "
-            'which need the permission to "list". Or set ECHO_AUTHORIZE.',
+            hint="Replace websocket_urlpatterns with console_urlpatterns from echo.routing, "
+            'which require the permission "list". Or set ECHO_AUTHORIZE.',
             id="echo.W103",
         )
     ]

@@ -1,7 +1,7 @@
 """The settings of this app: name, default, unit and validation.
 
 No other module reads ECHO_ settings. They are read on each use, so that a
-test that changes a setting sees the change at once.
+change in a test takes effect at once.
 """
 
 import os
@@ -42,14 +42,14 @@ class Conf:
         value = getattr(settings, "ECHO_STATE_URL", "memory://")
         problem = _state_url_problem(value)
         if problem is not None:
-            # A password with a space must be one word to be found.
+            # without_passwords() ends a URL at a space, so escape the spaces in a password.
             shown = without_passwords(repr(value).replace(" ", "%20"))
             raise ImproperlyConfigured(f"ECHO_STATE_URL {shown} {problem}; expected {EXPECTED}.")
         return str(value)
 
     @property
     def ECHO_LEASE_SECONDS(self) -> float:
-        """With Redis: the connections of a process are dropped so long after its last heartbeat."""
+        """With Redis: the seconds after its last heartbeat for which a process counts as alive."""
         return _seconds("ECHO_LEASE_SECONDS", 3.0)
 
     @property
@@ -70,7 +70,10 @@ class Conf:
 
     @property
     def ECHO_AUTHORIZE(self) -> Callable[..., Any] | None:
-        """A function `(request_or_scope, name, action) -> bool`, set by its path, or None."""
+        """The site's function `(request_or_scope, name, action) -> bool`, or None.
+
+        The setting contains its dotted path.
+        """
         value = getattr(settings, "ECHO_AUTHORIZE", None)
         if value is None:
             return None
@@ -98,7 +101,10 @@ class Conf:
 
     @property
     def ECHO_VACATED_DELAY(self) -> float:
-        """Seconds without a connection before `object_vacated` is sent: enough for a reload."""
+        """Seconds without a connection after which `object_vacated` is sent.
+
+        The default is long enough for a client to reload the page.
+        """
         return _seconds("ECHO_VACATED_DELAY", 3.0, least=0)
 
     @property
@@ -108,7 +114,7 @@ class Conf:
 
     @property
     def ECHO_MAX_UPLOAD_SIZE(self) -> int | None:
-        """The maximum bytes of a multipart body on `echo.server`; None for no limit."""
+        """The maximum size in bytes of a multipart body on `echo.server`; None for no limit."""
         return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)
 
 
@@ -139,7 +145,7 @@ def _state_url_problem(value: object) -> str | None:
 
 
 def _is_origin(value: object) -> bool:
-    """Return whether browsers send the value: in lower case, without the default port."""
+    """Return whether the value is an origin as browsers send it: lower case, no default port."""
     if not isinstance(value, str) or re.fullmatch(r"https?://[^/\sA-Z*]+", value) is None:
         return False
     return not value.endswith(":443" if value.startswith("https:") else ":80")
@@ -184,7 +190,7 @@ def unread_variables() -> list[str]:
 
 
 def _is_read(name: str) -> bool:
-    """Return whether the setting may come from its environment variable.
+    """Return whether the value of the setting may have been read from its environment variable.
 
     settings.py may convert the text to a number or a list, or add an option to a URL.
     """

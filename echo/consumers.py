@@ -12,27 +12,27 @@ from echo.extensions import NAME, REPLY
 
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
-BINARY = "[object ArrayBuffer]"  # what JavaScript makes of binary data in a string
+BINARY = "[object ArrayBuffer]"  # binary data, converted to a string by JavaScript
 
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
-    """One connection of an object: each text is answered by `reply`, which may be overridden.
+    """A consumer that replies to each text with the result of `reply`, which may be overridden.
 
-    Wrap it in `counted`, by which it joins the count and the group of its object. Its receive loop
-    is its own: Channels' dispatch costs a thread hop, two tasks and a channel for each message or
-    connection.
+    Wrap it in `counted`, which adds each connection to the count and the group of its object. The
+    consumer does not use Channels' dispatch, which costs a thread switch, two tasks and a channel
+    for each message or connection.
     """
 
     def reply(self, text: str) -> str | Awaitable[str | None] | None:
-        """Return the answer to a text, or None for no answer. May be an `async def`.
+        """Return the reply to a text, or None to send no reply. May be an `async def`.
 
-        Runs on the event loop. A binary message is given as "[object ArrayBuffer]".
+        Runs on the event loop. A binary message is passed as "[object ArrayBuffer]".
         """
         return PREFIX + text
 
     @property
     def name(self) -> str:
-        """The name of the object of this connection, as `counted` has it."""
+        """The name of this connection's object, set by `counted`."""
         return str(self.scope[NAME])
 
     async def __call__(
@@ -46,8 +46,8 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             reply_with(self.reply, self._reply_to_binary)
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
         code = await self._answer(receive, send)
-        # A server that has closed already refuses: OSError in the ASGI spec 2.4, RuntimeError
-        # in uvicorn.
+        # If the connection is already closed, `send` raises OSError (ASGI spec 2.4) or RuntimeError
+        # (uvicorn).
         with suppress(OSError, RuntimeError):
             await send({"type": "websocket.close", "code": code, "reason": REASON})
 
@@ -55,7 +55,7 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         return self.reply(BINARY)
 
     async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> int:
-        """Answer each message until the connection ends, and return the code of its end."""
+        """Reply to each message until the connection ends, and return its close code."""
         reply: Any = self.reply
         awaits = iscoroutinefunction(reply)
         while True:
@@ -67,5 +67,5 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
             if awaits:
                 answer = await answer
             if answer is not None:
-                event = {"type": "websocket.send", "text": answer}  # one key, as Channels has it
+                event = {"type": "websocket.send", "text": answer}  # no key "bytes", as in Channels
                 await send(event)

@@ -1,6 +1,6 @@
 """Denials: HTTP responses to a WebSocket handshake that is not accepted.
 
-ASGI spec, "Websocket Denial Response": an extension that a server may lack.
+See "Websocket Denial Response" in the ASGI spec, an extension that not all servers support.
 """
 
 import logging
@@ -34,12 +34,14 @@ async def deny(
     receive: ASGIReceiveCallable | None = None,
     stats: Stats = process_stats,
 ) -> None:
-    """Deny the handshake with an HTTP response, count the rejection and log why.
+    """Deny the handshake with an HTTP response, count the rejection and log it.
 
-    `reason` is a key of the metrics; `message` and `args` go to the log. Pass `receive` unless
-    `websocket.connect` has been received. If the server does not support denial responses, the
-    connection is accepted and closed with `code`, which browsers show to scripts, or without a code
-    rejected with the server's own 403.
+    `reason` is a key of the metrics; `message` and `args` are logged. Pass `receive` unless
+    `websocket.connect` has been received.
+
+    If the server does not support denial responses and there is a `code`, the connection is
+    accepted and closed with that code, which scripts in browsers can read. If there is no code, the
+    server rejects the handshake with its own 403.
     """
     stats.rejections[reason] += 1
     log_rejection(scope, reason, message, *args)
@@ -64,7 +66,7 @@ async def deny(
 def log_rejection(
     scope: WebSocketScope, reason: str, message: str, *args: object, level: int = logging.WARNING
 ) -> None:
-    """Log why a handshake is rejected, at most once a minute for each reason."""
+    """Log the rejection of a handshake, at most once a minute for each reason."""
     if is_due(("rejected", reason)):
         path = scope["path"][:MAX_LOGGED_LENGTH]
         logger.log(level, f"WebSocket handshake on %r rejected: {message}", path, *args)

@@ -1,8 +1,8 @@
-"""The exceptions of this app. Those of Redis and its client are never raised to callers."""
+"""The exceptions of this app. Callers never receive exceptions of Redis or its client."""
 
 
 class InvalidName(ValueError):
-    """The name is invalid. The message says which rule it breaks."""
+    """The name is invalid. The message contains the rule that it breaks."""
 
 
 class StateUnavailable(Exception):

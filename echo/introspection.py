@@ -35,7 +35,7 @@ def endpoints_of(
 
 
 def _wrapped_by(middleware: Any) -> Any:
-    """Return the application that a middleware wraps, by the names in Channels and Starlette."""
+    """Return the application inside a middleware of Channels or Starlette, or None."""
     for attribute in ("inner", "application", "app"):
         if (inner := getattr(middleware, attribute, None)) is not None:
             return inner
@@ -43,11 +43,11 @@ def _wrapped_by(middleware: Any) -> Any:
 
 
 def is_certainly_uncounted(endpoint: Endpoint) -> bool:
-    """Return whether nothing inside an endpoint that is not `counted` can be counted.
+    """Return whether an endpoint that is not `counted` contains no counted application.
 
-    An application without a route may be a middleware of an unknown kind.
+    An application without a route may be an unknown middleware that wraps one.
     """
-    is_http_fallback = hasattr(endpoint.application, "http")  # of as_websocket_application
+    is_http_fallback = hasattr(endpoint.application, "http")  # see as_websocket_application()
     is_django = isinstance(endpoint.application, ASGIHandler)
     return bool(endpoint.route) or is_http_fallback or is_django
 
@@ -66,7 +66,7 @@ def lacks_route(route: str) -> bool:
 
 
 def required_action(route: str) -> str | None:
-    """Return the action, besides "connect", that the WebSocket route needs permission for."""
+    """Return the action, besides "connect", for which the WebSocket route requires permission."""
     for endpoint in site_endpoints() or ():
         if endpoint.route == route:  # the router takes the first match
             return getattr(endpoint.application, "required_action", None)
@@ -81,7 +81,8 @@ def counted_endpoints() -> list[Endpoint]:
 def site_endpoints() -> list[Endpoint] | None:
     """Return the endpoints of ASGI_APPLICATION; None if it is not set or its import fails.
 
-    Under WSGI, a view may be the first to import asgi.py, which may raise anything.
+    Under WSGI, a view may be the first code that imports asgi.py, and the import may raise
+    anything.
     """
     path = getattr(settings, "ASGI_APPLICATION", None)
     try:

@@ -11,7 +11,7 @@ from django.conf import settings
 
 INTERVAL = 60.0  # seconds between two messages with the same key
 
-_last: dict[object, float] = {}  # the time.monotonic() of the last message, by key
+_last: dict[object, float] = {}  # key -> time.monotonic() of the last message
 
 
 def is_due(key: object) -> bool:
@@ -29,7 +29,7 @@ def without_passwords(text: str) -> str:
     A URL that is malformed is replaced as a whole: its password may be anywhere in it.
     """
     text = re.sub(r"(\w+://)([^\s]+?)(?=['\"\])}.,:;]*(?:\s|$))", _without_password, text)
-    # What is left has no scheme.
+    # Credentials without a scheme: `user:password@host`.
     text = re.sub(r"(\S*://)?\S+@", r"\1***@", text)
     return re.sub(r"(password=)[^&\s]*", r"\1***", text)
 
@@ -39,7 +39,7 @@ def _without_password(match: re.Match[str]) -> str:
 
 
 def is_malformed(url: str) -> bool:
-    """Return whether parts of the URL may belong to its password."""
+    """Return whether the path, query or fragment of the URL may be a part of its password."""
     try:
         parts = urlsplit(url)
         _port = parts.port  # raises ValueError if it is invalid

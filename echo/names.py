@@ -13,7 +13,7 @@ MAX_NAME_BYTES = 128
 def check_name(name: str) -> str:
     """Return the name if it is valid: 1 to 128 bytes of UTF-8, no control characters, no slash.
 
-    Raises InvalidName, with the rule that the name breaks.
+    Raises InvalidName with the rule that the name breaks.
     """
     if not isinstance(name, str):
         raise InvalidName(_("The name %r is not a string.") % (name,))
@@ -24,7 +24,7 @@ def check_name(name: str) -> str:
     if not 1 <= size <= MAX_NAME_BYTES:
         rule = _("A name has 1 to %(most)d bytes of UTF-8; this one has %(size)d.")
         raise InvalidName(rule % {"most": MAX_NAME_BYTES, "size": size})
-    # Most names are ASCII, which one C call validates.
+    # Fast path: most names are ASCII, and these methods are implemented in C.
     if not (name.isascii() and name.isprintable()) and any(map(_is_control, name)):
         raise InvalidName(_("The name %r has a control character.") % name)
     if "/" in name:
@@ -35,8 +35,8 @@ def check_name(name: str) -> str:
 def group_name(name: str) -> str:
     """Return the channel-layer group of the object.
 
-    It is valid for every layer: Channels allows ASCII letters, digits, `-`, `_`, `.` and fewer than
-    100 characters.
+    It is valid for every layer: Channels allows fewer than 100 ASCII letters, digits, `-`, `_` and
+    `.`.
     """
     return f"echo.{sha256(name.encode()).hexdigest()}"
 

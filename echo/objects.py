@@ -1,4 +1,4 @@
-"""The API for a site's code: count the connections of an object, send to them and close them."""
+"""The API for sites: count the connections of an object, send to them and close them."""
 
 from typing import Any
 
@@ -14,59 +14,59 @@ CLOSE_CODES = {1000, 1001, 1003, *range(1008, 1015), *range(3000, 5000)}  # RFC 
 class NamedObject:
     """A name that connections share. Nothing is created or stored for it.
 
-    Each method has an async twin: `acount`, `ais_occupied`, `asend`, `aclose`.
+    Each method has an async version: `acount`, `ais_occupied`, `asend`, `aclose`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = check_name(name)
 
     def count(self) -> int:
-        """Return the number of its connections now (0 or more).
+        """Return the current number of connections of the object (0 or more).
 
         Raises StateUnavailable if the count is unknown.
         """
         return get_state().count(self.name)
 
     async def acount(self) -> int:
-        """The async twin of `count`."""
+        """Async version of `count`."""
         return await get_state().acount(self.name)
 
     def is_occupied(self) -> bool:
-        """Return whether it has a connection now.
+        """Return whether the object has a connection now.
 
         Raises StateUnavailable as `count` does.
         """
         return self.count() > 0
 
     async def ais_occupied(self) -> bool:
-        """The async twin of `is_occupied`."""
+        """Async version of `is_occupied`."""
         return await self.acount() > 0
 
     def send(self, text: str) -> None:
-        """Send the text to all its connections, in every process that the channel layer reaches.
+        """Send the text to all connections of the object, in every process on the channel layer.
 
-        Without CHANNEL_LAYERS: to those in this process. The text does not pass through the
-        consumers. Raises the exceptions of the channel layer.
+        Without CHANNEL_LAYERS, send it only to the connections of this process. The text does not
+        pass through the consumers. Raises the exceptions of the channel layer.
         """
         async_to_sync(self.asend)(text)
 
     async def asend(self, text: str) -> None:
-        """The async twin of `send`."""
+        """Async version of `send`."""
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a string.")
         await self._event({"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close all its connections with the code and reason, in the processes that `send` reaches.
+        """Close all connections of the object, in the same processes as `send`.
 
-        The consumers receive `websocket.disconnect`. Raises ValueError for a code that may not be
-        sent, or a reason over 123 bytes. Stock Daphne sends only 1000 and 3000 to 4999: its
-        clients receive 4001 for 1001, and so on.
+        The consumers receive `websocket.disconnect`. Raises ValueError if the code may not be sent,
+        or if the reason is longer than 123 bytes. Stock Daphne can send only 1000 and 3000 to 4999:
+        it sends other codes plus 3000, for example 4001 instead of 1001.
         """
         async_to_sync(self.aclose)(code, reason)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """The async twin of `close`."""
+        """Async version of `close`."""
         if code not in CLOSE_CODES:
             raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
         if len(reason.encode()) > 123:
@@ -91,7 +91,7 @@ def connected_objects(prefix: str = "") -> dict[str, int]:
 
 
 async def aconnected_objects(prefix: str = "") -> dict[str, int]:
-    """The async twin of `connected_objects`."""
+    """Async version of `connected_objects`."""
     return _sorted(await get_state().acounts(), prefix)
 
 

@@ -1,4 +1,4 @@
-"""Who may do what with an object: ECHO_AUTHORIZE decides, or `default_authorize`."""
+"""Permissions for the actions on objects, by ECHO_AUTHORIZE or `default_authorize`."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ Authorize = Callable[[RequestOrScope, str | None, str], Any]
 
 
 def default_authorize(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:
-    """Allow everyone to connect and to count, as the original does, and staff to do the rest.
+    """Allow "connect" and "count" to everyone, as in the original program, and the rest to staff.
 
     The rest is "list", "send" and "close". If DEBUG is True, everyone may list the objects.
     """
@@ -50,7 +50,7 @@ def has_permission(request_or_scope: RequestOrScope, name: str | None, action: s
     try:
         result = authorize(request_or_scope, name, action)
         if isawaitable(result):
-            # Django's user is lazy: load it here, where queries are allowed.
+            # `request.user` is lazy: load it here, in sync code, where queries are allowed.
             bool(_get_user(request_or_scope))
             result = async_to_sync(_wait_for)(result)
         return bool(result)
@@ -62,11 +62,11 @@ async def ahas_permission(request_or_scope: RequestOrScope, name: str | None, ac
     """Async version of `has_permission`. Sync functions run in a thread."""
     authorize = _get_authorize()
     if authorize is default_authorize and isinstance(request_or_scope, dict):
-        return default_authorize(request_or_scope, name, action)  # it makes no query for a scope
+        return default_authorize(request_or_scope, name, action)  # makes no query for a scope
     try:
         if _is_async(authorize):
             return bool(await authorize(request_or_scope, name, action))
-        # The function may use the database: this closes dead connections of the thread.
+        # The function may use the database: close the thread's unusable connections first.
         result = await database_sync_to_async(authorize)(request_or_scope, name, action)
         return bool(await result if isawaitable(result) else result)
     except Exception as error:
@@ -74,7 +74,7 @@ async def ahas_permission(request_or_scope: RequestOrScope, name: str | None, ac
 
 
 def _is_async(function: Any) -> bool:
-    """Return whether it is an async function or an object with an async `__call__`."""
+    """Return whether the argument is an async function, or has an async `__call__`."""
     return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
 
 
@@ -83,7 +83,7 @@ async def _wait_for(result: Awaitable[Any]) -> Any:
 
 
 def _deny(error: Exception) -> bool:
-    """Return False; log the error at most once a minute for each type."""
+    """Return False. Log the error, at most once a minute for each type of exception."""
     if not isinstance(error, PermissionDenied) and is_due(type(error)):
         logger.error("ECHO_AUTHORIZE raised an exception; access denied.", exc_info=error)
     return False

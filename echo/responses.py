@@ -1,4 +1,4 @@
-"""The plain HTTP responses of the original, for views and ASGI middleware."""
+"""The plain-text responses of the original program, for views and ASGI middleware."""
 
 import functools
 
@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext_lazy
 
-TEXT = "text/plain;charset=UTF-8"  # as the original writes it
+TEXT = "text/plain;charset=UTF-8"  # in the spelling of the original program
 RETRY_AFTER = "2"  # seconds
 UNKNOWN_COUNT = gettext_lazy("The number of connections is unknown at the moment.")
 
@@ -16,14 +16,14 @@ def text_response(body: str, status: int = 200) -> HttpResponse:
 
 
 def count_response(name: str, count: int, as_json: bool) -> HttpResponse:
-    """Return the count as the original's sentence, or as JSON."""
+    """Return the count as the original program's sentence, or as JSON."""
     if as_json:
         return JsonResponse({"name": name, "connections": count})
     return text_response(count_sentence(count))
 
 
 def count_sentence(count: int) -> str:
-    """Return the original's sentence, in English and without thousands separators."""
+    """Return the original program's sentence, in English and without thousands separators."""
     if count == 1:
         return "There is 1 WebSocket client connected to this Durable Object instance."
     return f"There are {count} WebSocket clients connected to this Durable Object instance."
@@ -32,13 +32,13 @@ def count_sentence(count: int) -> str:
 def unknown_count_response() -> HttpResponse:
     response = text_response(str(UNKNOWN_COUNT), status=503)
     response["Retry-After"] = RETRY_AFTER
-    # The outage itself is logged once; Django would log an error for each response.
+    # The outage is logged once; Django would also log an error for each 503 response.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
 
 def set_common_headers(response: HttpResponse) -> HttpResponse:
-    """Add the headers that all responses of the endpoints have: they are never cached."""
+    """Add the headers common to all responses of the endpoints, which must not be cached."""
     response["Cache-Control"] = "no-store"
     response["X-Content-Type-Options"] = "nosniff"
     patch_vary_headers(response, ["Accept"])
@@ -52,7 +52,7 @@ def prefers(request: HttpRequest, media_type: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def accept_prefers_json(accept: bytes) -> bool:
-    """Return `prefers()` for a request with that Accept header and type application/json."""
+    """Return `prefers(request, "application/json")` for a request with that Accept header."""
     request = HttpRequest()
     if accept:
         request.META["HTTP_ACCEPT"] = accept.decode("latin-1")

@@ -26,13 +26,13 @@ def _default_or_named(scope: WebSocketScope) -> str:
 _echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)
 _console: Any = ConsoleAccess(_echo)
 
-# For a site like the demo: everyone may connect to every object.
+# For sites like the demo, where every client may connect to every object.
 websocket_urlpatterns: list[URLPattern] = [
     path("websocket", _echo),
     path("<str:name>/websocket", _echo),
 ]
 
-# For a site with objects of its own: the same paths, for users with the permission "list".
+# For sites with their own objects: the same paths, restricted to users with the permission "list".
 console_urlpatterns: list[URLPattern] = [
     path("websocket", _console),
     path("<str:name>/websocket", _console),
@@ -42,12 +42,12 @@ console_urlpatterns: list[URLPattern] = [
 def as_websocket_application(
     routes: list[URLPattern] = websocket_urlpatterns, http: Application | None = None
 ) -> Application:
-    """Return the WebSocket application of a site: its routes with the middleware every site needs.
+    """Return the WebSocket application of a site: its routes, wrapped in the required middleware.
 
-    Host and Origin are checked (`HostAndOriginCheck`), `scope["user"]` is set if the site has users
-    (as by Channels' AuthMiddlewareStack), and routes begin below the script name, as Django's URLs
-    do. If no route matches, the handshake is denied with the response that `http` (by default
-    Django's own application) gives to the same request without `Upgrade`.
+    The middleware checks Host and Origin (`HostAndOriginCheck`), sets `scope["user"]` if the site
+    has users (like Channels' AuthMiddlewareStack), and makes routes relative to the script name,
+    like Django's URLs. If no route matches, the handshake is denied with the response of `http` (by
+    default Django's own application) to the same request without `Upgrade`.
     """
     fallback: Any = HTTPFallback(http or get_asgi_application())
     router = URLRouter([*routes, re_path("", fallback)])

@@ -1,17 +1,18 @@
-"""Numbers of this process since its start, and the log line of each closed connection."""
+"""Counters of this process since its start, and the log line of each closed connection."""
 
 import logging
 
 logger = logging.getLogger("echo.connections")
 
-MAX_CODES = 100  # counted one by one: clients choose codes, and Prometheus keeps each series
+# Close codes with their own counter. Clients choose the codes, and Prometheus keeps each series.
+MAX_CODES = 100
 REASONS = ("host", "origin", "name", "permission", "full", "application")
 OTHER = "other"
 UNKNOWN = "unknown"
 
 
 class Stats:
-    """Sums that only grow. Added to on the event loop; `outages` by the thread of the state."""
+    """Counters that only increase. Updated on the event loop; `outages` in the state's thread."""
 
     def __init__(self) -> None:
         self.joins = 0
@@ -36,11 +37,11 @@ class Stats:
 
 
 def _is_standard(code: int | None) -> bool:
-    return code is None or 1000 <= code <= 1015  # RFC 6455 §7.4.1, and its registry
+    return code is None or 1000 <= code <= 1015  # RFC 6455 §7.4.1 and the IANA registry
 
 
 class IgnoredStats(Stats):
-    """The stats of an inner `counted`: the outer one records the connection."""
+    """The stats of a nested `counted`: only the outer one records the connection."""
 
     def record_close(self, name: str, seconds: float, code: int | None) -> None:
         """Record nothing."""

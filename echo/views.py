@@ -1,6 +1,6 @@
 """The HTTP endpoints: the count, 426 for requests without an upgrade, and the usage page.
 
-Statuses, content types and texts are the original's (Cloudflare index.js, fetch()).
+Statuses, content types and texts are those of the original program (Cloudflare index.js, fetch()).
 """
 
 import functools
@@ -29,7 +29,7 @@ from echo.responses import (
 )
 from echo.state import get_state
 
-# The texts of the original are not translated.
+# The texts of the original program are not translated.
 UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
 WSGI_HINT = gettext_lazy(
     "This server speaks WSGI, which has no WebSockets. With runserver: put 'daphne' at the top of "
@@ -59,12 +59,12 @@ View = Callable[..., HttpResponse]
 
 
 def plain(view: View) -> View:
-    """Make the view respond as the original does: to every method, and never cached.
+    """Make the view respond to every method, as in the original program, and disable caching.
 
     The response is 400 for an invalid name, 403 without permission, and 503 for an unknown count.
     """
 
-    @csrf_exempt  # like the original: any method is allowed, and nothing is changed
+    @csrf_exempt  # every method is allowed, and the views change nothing
     @functools.wraps(view)
     def wrapper(request: HttpRequest, **names: str) -> HttpResponse:
         try:
@@ -84,7 +84,10 @@ def plain(view: View) -> View:
 
 @plain
 def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
-    """Respond with 426: the path is for WebSockets. If there was an upgrade, say what is wrong."""
+    """Respond with 426: the path needs a WebSocket handshake.
+
+    If the request is a handshake, the response describes the problem with it.
+    """
     if not isinstance(request, ASGIRequest):
         if _sent_upgrade(request):
             return text_response(str(WSGI_HINT), status=404)
@@ -103,9 +106,9 @@ def websocket(request: HttpRequest, name: str | None = None) -> HttpResponse:
 
 
 def _sent_upgrade(request: HttpRequest) -> bool:
-    """Return whether the client has sent a handshake, even if a proxy has dropped some headers.
+    """Return whether the client has sent a handshake, even if a proxy has removed some headers.
 
-    By default, proxies drop the headers Upgrade and Connection, and no others.
+    By default, proxies remove the headers Upgrade and Connection, and keep the others.
     """
     if "Upgrade" in request.headers:
         return request.headers["Upgrade"].strip().lower() == "websocket"
@@ -119,7 +122,7 @@ def _has_upgrade_option(request: HttpRequest) -> bool:
 
 @plain
 def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
-    """Respond with the count of the object, as the original's sentence or as JSON."""
+    """Respond with the count of the object, as the original program's sentence or as JSON."""
     name = name or conf.ECHO_DEFAULT_OBJECT
     if not has_permission(request, name, COUNT):
         raise PermissionDenied(str(NOT_COUNT))
@@ -128,7 +131,7 @@ def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
 
 @plain
 def usage(request: HttpRequest) -> HttpResponse:
-    """Respond with the original's usage text, or with a page if the client is a browser."""
+    """Respond with the original program's usage text; to a browser, with a page."""
     if request.method not in ("GET", "HEAD") or not prefers(request, "text/html"):
         return text_response(usage_text(request))
     may_list = has_permission(request, None, LIST)
@@ -147,14 +150,14 @@ def usage(request: HttpRequest) -> HttpResponse:
 
 
 def usage_text(request: HttpRequest) -> str:
-    """Return the original's text, with the paths that exist here for this client."""
+    """Return the original program's text, with this site's paths that the client may use."""
     root = reverse("echo:websocket").removesuffix("websocket")
     usage = USAGE if _has_websocket(request, "websocket") else USAGE.replace(USAGE_WEBSOCKET, "")
     return usage.replace("\n/", f"\n{root}")
 
 
 def _has_websocket(request: HttpRequest, end: str) -> bool:
-    """Return whether the site may have such a WebSocket route and the client may use it."""
+    """Return False if the site certainly lacks the WebSocket route or the client may not use it."""
     route = _route(end)
     if lacks_route(route):
         return False
@@ -163,7 +166,7 @@ def _has_websocket(request: HttpRequest, end: str) -> bool:
 
 
 def _route(end: str) -> str:
-    """Return the WebSocket route of that end below the prefix of the URLs, as in `path()`."""
+    """Return a WebSocket route as in `path()`: the prefix of the HTTP URLs, then `end`."""
     url = reverse("echo:websocket").removeprefix(get_script_prefix())
     return url.removesuffix("websocket") + end
 
@@ -186,7 +189,7 @@ def page_frame(request: HttpRequest) -> dict[str, object]:
 
 
 def admin_site() -> Any:
-    """Return the AdminSite in the site's URLs, which may be a custom one, or None."""
+    """Return the default or custom AdminSite in the URLconf, or None."""
     try:
         index = reverse("admin:index").removeprefix(get_script_prefix())
     except NoReverseMatch:

@@ -459,8 +459,8 @@ def test_deploy_check_tells_that_own_objects_are_open_to_anybody(
     assert message == Warning(
         f"The route {opened!r} lets anyone connect to any object, including those of "
         "'chat/<str:room>/', and receive the messages that the site sends to them.",
-        hint="Replace websocket_urlpatterns by console_urlpatterns, also from echo.routing, "
-        'which need the permission to "list". Or set ECHO_AUTHORIZE.',
+        hint="Replace websocket_urlpatterns with console_urlpatterns from echo.routing, "
+        'which require the permission "list". Or set ECHO_AUTHORIZE.',
         id="echo.W103",
     )
     assert "echo.W103" not in found()

@@ -24,7 +24,7 @@ from echo.stats import ignored_stats, process_stats
 
 Naming = str | Callable[[WebSocketScope], str]
 
-# An ASGI 3 application that `path()` accepts, which django-stubs types for views only.
+# An ASGI 3 application. Typed loosely, because in django-stubs `path()` accepts only views.
 Counted = Callable[..., Coroutine[Any, Any, Any]]
 
 
@@ -36,10 +36,12 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
     argument of the route, or a function of the scope.
 
     A connection counts from just before its handshake is accepted until the first of:
-    `websocket.disconnect`, `websocket.close`, the end of `app`. Invalid names are rejected with 400
-    before the upgrade, clients denied by ECHO_AUTHORIZE with 403 (Close 4403 if the server does not
-    support denial responses). Raises ImproperlyConfigured if `app` is a consumer class, or a router
-    that has to provide an argument; and for each connection, if the route has no argument `by`.
+    `websocket.disconnect`, `websocket.close`, the end of `app`. If the name is invalid, the
+    handshake is denied with 400; if ECHO_AUTHORIZE denies access, with 403 (Close 4403 if the
+    server does not support denial responses).
+
+    Raises ImproperlyConfigured if `app` is a consumer class, or if it is a router and `by` is an
+    argument of its routes. Each connection raises it if its route has no argument `by`.
     """
     _require_endpoint(app, by)
 
@@ -84,7 +86,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
         code = None
         try:
             await app({**scope, NAME: name}, receive, connection.send)
-            code = 1000  # servers close with it
+            code = 1000  # with which servers close after the application returns
         except Exception:
             code = 1011
             raise
@@ -92,7 +94,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             connection.end(code)
             if read_ahead is not None:
                 read_ahead.stop()
-            # If the task was not cancelled, the server replies to the client's Close after this.
+            # Servers reply to the client's Close after this. A cancelled task must not wait.
             if code is not None:
                 await state.settled()
 
@@ -101,7 +103,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
 
 
 def _require_endpoint(app: Callable[..., Any], by: Naming) -> None:
-    """Raise ImproperlyConfigured if `app` is a consumer class, or a router that `by` is inside."""
+    """Raise ImproperlyConfigured if `app` is a consumer class, or a router and `by` an argument."""
     if hasattr(app, "as_asgi"):
         name = getattr(app, "__name__", type(app).__name__)
         raise ImproperlyConfigured(f"counted() needs an application: write {name}.as_asgi().")
@@ -113,7 +115,7 @@ def _require_endpoint(app: Callable[..., Any], by: Naming) -> None:
 
 
 def _is_router(app: Any) -> bool:
-    """Return whether it is Channels' URLRouter, or middleware with such a router inside."""
+    """Return whether `app` is Channels' URLRouter, or middleware around one."""
     while app is not None and getattr(app, "_path_routing", False) is not True:
         attributes = getattr(app, "__dict__", {})
         app = attributes.get("inner") or attributes.get("application")

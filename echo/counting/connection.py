@@ -1,8 +1,7 @@
 """Tracks one connection from outside the application and counts it while it is open.
 
-A consumer's own `connect()` and `disconnect()` cannot do that: servers call `disconnect()` for
-rejected handshakes, too, and do not call it after an exception, after a kill, or while a handler is
-busy.
+A consumer's own `connect()` and `disconnect()` cannot do that: `disconnect()` is also called for
+rejected handshakes, and is not called after an exception, after a kill, or while a handler is busy.
 """
 
 import asyncio
@@ -24,15 +23,15 @@ from echo.groups.subscription import JOIN_TIMEOUT
 from echo.state.base import State
 from echo.stats import Stats
 
-# What a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
+# The codes that a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
 CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 
 
 class CountedConnection:
-    """One connection of an object: joins when it is accepted and leaves exactly once.
+    """One connection of an object. It joins when it is accepted, and leaves exactly once.
 
-    It joins the count of its object and the object's group, through which `send` and `close` reach
-    it. `send` is the `send` of the counted application.
+    It joins the count and the group of its object. NamedObject.send() and close() send to this
+    group. The counted application receives the method `send` as its `send`.
     """
 
     __slots__ = (
@@ -67,23 +66,23 @@ class CountedConnection:
         self._scope = scope
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._groups: Groups | None = None  # set when it joins
+        self._groups: Groups | None = None  # set on joining
         self._member: Member | None = None
         self._accepted = False
         self._joined = False
         self.has_left = False
         self._code: int | None = None  # the close code, if it is known
         self._joined_at = self._left_at = 0.0  # time.monotonic()
-        # Kept here because the event loop keeps weak references to tasks only.
+        # A strong reference: the event loop has only weak references to tasks.
         self._closing: asyncio.Future[None] | None = None
 
-    @markcoroutinefunction  # async_to_sync, which sync consumers use, warns otherwise
+    @markcoroutinefunction  # otherwise async_to_sync, which sync consumers use, logs a warning
     def send(self, event: ASGISendEvent) -> Awaitable[None]:
-        # Most events are messages: they need no coroutine here.
+        # Fast path: most events are messages, and need no coroutine here.
         return self._send(event) if event["type"] == "websocket.send" else self._pass_on(event)
 
     async def _pass_on(self, event: ASGISendEvent) -> None:
-        if asyncio.get_running_loop() is not self._loop:  # the application sends in another thread
+        if asyncio.get_running_loop() is not self._loop:  # called in another thread
             passing = asyncio.run_coroutine_threadsafe(self._pass_on(event), self._loop)
             await asyncio.wrap_future(passing)
             return
@@ -98,7 +97,7 @@ class CountedConnection:
         if kind == "websocket.close" or is_denial:
             if not (self._accepted or self.has_left):
                 self._record_rejection(event)
-            # Before the client can know that the connection is closed.
+            # The count changes before the client is notified of the close.
             self.leave(get_code(event))
             await self._state.settled()
         await self._send(event)
@@ -111,7 +110,7 @@ class CountedConnection:
             "application",
             "the application responds with status %s",
             status,
-            level=logging.INFO,  # the site's own decision is no mistake
+            level=logging.INFO,  # not a problem: the site's code rejects on purpose
         )
 
     async def _accept(self, event: ASGISendEvent) -> None:
@@ -126,7 +125,7 @@ class CountedConnection:
         self._joined = True
         self._joined_at = monotonic()
         self._stats.joins += 1
-        if self.has_left:  # during the join
+        if self.has_left:  # the connection has ended during the join
             self._state.leave(self._name)
         else:
             extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
@@ -140,7 +139,7 @@ class CountedConnection:
 
     async def _deny_full(self, limit: int) -> None:
         self.has_left = True
-        send, self._send = self._send, _ignore  # for the application it is closed
+        send, self._send = self._send, _ignore  # ignore later events of the application
         text = ngettext(
             "This object has %s connection, which is its limit.",
             "This object has %s connections, which is its limit.",
@@ -165,7 +164,8 @@ class CountedConnection:
         """Leave and close.
 
         A connection that has left but stays open would never be counted again. So an invalid code
-        raises ValueError first, and the Close is sent even if the application's call is cancelled.
+        raises ValueError before leaving, and the Close is sent even if the application's call is
+        cancelled.
         """
         code = get_code(event)
         if code not in CLOSE_CODES:
@@ -180,7 +180,7 @@ class CountedConnection:
         await asyncio.shield(self._closing)
 
     async def _send_for_group(self, event: ASGISendEvent) -> None:
-        """Send an event of the group. After a Close, what the application sends is ignored."""
+        """Send an event of the group. After a Close, ignore later events of the application."""
         if event["type"] != "websocket.close":
             await self._send(event)
             return
@@ -205,7 +205,7 @@ class CountedConnection:
     def end(self, code: int | None) -> None:
         """Leave when the application has finished, and record the connection.
 
-        `code` is for a connection that nothing has closed before.
+        `code` is the close code of a connection that has not left before.
         """
         if not self.has_left:
             self.leave(code)
@@ -215,7 +215,7 @@ class CountedConnection:
 
 
 def get_code(event: Any) -> int:
-    """Return the event's close code. By default it is 1005 if received, 1000 if sent."""
+    """Return the event's close code. The default is 1005 if it is received, 1000 if it is sent."""
     return event.get("code") or (1005 if event["type"] == "websocket.disconnect" else 1000)
 
 
@@ -226,7 +226,7 @@ async def _send_close(send: ASGISendCallable, event: ASGISendEvent) -> None:
     """
     try:
         await send(event)
-    except OSError:  # the client is gone
+    except OSError:  # the client has disconnected
         raise
     except Exception:
         code = int(get_code(event))

@@ -1,4 +1,4 @@
-"""Reads disconnects in place of a busy application, on servers without the extension ON_END."""
+"""Detects disconnects while the application is busy, on servers without the extension ON_END."""
 
 import asyncio
 from collections import deque
@@ -8,17 +8,18 @@ from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent
 
 from echo.counting.connection import CountedConnection, get_code
 
-# How long an application may be busy with an event before the next one is read; at most twice that.
+# If the application handles an event for longer than this (at most twice as long, by the interval
+# of the timer), the next event is read ahead.
 BUSY_TIMEOUT = 0.4  # seconds
-MAX_READ_AHEAD = 1 << 20  # bytes or characters, then a flooding client has to wait
-EVENT_OVERHEAD = 256  # bytes that an event takes beside its payload
+MAX_READ_AHEAD = 1 << 20  # bytes or characters, after which no more events are read ahead
+EVENT_OVERHEAD = 256  # bytes of an event in addition to its payload
 
 
 class ReadAhead:
     """The `receive` of a counted application, which also reads while the application is busy.
 
-    An application that handles an event, or only sends, would notice the disconnect late or never.
-    Events that are read ahead are queued for the application in order.
+    Otherwise the disconnect would be detected late while the application handles an event, and
+    never if it only sends. Events that are read ahead are queued for the application in order.
     """
 
     __slots__ = (
@@ -35,13 +36,13 @@ class ReadAhead:
     def __init__(self, receive: ASGIReceiveCallable, connection: CountedConnection) -> None:
         self._receive = receive
         self._connection = connection
-        self._receiving = False  # is the application in `receive`?
-        self._received = 0  # events that the application has got
+        self._receiving = False  # whether the application is waiting in `receive`
+        self._received = 0  # number of events that the application has received
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
-        # The last one may be pending.
+        # Only the last future may be pending.
         self._queue: deque[asyncio.Future[ASGIReceiveEvent]] = deque()
-        self._size = 0  # of the queued events
+        self._size = 0  # total size of the queued events
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next event for the application."""
@@ -76,7 +77,7 @@ class ReadAhead:
         self._timer = loop.call_later(BUSY_TIMEOUT, self._check_busy, self._received)
 
     def _check_busy(self, received: int) -> None:
-        """Read ahead if the application still handles the event that it got before the timer."""
+        """Read ahead if the application has received no event since the timer was started."""
         self._timer = None
         if self._receiving or self._stopped:
             return

@@ -1,7 +1,7 @@
 """The groups of all objects: their connections in this process, and sending to all processes.
 
-The channel layer delivers a message once to each process, whatever the number of connections in it.
-The process hands it to its members in memory.
+The channel layer delivers a message once to each process, regardless of the number of connections.
+The process then delivers it to its members in memory.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ def get_groups() -> "Groups":
 async def send_to_group(name: str, event: dict[str, Any]) -> None:
     """Send the event to all connections of the object, in every process on the channel layer.
 
-    Without CHANNEL_LAYERS: in every event loop of this process. Raises what the layer raises.
+    Without CHANNEL_LAYERS, send it to every event loop of this process. Raises the exceptions of
+    the layer.
     """
     layer = get_channel_layer()
     if layer is not None:
@@ -42,7 +43,7 @@ async def send_to_group(name: str, event: dict[str, Any]) -> None:
 
 
 class Groups:
-    """The groups of one event loop. Use it on that loop only."""
+    """The groups of one event loop. Not thread-safe: use them on that loop only."""
 
     def __init__(self) -> None:
         self._members: dict[str, dict[Member, None]] = {}

@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 def layer_or_none() -> Any:
     """Return the default channel layer, or None if the site has none or it cannot be created.
 
-    The latter is logged once a minute: a package is missing, or the settings are wrong.
+    An error in creating it (a missing package, invalid settings) is logged at most once a minute.
     """
     try:
         return get_channel_layer()
-    except Exception as error:  # backends raise exceptions of their own
+    except Exception as error:  # each channel layer has its own exceptions
         if is_due("layer"):
             reason = describe(error)
             logger.error("CHANNEL_LAYERS cannot be used, messages reach no connection: %s", reason)

@@ -11,7 +11,7 @@ from echo.extensions import SendNow
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUED_EVENTS = 1000  # for one connection, before it is closed
+MAX_QUEUED_EVENTS = 1000  # of one connection; if there are more, it is closed
 
 
 class Member:
@@ -22,7 +22,7 @@ class Member:
     def __init__(self, send: ASGISendCallable, send_now: SendNow | None = None) -> None:
         self._send: Any = send
         self._send_now = send_now
-        self._queue: deque[dict[str, Any]] | None = None  # made when it is first needed
+        self._queue: deque[dict[str, Any]] | None = None  # created on first use
         self._sender: asyncio.Task[None] | None = None
         self._started = False
 
@@ -32,7 +32,7 @@ class Member:
         self._ensure_sender()
 
     def stop(self) -> None:
-        """Drop all queued events. A Close that is being sent is not interrupted."""
+        """Drop all queued events and cancel the sender task, unless that task is the caller."""
         if self._queue:
             self._queue.clear()
         sender = self._sender
@@ -40,9 +40,9 @@ class Member:
             sender.cancel()
 
     def deliver(self, event: dict[str, Any]) -> None:
-        """Send the event as soon as the connection can take it.
+        """Send the event, or queue it until the connection is writable.
 
-        If MAX_QUEUED_EVENTS are waiting, the connection is closed with 1008 instead.
+        If MAX_QUEUED_EVENTS are queued, the connection is closed with 1008 instead.
         """
         if self._send_now is not None and self._started and not self._queue:
             text = event.get("text")

@@ -1,7 +1,7 @@
 """Keeps this process subscribed to its groups across channel-layer outages.
 
 The channel layer may fail, hang or restart; connections are not affected. Failed calls are retried
-with growing delays, and after an outage all groups are added again.
+with increasing delays, and after an outage all groups are added again.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ BATCH_SIZE = 100  # concurrent calls to the layer
 class ChannelLayerSubscription:
     """The groups of the channel layer that one channel of this event loop belongs to.
 
-    `names` is a live view of the objects that have connections here. Each call to the layer adds or
-    discards a group by whether its name is in that view at that moment, so the order in which
-    connections come and go cannot lead to a wrong subscription.
+    `names` is a live view of the objects that have connections here. Each call to the layer adds
+    the group if its name is in the view at that moment, and discards it otherwise. So joins and
+    leaves in quick succession cannot cause a wrong subscription.
     """
 
     def __init__(self, names: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
@@ -68,14 +68,14 @@ class ChannelLayerSubscription:
     async def _run(self) -> None:
         layer: Any = get_channel_layer()
         channel = await self._retry(self._new_channel, layer)
-        # The channel is used until the loop ends, and receiving goes on while other calls fail: an
+        # Use the channel until the loop ends, and keep receiving while other calls fail: an
         # abandoned channel would stay in its groups, on some layers for a day.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._retry(self._receive, layer, channel))
             tasks.create_task(self._retry(self._maintain, layer, channel))
 
     async def _retry(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """Call until it succeeds, and return the result."""
+        """Call the function until it succeeds, and return its result."""
         while True:
             try:
                 return await call(*arguments)
@@ -99,7 +99,8 @@ class ChannelLayerSubscription:
     async def _maintain(self, layer: Any, channel: str) -> None:
         """Add and discard groups whenever names change."""
         if self._failures:
-            # On some layers group_add and group_discard do not contact the server.
+            # Test the server with a message: on some layers, group_add and group_discard do not
+            # contact it.
             async with asyncio.timeout(CALL_TIMEOUT):
                 await layer.send(channel, {"type": "echo.probe"})
         self._add_all_again()
@@ -129,12 +130,12 @@ class ChannelLayerSubscription:
             self._added[name] = False
             await layer.group_discard(group_name(name), channel)
         if pending is None or self._pending.get(name) is not pending:
-            return  # the layer has failed during the call
+            return  # the layer has failed in the meantime
         if is_wanted:
             self._added[name] = True
         else:
             self._added.pop(name, None)
-        if is_wanted == (name in self._names):  # else it has changed during the call
+        if is_wanted == (name in self._names):  # else names changed during the call
             self._pending.pop(name).set_result(None)
 
     def _add_all_again(self) -> None:
@@ -158,11 +159,11 @@ class ChannelLayerSubscription:
 
 
 async def new_channel(layer: Any) -> str:
-    """Return a new channel of this process, with the prefix that the layer gives to consumers.
+    """Return a new channel of this process, with the same prefix as the channels of consumers.
 
-    channels_redis' core layer has one receive lock for all channels of a process, and the task that
-    holds it reads the messages of its own prefix only. With another prefix here, the messages of
-    consumers would wait until this task releases the lock. A prefix of our own can return when
+    In channels_redis' core layer, all channels of a process share one receive lock, and the task
+    that holds it reads only messages of its own prefix. With a different prefix here, messages to
+    consumers would wait until this task releases the lock. A separate prefix is possible when
     https://github.com/django/channels_redis/pull/165 is released.
     """
     return str(await layer.new_channel())

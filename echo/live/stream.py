@@ -6,18 +6,18 @@ from collections.abc import AsyncGenerator
 
 EVENT_INTERVAL = 0.2  # seconds between two events of a stream
 HEARTBEAT_INTERVAL = 15.0  # seconds without an event, at most
-# A stream then ends and its client reconnects: its permission is checked again, and the memory for
-# data that it has not read is freed.
+# After this time a stream ends and its client reconnects, so that the permission is checked again
+# and the memory for unread data is freed.
 MAX_AGE = 600.0  # seconds
 
-RECONNECT_EVENT = "event: again\ndata: {}\n\n"  # the stream ends, but nothing is wrong
-# EventSource does not show comments to scripts, which have to know that the server is alive: hence
-# the event.
+RECONNECT_EVENT = "event: again\ndata: {}\n\n"  # the regular end of a stream
+# Includes an event because EventSource does not pass comments to scripts, and they need to detect
+# that the server is alive.
 HEARTBEAT_EVENT = ": still here\nevent: heartbeat\ndata: {}\n\n"
 
 
 class Stream:
-    """The stream of one client: the count of an object, or for the name None of all objects."""
+    """The stream of one client: the count of one object, or the totals if the name is None."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Stream:
         self._changed.set()
 
     async def events(self) -> AsyncGenerator[str, None]:
-        """Yield the latest event, at most one each EVENT_INTERVAL, and heartbeats in silence."""
+        """Yield the latest event, at most once per EVENT_INTERVAL, and heartbeats in between."""
         loop = asyncio.get_running_loop()
         end = loop.time() + MAX_AGE * random.uniform(0.9, 1)
         while loop.time() < end:

@@ -30,11 +30,11 @@ from echo.permissions import COUNT, LIST, has_permission
 from echo.responses import RETRY_AFTER, text_response
 from echo.views import NOT_COUNT
 
-RETRY_INTERVAL = 1000, 3000  # milliseconds until a client reconnects: a random one for each
+RETRY_INTERVAL = 1000, 3000  # milliseconds until a client reconnects, chosen at random
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Encoding": "identity",  # GZipMiddleware would buffer the events
-    "X-Accel-Buffering": "no",  # nginx would, too
+    "X-Accel-Buffering": "no",  # nginx would buffer them, too
     "X-Content-Type-Options": "nosniff",
 }
 NOT_LIST = _("You may not see the list of the objects.")
@@ -74,7 +74,7 @@ def _stream(
 
 
 class OpenStreams:
-    """Counts the open streams of this process. May be used from any thread."""
+    """Counts the open streams of this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -123,7 +123,7 @@ async def _events(name: str | None) -> AsyncIterator[str]:
 
 
 class SharedExecutor(ThreadPoolExecutor):
-    """One thread for the ends of all streams, which Django cannot shut down with a request."""
+    """One thread for the end of all streams. Django's shutdown() after a request has no effect."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing."""
@@ -135,9 +135,10 @@ _shared_executor = SharedExecutor(1, "echo-live")
 async def _release_thread() -> None:
     """Release the thread and the database connections that Django keeps for the request.
 
-    What Django runs at the end of the request then uses one thread that all streams share.
-    Otherwise each would start a thread: thousands, if thousands of streams end at once. This can go
-    when asgiref keeps no executor for each request: https://github.com/django/asgiref/pull/227.
+    Django's code at the end of the request then runs in one thread shared by all streams. Otherwise
+    each stream would start its own thread at its end: thousands, if thousands of streams end at
+    once. Remove this when asgiref no longer keeps an executor for each request:
+    https://github.com/django/asgiref/pull/227.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
     executors = SyncToAsync.context_to_thread_executor

@@ -1,4 +1,4 @@
-"""Polls the watched counts in one task per event loop, whatever the number of clients."""
+"""Polls the watched counts in one task per event loop, regardless of the number of clients."""
 
 import asyncio
 import json
@@ -15,32 +15,32 @@ from echo.state import get_state
 
 logger = logging.getLogger(__name__)
 
-# Idle time per second of polling: reading very many counts takes a tenth of the time at most.
+# Idle seconds per second of polling: reading very many counts takes at most a tenth of the time.
 IDLE_FACTOR = 9
-# Streams that get an event in one iteration of the event loop. Django takes a third of a
-# millisecond to send one, and other connections have their turn in between.
+# Streams that receive an event in one iteration of the event loop, before other connections run.
+# Django takes a third of a millisecond to send one event.
 BATCH_SIZE = 20
 MAX_SINGLE_READS = 10  # names; if there are more, all counts are read at once
 
 UNKNOWN_EVENT = "event: unknown\ndata: {}\n\n"
 
-Value = int | dict[str, int] | None  # of one object; of all objects; unknown
+Value = int | dict[str, int] | None  # the count of one object; all counts; unknown
 
 
 class Watcher:
-    """Polls the counts that the streams of one event loop show, and sends the changes to them.
+    """Polls the counts for the streams of one event loop, and sends each change to them.
 
-    All reads are made here, one after the other, so that an older number never follows a newer one.
-    A change in this process is sent at once after a quiet interval, a change in another process
-    within EVENT_INTERVAL.
+    Reads run one at a time, so that an older count never follows a newer one. A change in another
+    process is sent within EVENT_INTERVAL, a change in this process at once unless it follows
+    another one within EVENT_INTERVAL.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._has_changed = False  # in this process, since the last poll
+        self._has_changed = False  # whether a count changed in this process since the last poll
         self._streams: dict[str | None, set[Stream]] = {}
-        self._values: dict[str | None, tuple[Value, str]] = {}  # and the event for the value
-        self._new: set[Stream] = set()  # a read that has begun may be too old for these
+        self._values: dict[str | None, tuple[Value, str]] = {}  # and their events
+        self._new: set[Stream] = set()  # need a read that begins after their start
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -48,7 +48,7 @@ class Watcher:
         self._new.add(stream)
         self._wake.set()
         if self._task is None or self._task.done():
-            # The context of the request that happens to start the task must not leak into it.
+            # An empty context, so that the task does not inherit that of the current request.
             self._task = self._loop.create_task(self._run(), context=Context())
 
     def discard(self, stream: Stream) -> None:
@@ -67,9 +67,9 @@ class Watcher:
         time = self._loop.time
         stop_listening = get_state().listen(self._on_change)
         try:
-            # The first read of a process may wait for other processes to write, and is not polling.
+            # Before polling: the first read of a process may wait for writes of other processes.
             await _read([conf.ECHO_DEFAULT_OBJECT])
-            next_poll = next_change = time()  # the latter after a change in this process
+            next_poll = next_change = time()  # next_change applies after a change in this process
             while not _is_server_stopping():
                 began, has_changed = time(), self._has_changed
                 is_due = began >= (next_change if has_changed else next_poll)
@@ -84,7 +84,7 @@ class Watcher:
                     async with asyncio.timeout_at(next_poll):
                         await self._wake.wait()
         except Exception:
-            logger.exception("Polling the counts failed. The streams end, their clients reconnect.")
+            logger.exception("Polling the counts failed. The streams end, and clients reconnect.")
         finally:
             stop_listening()
         for number, stream in enumerate(self._new.union(*self._streams.values())):
@@ -93,21 +93,21 @@ class Watcher:
                 await asyncio.sleep(0)
 
     def _on_change(self) -> None:
-        """Wake the task. Runs on the thread of the change."""
+        """Wake the task. Called in the thread that changed a count."""
         if not self._has_changed:
             self._has_changed = True
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _poll(self, all_streams: bool) -> bool:
-        """Read and send the counts of the new or of all streams; return whether they are known."""
+        """Read and send the counts for all or only new streams; return whether they are known."""
         new, self._new = self._new, set()
         self._wake.clear()
         for stream in new:
             self._streams.setdefault(stream.name, set()).add(stream)
         values = await _read(self._streams if all_streams else {stream.name for stream in new})
         for name, value in values.items():
-            if name in self._streams:  # else its streams have been discarded during the read
+            if name in self._streams:  # its streams may have been discarded during the read
                 await self._send(name, value, new)
         return None not in values.values()
 
@@ -125,7 +125,7 @@ class Watcher:
 
 
 async def _read(names: Iterable[str | None]) -> dict[str | None, Value]:
-    """Return the count of each name, and for None the counts of all objects."""
+    """Return the count of each name; for the name None, the counts of all objects."""
     names = set(names)
     state = get_state()
     try:
@@ -147,16 +147,16 @@ def _make_event(name: str | None, value: Value) -> str:
 
 
 def _is_server_stopping() -> bool:
-    """Return whether uvicorn is stopping: it waits for the end of all responses before it cancels.
+    """Return whether uvicorn is stopping. It waits for all responses to end.
 
-    Other servers cancel responses. This can go when uvicorn sends `http.disconnect` at shutdown,
-    as it did until https://github.com/Kludex/uvicorn/pull/2913.
+    Other servers cancel responses. Remove this when uvicorn sends `http.disconnect` at shutdown
+    again, as it did until https://github.com/Kludex/uvicorn/pull/2913.
     """
     handler = signal.getsignal(signal.SIGTERM)  # a method of uvicorn's Server
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 
-_watchers: dict[asyncio.AbstractEventLoop, Watcher] = {}  # of the loops that have streams
+_watchers: dict[asyncio.AbstractEventLoop, Watcher] = {}  # only for loops with streams
 
 
 def get_watcher() -> Watcher:

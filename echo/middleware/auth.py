@@ -1,4 +1,4 @@
-"""The user of a WebSocket handshake, without queries for clients that have no session."""
+"""Sets the user of a WebSocket handshake, without queries for clients that have no session."""
 
 from importlib import import_module
 from typing import Any, cast
@@ -17,9 +17,9 @@ SESSIONS = "django.contrib.sessions"
 def with_user(application: Application) -> Application:
     """Wrap the application in middleware that sets cookies, session and user in the scope.
 
-    The scope is that of Channels' AuthMiddlewareStack, which runs database code in a thread for
-    each handshake. Here that happens only if the handshake has a session cookie. On a site without
-    sessions or users, the application is returned as it is.
+    The scope is the same as with Channels' AuthMiddlewareStack. That runs database code in a thread
+    for each handshake; this middleware only if there is a session cookie. On a site without
+    sessions or users, the application is returned unchanged.
     """
     if not (apps.is_installed("django.contrib.auth") and apps.is_installed(SESSIONS)):
         return application
@@ -54,7 +54,7 @@ class UserMiddleware:
 
 def _parse_cookies(scope: WebSocketScope) -> dict[str, str]:
     for name, value in scope["headers"]:
-        if name == b"cookie":  # the first one, as Channels' CookieMiddleware
+        if name == b"cookie":  # only the first one, as in Channels' CookieMiddleware
             return parse_cookie(value.decode("latin-1"))
     return {}
 

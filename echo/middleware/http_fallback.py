@@ -26,9 +26,9 @@ class HTTPFallback:
         async def http_receive() -> Any:
             if requests:
                 return requests.pop()
-            # A handshake without a valid key is rejected by this project's servers as soon as the
-            # application calls `receive`, so that no consumer runs for it. As in the original, the
-            # response for a wrong path comes first.
+            # This project's servers reject a handshake without a valid key when the application
+            # calls `receive`. Wait, since the response for a wrong path has priority, as in the
+            # original program.
             await has_responded.wait()
             while (await receive())["type"] != "websocket.disconnect":
                 pass

@@ -36,15 +36,15 @@ OTHER_ORIGIN = (
 class HostAndOriginCheck:
     """ASGI middleware that denies WebSocket handshakes from other hosts and origins.
 
-    The host is validated as Django does for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else 400.
-    The Origin must be absent (the client is not a browser), match the host and port, or be in
-    ECHO_ALLOWED_ORIGINS, else 403. An `http:` origin does not match if the client used TLS.
-    Browsers apply no same-origin policy to WebSockets: without this check, any page could use the
-    session of its visitor here.
+    The host must be valid by Django's rules for HTTP (ALLOWED_HOSTS, USE_X_FORWARDED_HOST), else
+    the status is 400. The Origin must be absent (the client is not a browser), match the host and
+    port, or be in ECHO_ALLOWED_ORIGINS, else the status is 403. An `http:` origin does not match if
+    the client used TLS. Browsers apply no same-origin policy to WebSockets: without this check, any
+    page could open WebSockets with its visitor's session.
 
-    Channels' WebsocketCommunicator sends no Host header, and its scope has no server address.
-    Browsers always send one, so such a handshake is accepted if it has no Origin or one in
-    ECHO_ALLOWED_ORIGINS.
+    If the request has neither a Host header nor a server address, as in Channels'
+    WebsocketCommunicator, the client is not a browser. Then the handshake is accepted without an
+    Origin, or with one in ECHO_ALLOWED_ORIGINS.
     """
 
     def __init__(self, application: Application) -> None:
@@ -56,7 +56,7 @@ class HostAndOriginCheck:
         headers = dict(scope["headers"])
         try:
             host = None if _has_no_host(scope, headers) else get_allowed_host(scope, headers)
-        except DisallowedHost as error:  # its message names the value and the remedy
+        except DisallowedHost as error:  # the message contains the host and the remedy
             text = _("The Host header is not allowed here.")
             await deny(scope, send, "host", "%s", error, status=400, text=text, receive=receive)
             return
@@ -75,7 +75,7 @@ class HostAndOriginCheck:
 
 
 def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
-    """Return whether the request has no Host header and the server's address is unknown, too."""
+    """Return whether the request has neither a Host header nor a server address."""
     return not (scope.get("server") or b"host" in headers or b"x-forwarded-host" in headers)
 
 
@@ -119,7 +119,7 @@ def _is_https(scope: WebSocketScope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _is_same_host(origin: str, host: str | None) -> bool:
-    """Return whether the origin has that host and port. A proxy may have changed the scheme."""
+    """Return whether the origin has that host and port. Its scheme may differ behind a proxy."""
     if host is None:
         return False
     scheme, _, netloc = origin.partition("://")

@@ -9,7 +9,7 @@ from echo.denial import Application
 
 
 class ScriptName:
-    """ASGI middleware that gives a handshake the script name as Django's handler does for HTTP.
+    """ASGI middleware that sets the script name of a handshake as Django's handler does for HTTP.
 
     Some proxies and servers strip the script name from the path, others do not. Django's handler
     accepts both, but Channels' router ignores FORCE_SCRIPT_NAME, and fails if the path lacks the

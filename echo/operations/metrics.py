@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.core import CounterMetricFamily
 
-# Objects with a series of their own: clients choose names, and Prometheus keeps each series.
+# Objects with their own series. Clients choose the names, and Prometheus keeps each series.
 MAX_OBJECTS = 100
 MISSING = "Metrics need the package prometheus_client: pip install django-echo-objects[metrics]"
 NOT_LIST = _("You may not list the objects.")
@@ -62,7 +62,7 @@ class EchoCollector:
 
 
 def _connections() -> Iterator["Metric"]:
-    """Yield the counts; none if they are unknown, rather than wrong ones."""
+    """Yield the counts, or none if they are unknown."""
     from prometheus_client.core import GaugeMetricFamily
 
     state = get_state()
@@ -75,7 +75,7 @@ def _connections() -> Iterator["Metric"]:
     if counts is None:
         return
     scope = "all processes, the same in each" if state.shared else "this process"
-    text = f"Connections now, in {scope}; '' is the sum beyond the largest {MAX_OBJECTS} objects."
+    text = f"Connections now, in {scope}; '' is the sum of all but the largest {MAX_OBJECTS}."
     family = GaugeMetricFamily("echo_connections", text, labels=["object"])
     largest = [
         (name, count)
@@ -90,14 +90,14 @@ def _connections() -> Iterator["Metric"]:
 
 
 def _has_series(name: str) -> bool:
-    """Return whether the object has its own series: the first MAX_OBJECTS keep theirs."""
+    """Return whether the object has its own series. Only the first MAX_OBJECTS objects have one."""
     if name not in process_stats.objects and len(process_stats.objects) < MAX_OBJECTS:
         process_stats.objects.add(name)
     return name in process_stats.objects
 
 
-# The label `process` separates the processes behind one port: without it, a scrape of another
-# process would look like a counter that was reset.
+# The label `process` separates the processes behind one port. Without it, Prometheus would treat a
+# scrape of another process as a reset of the counter.
 def _counter(name: str, text: str, value: float) -> "CounterMetricFamily":
     from prometheus_client.core import CounterMetricFamily
 

@@ -70,7 +70,7 @@ class ClientWebSocket:
 
     @property
     def close_code(self) -> int | None:
-        """The server's: 1005 for a Close without a code, 1006 without a Close, None while open."""
+        """The server's code; 1005 if its Close has none, 1006 if it sent no Close, None if open."""
         return self._protocol.close_code
 
     @property
@@ -102,14 +102,14 @@ class ClientWebSocket:
         return bytes(frame.data).decode() if frame.opcode is Opcode.TEXT else bytes(frame.data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it, and return after the server's close reply: then it is no longer counted."""
+        """Close the connection, and return after the server's reply, when it is not counted."""
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._write()
         self.wait_closed()
 
     def wait_closed(self) -> None:
-        """Return when the server has closed it; messages sent before can still be received."""
+        """Wait until the server closes the connection. Earlier messages can still be received."""
         while self._protocol.state is not State.CLOSED:
             self._read(self._timeout)
 
@@ -143,7 +143,7 @@ class ClientWebSocket:
     def _write(self) -> None:
         try:
             for data in self._protocol.data_to_send():
-                if data:  # b"" asks for a half-close, which is left to the server
+                if data:  # b"" means a half-close, which is left to the server
                     self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             self._lose()

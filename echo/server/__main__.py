@@ -15,7 +15,7 @@ def main() -> None:
     except ImportError:  # uvloop is not installed
         pass
     else:
-        # Before Daphne is imported, which creates the event loop.
+        # Set the policy before importing Daphne, which creates the event loop.
         asyncio.set_event_loop_policy(EventLoopPolicy())
     from echo.server.daphne.server import CommandLineInterface
 
@@ -26,11 +26,11 @@ def main() -> None:
 
 
 def _exit() -> None:
-    """Exit, although threads are still busy.
+    """Exit even if threads are still busy.
 
-    Python waits for the threads of executors without limit, so that one slow database query would
-    keep a stopped server alive. This can go when an executor's threads need not be joined at exit:
-    https://github.com/python/cpython/issues/80961
+    Python waits without limit for the threads of executors, so one slow database query would keep a
+    stopped server alive. Remove this when Python can exit without joining the threads of an
+    executor: https://github.com/python/cpython/issues/80961
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -27,12 +27,14 @@ logger = logging.getLogger(__name__)
 
 Application = Callable[..., Any]
 
-MAX_DROPPED_EVENTS = 1000  # sent after the end, before the application has received the disconnect
-DISCONNECT_INTERVAL = 0.1  # seconds between deliveries of the disconnect, if received repeatedly
+# Events that the application may send after the end, while it has not received the disconnect.
+MAX_DROPPED_EVENTS = 1000
+# Seconds between deliveries of the disconnect, if the application receives it repeatedly.
+DISCONNECT_INTERVAL = 0.1
 FINAL_STATUSES = range(200, 600)  # RFC 9110 §15; after a 1xx another response must follow
-# RFC 6455 §7.4 and its registry
+# RFC 6455 §7.4 and the IANA registry
 ABNORMAL_CLOSURE, SERVICE_RESTART, INTERNAL_ERROR = 1006, 1012, 1011
-ENDS = (Close, Failure)  # events that nothing follows
+ENDS = (Close, Failure)  # no event follows these
 
 
 class ClientDisconnected(OSError):
@@ -40,7 +42,7 @@ class ClientDisconnected(OSError):
 
 
 class State:
-    """Plain numbers: accessing the members of an Enum takes 74 ns, on each read."""
+    """The states of a connection. Not an Enum, whose members take 74 ns to access on each read."""
 
     HANDSHAKE = 0  # neither accepted nor rejected
     RESPONDING = 1  # rejected: an HTTP response is being sent
@@ -51,7 +53,7 @@ class State:
 
 
 class PickledConnection:
-    """Replaces the connection in a pickled scope: it has all methods, and each raises."""
+    """Replaces the connection in a pickled scope. All its methods raise RuntimeError."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return _raise_pickled
@@ -64,7 +66,7 @@ def _raise_pickled(*arguments: object) -> None:
 class WebSocketConnection(asyncio.Protocol):
     """The protocol of a connection whose handshake request has been read.
 
-    `start` runs the application. `check_timeouts` must be called about each second.
+    `start` runs the application. The server must call `check_timeouts` about once a second.
     `finished` is called once, when the transport is closed and the application has finished.
     """
 
@@ -111,15 +113,15 @@ class WebSocketConnection(asyncio.Protocol):
         self._dropped = 0  # events that the application sent after the end
 
     def __deepcopy__(self, memo: object) -> "WebSocketConnection":
-        """Return itself: a copied scope (test suites copy them) has the same connection."""
+        """Return the same connection: test suites copy scopes."""
         return self
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Make the scope picklable: its extensions are methods of the connection."""
+        """Make the scope picklable, since its extensions are methods of the connection."""
         return PickledConnection, ()
 
     def finished(self) -> None:
-        """The transport is closed and the application has finished. For subclasses."""
+        """Called when transport and application have finished. For subclasses."""
 
     def log(self, action: str) -> None:
         """Log "connecting", "connected", "disconnected" or "rejected". For subclasses."""
@@ -168,8 +170,8 @@ class WebSocketConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         parser, queue = self._framing, self._queue
         try:
-            # Replies keep the order of the messages: those behind queued ones are queued, too. And
-            # a slow reader's messages are queued, whose number is limited.
+            # Queue the messages, instead of replying while parsing, if others are queued (replies
+            # keep the order of the messages) or the client reads slowly (the queue is limited).
             if self._reply is not None and not self._flow.is_paused and not queue.events:
                 events = parser.receive(data, framing.NO_LIMIT, self._reply, self._binary_reply)
             else:
@@ -188,11 +190,11 @@ class WebSocketConnection(asyncio.Protocol):
             self._parse_soon()
 
     def _has_more(self) -> bool:
-        """Return whether bytes that came before the client's FIN, if any, are left to parse."""
+        """Return whether received bytes remain to be parsed, even if the client has sent a FIN."""
         return self._framing.has_more and self.state in (State.OPEN, State.CLIENT_CLOSED)
 
     def _parse_soon(self) -> None:
-        """Continue in the loop's next turn, after other connections. Reading pauses until then."""
+        """Pause reading, and parse more in the loop's next iteration, after other connections."""
         self._queue.pause_reading()
         if not self._parse_scheduled and not self._queue.is_full():
             self._parse_scheduled = True
@@ -207,7 +209,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._parse(b"")
         if not self._framing.has_more and not queue.is_full():
             queue.resume_reading()
-        queue.wake()  # the application may be waiting for the disconnect behind that rest
+        queue.wake()  # the application may be waiting for the disconnect after these bytes
 
     def _send_pongs(self) -> None:
         pongs = self._framing.pongs
@@ -257,7 +259,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self.transport.write_eof()
 
     def eof_received(self) -> bool:
-        """Handle the client's FIN: it may still read, so what it has sent is processed first."""
+        """Handle the client's FIN. The client may still read, so process its data first."""
         if self.state not in (State.HANDSHAKE, State.OPEN):
             return False
         self._enter(State.CLIENT_CLOSED if self.state is State.OPEN else self.state)
@@ -268,7 +270,7 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._enter(State.CLOSED)
         self._set_transport(None)
-        # Connection, task and scope are a cycle, which only the garbage collector frees.
+        # Free memory now: connection, task and scope form a cycle for the garbage collector.
         self._framing.drop()
         self._flow.resume()
         self._disconnect(ABNORMAL_CLOSURE, "")
@@ -339,7 +341,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def _receive(self) -> dict[str, Any]:
         if self._rejection is not None and self.state is State.HANDSHAKE:
-            # Only now: an application that rejects the path has responded without receiving.
+            # Not before `receive`: an application that rejects the path responds without it.
             self._reject(self._rejection)
             raise ClientDisconnected
         queue, flow = self._queue, self._flow
@@ -350,7 +352,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._parse_soon()
             elif queue.disconnect is not None:
                 if queue.has_delivered_disconnect:
-                    # An application that ignores it must not block the event loop.
+                    # An application that ignores the disconnect must not block the event loop.
                     await asyncio.sleep(DISCONNECT_INTERVAL)
                 else:
                     queue.has_delivered_disconnect = True
@@ -362,7 +364,7 @@ class WebSocketConnection(asyncio.Protocol):
         return queue.pop()
 
     async def _send(self, event: dict[str, Any]) -> None:
-        if asyncio.get_running_loop() is not self._loop:  # as reactpy-django does, in a thread
+        if asyncio.get_running_loop() is not self._loop:  # another thread, as in reactpy-django
             sending = asyncio.run_coroutine_threadsafe(self._send(event), self._loop)
             await asyncio.wrap_future(sending)
             return
@@ -385,20 +387,24 @@ class WebSocketConnection(asyncio.Protocol):
             if len(flow.batch) >= BATCH_SIZE or len(frame) >= MAX_BATCHED_FRAME:
                 flow.flush()
         elif self._queue.events and len(frame) < MAX_BATCHED_FRAME:
-            flow.start_batch(frame)  # the application will send more at once
+            flow.start_batch(frame)  # the application may reply to more messages
         else:
             flow.write(frame)
         if flow.is_paused:
             await self._wait_until_writable()
 
     def _may_still_send(self) -> bool:
-        """Return whether a connection that is not open takes messages: until its disconnect."""
+        """Return whether the application may send although the connection is not open.
+
+        It may after the client's Close, until it has received the disconnect. Raises RuntimeError
+        before the handshake is accepted.
+        """
         if self.state in (State.HANDSHAKE, State.RESPONDING):
             raise RuntimeError("'websocket.send' needs a 'websocket.accept' before it.")
         return self.state is State.CLIENT_CLOSED and not self._queue.has_delivered_disconnect
 
     async def _send_other(self, event: dict[str, Any]) -> None:
-        """Send anything but a message."""
+        """Handle an event of the application other than `websocket.send`."""
         kind = event["type"]
         if kind == "websocket.accept" and self.state is State.HANDSHAKE:
             await self._accept(event)
@@ -437,10 +443,10 @@ class WebSocketConnection(asyncio.Protocol):
             self._parse(early)
 
     async def acquire_transport(self) -> None:
-        """Set `transport` for an accepted handshake. For subclasses that do not have it before."""
+        """Set `transport` when the handshake is accepted, in subclasses without one until then."""
 
     async def _send_body(self, body: bytes, more: bool) -> None:
-        """Send a part of a denial response; after the last one the application is disconnected."""
+        """Send a part of a denial response. After the last part, disconnect the application."""
         if body:
             self.send_response_body(body, more=True)
         if self._flow.is_paused:
@@ -450,10 +456,9 @@ class WebSocketConnection(asyncio.Protocol):
             self.send_response_body(b"", more=False)
 
     async def _drop(self) -> None:
-        """Ignore an event after the end; raise if the application has received its disconnect.
+        """Ignore an event after the end. Raise if the application has received the disconnect.
 
-        Before, it need not know. An exception would keep Channels' consumers from reaching their
-        disconnect().
+        Before that, an exception would prevent Channels from calling a consumer's disconnect().
         """
         self._dropped += 1
         if self._queue.has_delivered_disconnect or self._dropped > MAX_DROPPED_EVENTS:
@@ -483,7 +488,7 @@ class WebSocketConnection(asyncio.Protocol):
             if code not in framing.CODES:
                 raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
             self._close(code, reason)
-            self._dropped = MAX_DROPPED_EVENTS  # it knows of the end: further events are errors
+            self._dropped = MAX_DROPPED_EVENTS  # make `_drop` raise from now on
 
     # The end
 
@@ -492,7 +497,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._timeouts.enter(self._loop.time())
 
     def _disconnect(self, code: int, reason: str) -> None:
-        """Disconnect the application, and call the callbacks of "echo.on_end". Idempotent."""
+        """Send the application its disconnect, and call the "echo.on_end" callbacks. Idempotent."""
         queue = self._queue
         if queue.disconnect is not None:
             return
@@ -504,7 +509,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _close(self, code: int, reason: str) -> None:
         """Send a Close. The client has CLOSE_TIMEOUT for its reply."""
-        close = framing.close_frame(code, reason)  # may raise, before anything has changed
+        close = framing.close_frame(code, reason)  # first, since it may raise
         self._enter(State.CLOSE_SENT)
         self._disconnect(code, reason)
         self._flow.write(close)
@@ -515,7 +520,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._queue.resume_reading()
 
     def _reply_to_close(self, code: int, reason: str) -> None:
-        """Reply to the client's Close: with its own code, unless the application sent a code."""
+        """Reply to the client's Close, with the application's code if valid, else the client's."""
         if self._client_close is None:
             self._flow.flush()
         else:
@@ -529,7 +534,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.close()
 
     def shutdown(self) -> None:
-        """The server stops: close with 1012 and disconnect the application."""
+        """Close with 1012 and disconnect the application, because the server stops."""
         if self.state is State.HANDSHAKE:
             self._respond(503, "Service Restart")
         elif self.state is State.RESPONDING:
@@ -548,13 +553,13 @@ class WebSocketConnection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
 
-    # HTTP responses; after one the transport closes
+    # HTTP responses, each of which ends the connection
 
     def _reject(self, rejection: handshake.Rejection) -> None:
         self._respond(rejection.status, rejection.text, rejection.headers)
 
     def _respond(self, status: int, text: str, headers: handshake.Headers | None = None) -> None:
-        if self._queue.disconnect is not None:  # the client is gone
+        if self._queue.disconnect is not None:  # the client has disconnected
             self._close_transport()
             return
         self.state = State.RESPONDING
@@ -592,7 +597,7 @@ class WebSocketConnection(asyncio.Protocol):
             ):
                 self._reply_to_close(framing.NO_CODE, "")
         elif self.state is State.RESPONDING and self._queue.disconnect is None:
-            if self._flow.is_stalled(now):  # the application may take its time, as in HTTP
+            if self._flow.is_stalled(now):  # without a time limit for the application, as in HTTP
                 self._abort()
         elif self.transport is not None:
             if waited > CLOSE_TIMEOUT:
@@ -624,6 +629,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._flow.write(framing.frame(framing.PING, b""))
 
     def postpone_timeouts(self, seconds: float) -> None:
-        """Move all time limits: the event loop was blocked for so long."""
+        """Extend all time limits by the time for which the event loop was blocked."""
         self._timeouts.postpone(seconds)
         self._flow.postpone(seconds)

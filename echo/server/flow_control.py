@@ -5,7 +5,7 @@ import sys
 
 BATCH_SIZE = 64  # frames
 MAX_BATCHED_FRAME = 4096  # bytes; a larger frame is written at once, after the batch
-SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must read some of what waits for it
+SLOW_READER_TIMEOUT = 10.0  # seconds in which a client must read some of the waiting data
 
 try:
     from fcntl import ioctl
@@ -18,7 +18,7 @@ except ImportError:  # Windows
 else:
 
     def _unacknowledged(transport: asyncio.Transport) -> int:
-        """Return the bytes in the kernel's send buffer, which may be megabytes."""
+        """Return the size of the data in the kernel's send buffer, which may be megabytes."""
         try:
             buffer = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
         except OSError:
@@ -27,7 +27,7 @@ else:
 
 
 class FlowControl:
-    """Writes the frames of one connection, and notices when its client does not read them."""
+    """Writes the frames of one connection, and detects a client that does not read them."""
 
     __slots__ = (
         "_backlog",
@@ -45,10 +45,10 @@ class FlowControl:
         self.transport: asyncio.Transport | None = None
         self.batch: list[bytes] = []  # frames to be written together
         self._flush_scheduled = False
-        self.is_paused = False  # is the transport's buffer full?
+        self.is_paused = False  # whether the transport's buffer is full
         self._writable: asyncio.Future[None] | None = None
-        self._backlog = 0  # bytes that waited for a slow reader at the last check
-        self._progress_at = 0.0  # when the client last read some of it, by the loop's clock
+        self._backlog = 0  # bytes that the client had not read at the last check
+        self._progress_at = 0.0  # loop time at which the client last read some of them
 
     def write(self, data: bytes) -> None:
         """Write the batch, then the data."""
@@ -60,7 +60,7 @@ class FlowControl:
             self.transport.write(data)
 
     def start_batch(self, frame: bytes) -> None:
-        """Write the frame in the event loop's next turn, with those appended to `batch` by then."""
+        """Write the frame in the next iteration of the loop, with all others in `batch` by then."""
         self.batch.append(frame)
         if not self._flush_scheduled:
             self._flush_scheduled = True
@@ -95,7 +95,7 @@ class FlowControl:
             await asyncio.shield(self._writable)
 
     def postpone(self, seconds: float) -> None:
-        """Move the time limit: the event loop was blocked for so long."""
+        """Extend the time limit by the time for which the event loop was blocked."""
         self._progress_at += seconds
 
     def is_stalled(self, now: float) -> bool:

@@ -1,7 +1,7 @@
 """WebSocket framing of the server's side (RFC 6455 §5-§8), sans-I/O: bytes in, events out.
 
-Uses no socket, event loop or framework. Strict: whatever the RFC forbids fails the connection with
-the RFC's code and a reason.
+Uses no socket, event loop or framework. Strict: if the RFC forbids the input, the connection fails
+with the RFC's close code and a reason.
 """
 
 import codecs
@@ -17,19 +17,19 @@ TRY_LATER = 1013
 # RFC 6455 §7.4 and the IANA registry: the codes that a Close frame may carry.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 NO_LIMIT = 1 << 62
-# Frames per call: one may take 3 µs, and all other connections wait for the call's end.
+# Frames per call: one may take 3 µs, and all other connections wait until the call returns.
 MAX_FRAMES = range(256)
 MAX_EMPTY_FRAGMENTS = 4096  # of one message
 REPLY_BATCH_SIZE = 256 * 1024  # bytes of long replies after which a call stops
 
 
 class Budget:
-    """The bytes that all connections of a process hold of unfinished messages.
+    """The total size of the unfinished messages of all connections of a process, in bytes.
 
-    Beyond the limit, connections that hold more than EXEMPT_SIZE fail.
+    While it exceeds the limit, connections that hold more than EXEMPT_SIZE fail.
     """
 
-    EXEMPT_SIZE = 64 * 1024  # bytes: the memory suffices for very many of these
+    EXEMPT_SIZE = 64 * 1024  # bytes: the memory suffices for very many such connections
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -81,16 +81,16 @@ class Framing:
     )
 
     def __init__(self, max_size: int, budget: Budget | None = None) -> None:
-        self.max_size = max_size  # bytes of a message
+        self.max_size = max_size  # of a message, in bytes
         self._budget = budget or Budget(NO_LIMIT)
-        self._held = 0  # bytes of the budget
+        self._held = 0  # bytes charged to the budget
         self._age = 0  # ticks for which the same message has been unfinished
         self.pongs: list[bytes] = []
         self.replies: list[bytes] = []
         # Received, but not parsed yet. One buffer: a list of many small ones would be expensive.
         self._rest = bytearray()
-        self._missing = 0  # bytes without which parsing the rest is useless
-        # Did the last call stop before the end of its input? Then it must be called again.
+        self._missing = 0  # bytes still to receive before parsing can continue
+        # Whether `receive` has stopped before the end of its input, and must be called again.
         self.has_more = False
         self._message: _Fragments | None = None
         self._ended = False
@@ -105,12 +105,13 @@ class Framing:
     ) -> list[Event]:
         """Parse the bytes, after those of earlier calls, and return at most `max_events` events.
 
-        Stops early after MAX_FRAMES, so that a flood of tiny frames does not block others, and
-        after REPLY_BATCH_SIZE. The rest is kept for the next call, which may pass no bytes.
+        Stops early after MAX_FRAMES, so that a flood of tiny frames does not block other
+        connections, and after REPLY_BATCH_SIZE. The rest is kept for the next call, whose `data`
+        may be empty.
 
-        With `reply` (and `binary_reply`) messages are not returned: their replies are added to
-        `replies`, in order. Exceptions of these functions are raised; the replies before and the
-        rest of the bytes are kept.
+        If `reply` (and `binary_reply`) are given, they are called with the messages instead of
+        returning these. Their results are added to `replies`, in order. Their exceptions propagate;
+        earlier replies and the rest of the bytes are kept.
         """
         if self._rest:
             self._rest += data
@@ -180,7 +181,7 @@ class Framing:
         return events
 
     def _hold(self) -> list[Event]:
-        """Charge the unfinished bytes to the budget; fail if it is exceeded."""
+        """Charge the unfinished bytes to the budget. Fail if the budget is exceeded."""
         held = len(self._rest) + (self._message.size if self._message is not None else 0)
         self._budget.used += held - self._held
         self._held = held
@@ -200,7 +201,7 @@ class Framing:
         self.replies.clear()
 
     def tick(self) -> int:
-        """Return for how many calls the client has left the same message unfinished."""
+        """Return the number of successive calls in which the same message is unfinished."""
         is_unfinished = self._message is not None or (self._rest and self._missing > 0)
         self._age = self._age + 1 if is_unfinished else 0
         return self._age
@@ -208,7 +209,7 @@ class Framing:
     def _receive_frame(self, data: bytes, position: int) -> tuple[int, Event | None]:
         """Return the size of the frame at the position, and the event that it completes, if any.
 
-        A size of 0 ends the parsing: the frame is incomplete, or the event is a Failure.
+        If the size is 0, parsing ends: the frame is incomplete, or the event is a Failure.
         """
         have = len(data) - position
         first = data[position]
@@ -290,7 +291,7 @@ class Framing:
             self._ended = True
             return Close(NO_CODE, "")
         code = int.from_bytes(payload[:2], "big")
-        if code not in CODES:  # which includes a payload of one byte
+        if code not in CODES:  # also true for a payload of one byte
             return self._fail(PROTOCOL_ERROR, "Received a Close frame with an invalid code")
         try:
             reason = payload[2:].decode()
@@ -325,7 +326,7 @@ class _Fragments:
 
     def __init__(self, opcode: int) -> None:
         self._data = bytearray()
-        self.empty = 0  # fragments
+        self.empty = 0  # number of empty fragments
         self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
     @property

@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 §4.2) and the HTTP responses that reject it: bytes only."""
+"""The opening handshake (RFC 6455 §4.2) and the HTTP responses that reject it, sans-I/O."""
 
 import binascii
 import re
@@ -39,7 +39,10 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 
 
 def validate(method: str, headers: Headers) -> Rejection | None:
-    """Return the rejection of an invalid handshake, with the original's text if it has one."""
+    """Return the rejection if the handshake is invalid, else None.
+
+    If the original program has a text for the error, the rejection has the same text.
+    """
     if method != "GET":
         return _error(400, "WebSocket must be initiated with a GET request.")
     if [value.strip() for value in values(headers, b"sec-websocket-version")] != [b"13"]:
@@ -78,7 +81,7 @@ def subprotocols(headers: Headers) -> list[str]:
 
 
 def is_address(value: bytes) -> bool:
-    """Return whether a proxy may have sent the value as its client's address, with or without port.
+    """Return whether the value is a client address as proxies send it, with or without port.
 
     An IPv6 address with a port is in brackets (RFC 7239 §6). Proxies that listen on a Unix socket
     have no address: nginx sends `unix:`, others `unknown`.
@@ -96,7 +99,7 @@ def is_address(value: bytes) -> bool:
 
 
 def with_defaults(headers: Iterable[tuple[bytes, bytes]], defaults: Headers) -> Headers:
-    """Return the headers of the application, and the defaults whose names it has not set."""
+    """Return the application's headers, and the default headers that it has not set."""
     explicit = list(headers)
     if not explicit:
         return defaults
@@ -116,7 +119,7 @@ def acceptance(request_headers: Headers, subprotocol: str | None, headers: Heade
 
 
 def response_head(status: int, headers: Headers) -> bytes:
-    """Return the head of a response after which the connection closes.
+    """Return the status line and headers of a response after which the connection closes.
 
     Raises ValueError if a header is not valid HTTP.
     """

@@ -6,8 +6,8 @@ the socket, its request and its application leak. A selector reports the error u
 read it, as in asyncio's own event loop.
 
 See https://github.com/MagicStack/uvloop/issues/552, and `_fatal_error` in
-https://github.com/MagicStack/uvloop/blob/v0.23.0/uvloop/handles/poll.pyx. This module can go when
-uvloop calls a reader until it is removed.
+https://github.com/MagicStack/uvloop/blob/v0.23.0/uvloop/handles/poll.pyx. Remove this module when
+uvloop calls a reader until `remove_reader`.
 """
 
 import selectors
@@ -21,7 +21,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Loop(uvloop.Loop):
-    """An event loop that also calls readers and writers for errors."""
+    """An event loop that also calls readers and writers if the socket has an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Loop(uvloop.Loop):
     def _remove(self, fd: Any, event: int) -> bool:
         try:
             key = self._selector.get_key(fd)
-        except (KeyError, RuntimeError):  # not registered; the loop is closed
+        except (KeyError, RuntimeError):  # not registered, or the loop is closed
             return False
         was_registered = key.data.pop(event, None) is not None
         if key.data:

@@ -1,14 +1,14 @@
-"""The events that wait for the application, and the pauses in reading when they are too many."""
+"""The queue of events for the application, which pauses reading when it is full."""
 
 import asyncio
 from typing import Any
 
-MAX_QUEUED_EVENTS = 64  # reading pauses at so many
-MAX_QUEUED_BYTES = 256 * 1024  # or at so many bytes of their payloads
+MAX_QUEUED_EVENTS = 64  # at which reading pauses
+MAX_QUEUED_BYTES = 256 * 1024  # of payloads, at which reading pauses
 
 
 class ReceiveQueue:
-    """The events of one connection for its application, which end with the disconnect."""
+    """The events of one connection for its application. The last one is the disconnect."""
 
     __slots__ = (
         "_loop",
@@ -36,7 +36,7 @@ class ReceiveQueue:
         self.events += messages
         size = self.size
         for message in messages:
-            # Most texts are ASCII, which `isascii` knows without looking at the characters.
+            # Fast path: most texts are ASCII, and `isascii` takes constant time.
             if isinstance(message, bytes) or message.isascii():
                 size += len(message)
             else:

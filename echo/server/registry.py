@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from echo.server.connection import WebSocketConnection
 
 CHECK_INTERVAL = 1.0  # seconds
-STOP_TIMEOUT = 3.0  # seconds for clients and applications to finish in order
+STOP_TIMEOUT = 3.0  # seconds for clients and applications to finish
 SHUTDOWN_INTERVAL = 0.02  # seconds
 
 _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, OpenConnections]" = WeakKeyDictionary()
@@ -22,7 +22,7 @@ def get_open_connections() -> "OpenConnections":
 
 
 class OpenConnections:
-    """Checks the time limits of all connections with one timer: connections have no own."""
+    """The open connections of one event loop. One timer checks the time limits of all of them."""
 
     def __init__(self) -> None:
         self._connections: set[WebSocketConnection] = set()
@@ -54,8 +54,8 @@ class OpenConnections:
 
     def check_timeouts(self, now: float) -> None:
         """Enforce the time limits of all connections; `now` is the loop's time."""
-        # A slow call or a breakpoint may have blocked the event loop. What clients sent meanwhile
-        # may not have been read yet, so the delay does not count for their time limits.
+        # A slow call or a breakpoint may have blocked the event loop. Data that clients sent
+        # meanwhile may not have been read yet, so extend their time limits by the delay.
         delay = now - self._due
         for connection in list(self._connections):
             if delay > CHECK_INTERVAL:
@@ -72,7 +72,7 @@ class OpenConnections:
         """Close all connections with 1012; return when all have finished, or after the timeout."""
         deadline = time.monotonic() + timeout
         while self._connections and time.monotonic() < deadline:
-            # Repeated for connections whose handshake was being accepted.
+            # Repeat the calls, for connections whose handshake was being accepted.
             for connection in list(self._connections):
                 connection.shutdown()
             await asyncio.sleep(SHUTDOWN_INTERVAL)

@@ -2,19 +2,19 @@
 
 from typing import NamedTuple
 
-CLOSE_TIMEOUT = 5.0  # seconds for the client to reply to a Close, or to read what is left
+CLOSE_TIMEOUT = 5.0  # seconds for the client to reply to a Close, or to read the remaining data
 CLOSE_REPLY_TIMEOUT = 1.0  # seconds for the application to choose the reply to a client's Close
-BUSY_GRACE = 0.1  # seconds for a busy application to receive an event before that reply is sent
+BUSY_GRACE = 0.1  # seconds for a busy application to receive an event before the server replies
 MESSAGE_TIMEOUT = 60  # seconds from the first byte of a message to its last
 APPLICATION_TIMEOUT = 10.0  # seconds for the application to finish after its connection
-PING_TOLERANCE = 0.1  # seconds: a ping that is due so soon is not left to the next check
+PING_TOLERANCE = 0.1  # seconds: a ping that is due within this time is sent now
 
 
 class Limits(NamedTuple):
-    """What a connection may use, in bytes and seconds. None stands for no limit."""
+    """The limits of a connection, in bytes and seconds. None means no limit."""
 
     max_size: int = 1024 * 1024  # bytes of a message
-    ping_interval: float | None = 20  # 0 as None
+    ping_interval: float | None = 20  # 0 means the same as None
     ping_timeout: float | None = 10
     handshake_timeout: float | None = 20  # for the application to accept or reject
     max_age: float | None = None
@@ -22,10 +22,9 @@ class Limits(NamedTuple):
 
 
 class Timeouts:
-    """Remembers the times from which the limits of a connection are measured.
+    """The start times of the time limits of a connection, which enforces them.
 
-    The connection acts on the results. It sets `has_received` on each read: asking the clock each
-    time would be too expensive.
+    On each read the connection only sets `has_received`: reading the clock would be too expensive.
     """
 
     __slots__ = ("_limits", "_pinged_at", "_quiet_since", "_since", "_started_at", "has_received")
@@ -37,18 +36,18 @@ class Timeouts:
         self.has_received = True
 
     def start(self, now: float) -> None:
-        """Start the time of the handshake or, when it is accepted, of the open connection."""
+        """Start timing the handshake or, when it is accepted, the open connection."""
         self._started_at = now
 
     def enter(self, now: float) -> None:
-        """Start the time in a new state."""
+        """Start timing a new state of the connection."""
         self._since = now
 
     def time_in_state(self, now: float) -> float:
         return now - self._since
 
     def postpone(self, seconds: float) -> None:
-        """Move all time limits: the event loop was blocked for so long."""
+        """Extend all time limits by the time for which the event loop was blocked."""
         self._started_at += seconds
         self._since += seconds
         self._quiet_since += seconds
@@ -67,7 +66,7 @@ class Timeouts:
         return now - self._since > self._limits.application_timeout
 
     def received(self, now: float) -> None:
-        """Start the time until the next ping."""
+        """Start timing the interval until the next ping."""
         self.has_received, self._pinged_at, self._quiet_since = False, None, now
 
     def is_ping_due(self, now: float) -> bool:
@@ -77,7 +76,7 @@ class Timeouts:
         return now - self._quiet_since >= interval - PING_TOLERANCE
 
     def pinged(self, now: float) -> None:
-        """Start the time for the client's pong."""
+        """Start timing the client's pong."""
         self._pinged_at = now
 
     def is_pong_overdue(self, now: float) -> bool:

@@ -67,7 +67,7 @@ class WebSocketProtocol(WebSocketConnection):
             self._request_received(data)
 
     def _request_received(self, request: bytes) -> None:
-        """Start the application with the request, which uvicorn has parsed and serialized again."""
+        """Start the application. uvicorn has parsed the request and serialized it again."""
         if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
@@ -94,7 +94,7 @@ class WebSocketProtocol(WebSocketConnection):
             "subprotocols": handshake.subprotocols(headers),
             "state": self._app_state.copy(),
         }
-        # As for HTTP, with `--reset-contextvars` the application does not inherit the context.
+        # With `--reset-contextvars`, the application does not inherit the context, as for HTTP.
         context = Context() if self._config.reset_contextvars else copy_context()
         context.run(self.start, self._config.loaded_app, scope, method)
         if self._task is not None:
@@ -108,7 +108,7 @@ class WebSocketProtocol(WebSocketConnection):
         self._respond(431, "The headers are too long")
 
     def shutdown(self) -> None:
-        """Close the connection: uvicorn calls this when it stops."""
+        """Close the connection. Called by uvicorn when it stops."""
         super().shutdown()
         timeout = self._config.timeout_graceful_shutdown
         get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
@@ -125,7 +125,7 @@ class WebSocketProtocol(WebSocketConnection):
         self._log(str(status))
 
     def log(self, action: str) -> None:
-        # A response to a rejected handshake is logged with its status.
+        # If the handshake is rejected with a response, `start_response` logs the status.
         if action != "rejected" or self.state is not State.RESPONDING:
             self._log(f"[{action}]")
 

@@ -1,16 +1,16 @@
 """Signals: an object is occupied, an object is vacated, a count has changed.
 
-One process in the cluster sends each signal once, from its sender thread, to one receiver after the
-other; changes within a fifth of a second are sent as one. A process takes part if it has receivers
-and has used the counts (a handshake, a read) or served an HTTP request of Django's. Connect
-receivers before that, in a module that Django imports at startup.
+Each signal is sent once per cluster, by the sender thread of one process, which calls the receivers
+one after the other. Changes within a fifth of a second are combined. A process may become that
+sender if it has receivers, and has either used the counts (a handshake, a read) or served an HTTP
+request with Django. Connect receivers before that, in a module that Django imports at startup.
 """
 
 from django.dispatch import Signal
 
-# Sent with `sender=NamedObject` and:
-object_occupied = Signal()  # name, count: it has connections, and had none
-object_vacated = Signal()  # name: it has had no connection for ECHO_VACATED_DELAY seconds
+# The sender is NamedObject. The comments list the other arguments.
+object_occupied = Signal()  # name, count; after its first connection
+object_vacated = Signal()  # name; after ECHO_VACATED_DELAY seconds without a connection
 count_changed = Signal()  # name, count, previous
 
 ALL = (object_occupied, object_vacated, count_changed)

@@ -21,10 +21,10 @@ from echo.state.base import State
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 0.2  # seconds
-# Pauses are so many times as long as the poll took: polls take a tenth of the time of this process
-# and of Redis at most.
+# Each pause is at least this many times as long as the poll before it: polls take at most a tenth
+# of the time of this process and of Redis.
 PAUSE_FACTOR = 9
-# While receivers run, the leader renews its lease before a call if the last renewal is older.
+# Before sending each signal, the leader renews its lease if the last renewal is older than this.
 RENEW_INTERVAL = 0.05  # seconds
 
 Event = tuple[Signal, dict[str, Any]]
@@ -33,17 +33,17 @@ Event = tuple[Signal, dict[str, Any]]
 def start_sender(state: State, **kwargs: Any) -> None:
     """Start the sender thread of the state if any signal has receivers.
 
-    Receives `state_created`.
+    A receiver of the signal `state_created`.
     """
     if _has_receivers() and state.ledger.acquire():
         Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
 
 
 def start_sender_on_request(**kwargs: Any) -> None:
-    """As `start_sender`, for receivers that were connected after the state was created.
+    """Call `start_sender`, for receivers that were connected after the state was created.
 
-    Receives Django's `request_started`. A process that serves only HTTP sends signals as well: the
-    processes that count connections may have been killed.
+    A receiver of Django's signal `request_started`. Processes that serve only HTTP also send
+    signals, because the processes that count connections may have been killed.
     """
     if _has_receivers():
         start_sender(get_state())
@@ -55,8 +55,8 @@ def _has_receivers() -> bool:
 
 def _run(state: State) -> None:
     sender = SignalSender(state)
-    # Before the first poll, whose pause would be long otherwise: the first read of a process may
-    # wait for other processes.
+    # Read once before the first poll: the first read of a process may wait for other processes, and
+    # the pause after a slow poll is long.
     with suppress(StateUnavailable):
         state.count(conf.ECHO_DEFAULT_OBJECT)
     pause = 0.0
@@ -71,16 +71,16 @@ def _run(state: State) -> None:
 
 
 class SignalSender:
-    """Sends the signals of a state while this process is the leader. For one thread."""
+    """Sends the signals of a state while this process is the leader. Not thread-safe."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        # name -> time.monotonic() from which it counts as vacated
+        # name -> time.monotonic() from which the object counts as vacated
         self._vacated_at: dict[str, float] = {}
         self._next_poll = 0.0  # time.monotonic()
 
     def step(self) -> float:
-        """Poll if a poll is due, else stay the leader; return the seconds until the next poll."""
+        """Poll if a poll is due, else renew the lease. Return the seconds until the next poll."""
         now = time.monotonic()
         if now < self._next_poll and self._state.ledger.lead():
             return self._next_poll - now
@@ -109,7 +109,7 @@ class SignalSender:
         for signal, params in events:
             if time.monotonic() - renewed > RENEW_INTERVAL:
                 renewed = time.monotonic()
-                with suppress(StateUnavailable):  # recorded changes are sent in any case
+                with suppress(StateUnavailable):  # send recorded changes in any case
                     self._state.ledger.lead()
             _send(signal, params)
         return True

@@ -1,4 +1,4 @@
-"""The state of this process: how many connections each object has."""
+"""The state of this process: the number of connections of each object."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from echo.state.unavailable import UnavailableState
 
 logger = logging.getLogger(__name__)
 
-# Sent with `sender=` the class and `state=`, when a process has created its state.
+# Sent when a process has created its state, with the arguments `sender` (its class) and `state`.
 state_created = Signal()
 
 _state: State | None = None
@@ -26,8 +26,8 @@ _lock = Lock()
 def get_state() -> State:
     """Return the state of this process, created on first use from ECHO_STATE_URL.
 
-    For any thread. If a setting of the state is invalid, the error is logged and all counts are
-    unknown. Raises ImproperlyConfigured if another setting is invalid.
+    Thread-safe. If a setting of the state is invalid, logs the error, and all counts are unknown.
+    Raises ImproperlyConfigured if another setting is invalid.
     """
     global _state
     if (state := _state) is None:
@@ -47,13 +47,13 @@ def _create_state() -> State:
             conf.ECHO_LEASE_SECONDS,
             conf.ECHO_HEARTBEAT_SECONDS,
         )
-    except ImproperlyConfigured as error:  # counting must not stop the site
+    except ImproperlyConfigured as error:  # the site must work without counts
         logger.error("Counts are unknown, connections are not affected: %s", error)
         return UnavailableState(str(error))
     require_no_problem()
     if url.startswith("memory:"):
         return MemoryState()
-    # Here, because sites that count in memory need not install redis.
+    # Imported here, because sites that count in memory need not install redis.
     from echo.state.redis.state import RedisState
 
     return RedisState(url, lease, heartbeat)

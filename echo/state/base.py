@@ -8,7 +8,7 @@ from echo.state.ledger import Ledger
 
 
 class State(ABC):
-    """How many connections each object has. For any thread and any event loop."""
+    """The number of connections of each object. Thread-safe, and usable from any event loop."""
 
     shared = False  # whether the counts include the connections of other processes
     ledger: Ledger
@@ -18,30 +18,30 @@ class State(ABC):
 
     @abstractmethod
     async def join(self, name: str, limit: int | None = None) -> bool:
-        """Count one more connection of the object and return True; all readers see it then.
+        """Count one more connection of the object. Return True when all readers see it.
 
         Returns False, and counts nothing, if the object already has `limit` connections.
         """
 
     @abstractmethod
     def leave(self, name: str) -> None:
-        """Count one connection less. Call it once for each `join` that returned True.
+        """Count one connection fewer. Call it once for each `join` that returned True.
 
         Never waits and never fails: safe in a `finally` and during cancellation.
         """
 
     @abstractmethod
     def count(self, name: str) -> int:
-        """Return how many connections the object has now (0 or more).
+        """Return the current number of connections of the object (0 or more).
 
-        Raises StateUnavailable if that cannot be known.
+        Raises StateUnavailable if it is unknown.
         """
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
         """Return the count of every object that has connections: `{"foo": 2}`.
 
-        Raises StateUnavailable if that cannot be known.
+        Raises StateUnavailable if the counts are unknown.
         """
 
     async def acount(self, name: str) -> int:
@@ -52,15 +52,15 @@ class State(ABC):
 
     @abstractmethod
     async def settled(self) -> None:
-        """Return when all readers, in all processes, see every change made before."""
+        """Return when all readers, in all processes, see every earlier change."""
 
     @abstractmethod
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call the listener after each change in this process. Returns a function that stops that.
+        """Call the listener after each change in this process. Return a function that removes it.
 
-        The listener runs on the thread of the change, and must neither wait nor raise.
+        The listener runs in the thread that makes the change, and must neither block nor raise.
         """
 
     def close(self) -> None:
-        """Release what the state holds outside this process."""
+        """Release the resources of the state outside this process."""
         self.closed.set()

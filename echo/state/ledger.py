@@ -1,11 +1,11 @@
-"""The counts that signals were last sent for."""
+"""The ledger: the counts for which signals were last sent."""
 
 from collections.abc import Mapping
 from threading import Lock
 
 
 class Ledger:
-    """The counts that signals were last sent for, in this process. For one thread."""
+    """The counts for which signals were last sent, in memory. Not thread-safe, except `acquire`."""
 
     renew_interval = 1.0  # seconds between two calls of `lead`
 
@@ -15,18 +15,18 @@ class Ledger:
         self._acquired = Lock()
 
     def acquire(self) -> bool:
-        """Return True to the first caller only: a ledger has one sender. For any thread."""
+        """Return True for the first call only: a ledger has one sender. Thread-safe."""
         return self._acquired.acquire(blocking=False)
 
     def lead(self) -> bool:
         """Become or stay the leader, the one process that sends the signals.
 
-        Returns False if another process is. To the leader `recorded` is up to date.
+        Returns False if another process is the leader. In the leader, `recorded` is up to date.
         """
         return True
 
     def record(self, changes: Mapping[str, int | None]) -> bool:
-        """Record the counts that signals are about to be sent for (None: the object is vacated).
+        """Record the counts before their signals are sent (None: the object is vacated).
 
         Returns False, and records nothing, if another process is the leader.
         """

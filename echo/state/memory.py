@@ -21,7 +21,7 @@ class MemoryState(State):
         return self.add(name, limit)
 
     def add(self, name: str, limit: int | None = None) -> bool:
-        """As `join`, for callers without an event loop."""
+        """Sync version of `join`."""
         with self._lock:
             count = self._counts.get(name, 0)
             if limit is not None and count >= limit:
@@ -49,7 +49,7 @@ class MemoryState(State):
             return dict(self._counts)
 
     async def settled(self) -> None:
-        """Return at once: each change is visible when it has been made."""
+        """Return at once: each change is visible immediately."""
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         with self._lock:

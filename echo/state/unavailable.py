@@ -10,10 +10,10 @@ from echo.state.memory import MemoryState
 class UnavailableState(State):
     """Accepts connections as usual; reading a count raises StateUnavailable with the problem.
 
-    A limit applies to the connections of this process alone.
+    A limit applies only to the connections of this process.
     """
 
-    shared = True  # as configured, although invalid
+    shared = True  # an invalid setting is meant to be a shared store
 
     def __init__(self, problem: str) -> None:
         super().__init__()

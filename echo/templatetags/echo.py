@@ -31,7 +31,7 @@ def connection_count(context: template.Context, name: str, live: bool = False) -
     count = _count(check_name(name))
     unknown = gettext("The number of connections is unknown at the moment.")
     title = unknown if count == DASH else ""
-    # Browsers resolve these names as path segments: the URL would be another object's.
+    # Browsers resolve "." and ".." in a path: the URL would lead to another object.
     if live and name not in (".", ".."):
         return _live(name, count, title, unknown, nonce_attribute(context))
     return format_html('<span title="{}">{}</span>', title, count) if title else SafeString(count)
@@ -41,7 +41,7 @@ def connection_count(context: template.Context, name: str, live: bool = False) -
 def nonce_attribute(context: template.Context) -> SafeString:
     """Return ` nonce="…"` for an element of a page whose Content-Security-Policy has a nonce.
 
-    The nonce is that of Django 6.0, by its context processor `csp`, or of django-csp. Reading it
+    The nonce is from Django 6.0 (its context processor `csp`) or from django-csp. Reading the nonce
     adds it to the policy.
     """
     nonce: Any = context.get("csp_nonce")
@@ -59,9 +59,10 @@ def _count(name: str) -> str:
 
 
 def _live(name: str, count: str, title: str, unknown: str, nonce: SafeString) -> SafeString:
-    # Each element has the script, so that a cached fragment has it too; it ignores elements that
-    # another copy updates already. The nonce of a cached fragment is out of date: browsers block
-    # the script, and the mark, which it would remove, stays visible.
+    # Each element includes the script, so that cached fragments work. The script skips elements
+    # that another copy of it already updates. A cached fragment may have an outdated nonce: then
+    # browsers block the script, and the mark "not up to date", which it would remove, stays
+    # visible.
     mark = pgettext("echo", "not up to date")
     return format_html(
         '<link rel="stylesheet" href="{}"{}>'

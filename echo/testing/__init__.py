@@ -1,6 +1,6 @@
 """Fixtures for the tests of a site: its application on a real socket, and connections to it.
 
-A site loads them by `pytest_plugins = ["echo.testing"]` in its topmost conftest.py.
+To load them, write `pytest_plugins = ["echo.testing"]` in the topmost conftest.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from echo.operations.polling import poll
 from echo.operations.websocket import ClientWebSocket as ClientWebSocket
 from echo.testing.server import HOST, EchoServer
 
-COUNT_TIMEOUT = 5.0  # seconds for a count to become as expected
+COUNT_TIMEOUT = 5.0  # seconds to wait for the expected count
 
 Connect = Callable[..., ClientWebSocket]
 AssertCount = Callable[..., None]
@@ -25,9 +25,9 @@ AssertCount = Callable[..., None]
 def echo_server() -> Iterator[EchoServer]:
     """Run the site's ASGI_APPLICATION on a free port, with its static files.
 
-    The result has `url` and `port`. The server runs in a thread of the test process, with the
-    same settings, patches and counts. If consumers or views use the database, the test needs the
-    fixture `transactional_db`.
+    The fixture has `url` and `port`. The server runs in a thread of the test process, so it shares
+    the test's settings, patches and counts. If consumers or views use the database, the test needs
+    the fixture `transactional_db`.
     """
     server = EchoServer()
     yield server
@@ -42,7 +42,8 @@ def _echo_server_of_one_test(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     server: EchoServer = request.getfixturevalue("echo_server")
     if "transactional_db" in request.fixturenames:
-        # The database is flushed after the connections are closed: a consumer may still write.
+        # Request the fixture here, so that it flushes the database after this one has closed the
+        # connections: until then, consumers may write.
         request.getfixturevalue("transactional_db")
     with modify_settings(ALLOWED_HOSTS={"append": HOST}):
         yield
@@ -71,7 +72,7 @@ def connect(echo_server: EchoServer) -> Iterator[Connect]:
 
 @pytest.fixture
 def assert_count() -> AssertCount:
-    """Return a function that waits until an object has a number of connections: `("lobby", 2)`."""
+    """Return a function that waits for a count: `assert_count("lobby", 2)`."""
 
     def assert_count(name: str, expected: int, deadline: float = COUNT_TIMEOUT) -> None:
         __tracebackhide__ = True

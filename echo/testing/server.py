@@ -23,7 +23,7 @@ TIMEOUT = 10.0  # seconds to start, to close the connections and to stop
 class EchoServer:
     """A server of ASGI_APPLICATION, until `stop`, with this app's transport.
 
-    There can be one per process only: Twisted's reactor cannot be restarted.
+    There can be only one per process, because Twisted's reactor cannot be restarted.
     """
 
     def __init__(self) -> None:
@@ -79,10 +79,10 @@ async def _close_connections() -> None:
 
 
 def _close_databases() -> None:
-    """Close the databases of this thread: a test database in use cannot be dropped.
+    """Close the database connections of this thread: a test database in use cannot be dropped.
 
-    Django's SQLite backend keeps a database in memory open; a test without the mark `django_db`
-    may not use it.
+    Calls the base class's `close`. That of the SQLite backend ignores in-memory databases, which
+    tests without the mark `django_db` may not use.
     """
     for database in databases.all(initialized_only=True):
         BaseDatabaseWrapper.close(database)

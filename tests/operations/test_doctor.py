@@ -267,7 +267,7 @@ def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
 
     assert code == 0
     assert re.search(r"/chat/1/echo-doctor-\w+/ accepts", found["handshake"]["message"])
-    assert found["echo"]["message"] == "the site's own consumers are sent no text"
+    assert found["echo"]["message"] == "no text is sent to the site's own consumers"
     assert {check: found[check]["ok"] for check in ALL_OK[6:] if check in found} == {
         **{"count": True, "live": True, "close": True, "count after close": True}
     }

@@ -14,7 +14,7 @@ from echo.objects import connected_objects
 from echo.operations.polling import poll
 from echo.state import get_state
 
-TIMEOUT = 3.0  # seconds: after a start of Redis, the processes write their counts again
+TIMEOUT = 3.0  # seconds to wait for the counts after a start of Redis
 
 
 class Command(BaseCommand):
@@ -67,7 +67,7 @@ def _quiet_if_pipe_is_closed() -> Iterator[None]:
     """Exit without an error if the reader of standard output has exited, as in `… | head`."""
     try:
         yield
-        sys.stdout.flush()  # Python would do it at exit, and print a BrokenPipeError
+        sys.stdout.flush()  # Python would flush at exit, and print a BrokenPipeError
     except BrokenPipeError:
         # Python flushes again at exit: docs.python.org/3/library/signal.html, “SIGPIPE”.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,7 +32,7 @@ def as_line(finding: Finding) -> str:
 
 class Command(BaseCommand):
     help = "Check the installation by using it."
-    requires_system_checks = []  # noqa: RUF012  (Django's name; they are among the findings)
+    requires_system_checks = []  # noqa: RUF012  (Django's name; `examine` runs the checks)
 
     def add_arguments(self, parser: CommandParser) -> None:
         url = "root of a running site, or of its echo.urls; by default a server is started"

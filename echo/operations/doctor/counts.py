@@ -1,4 +1,4 @@
-"""Checks of the count that the site shows over HTTP."""
+"""Checks of the count that the site serves over HTTP."""
 
 import json
 
@@ -17,17 +17,17 @@ class Counts:
         self._url, self._name, self._headers = url, name, headers
 
     def exist(self) -> bool:
-        """Return whether the site seems to have a count there, though it may be restricted."""
+        """Return whether the URL seems to serve a count, perhaps one that needs a permission."""
         status, body = probe.get(self._count_url, {**self._headers, "Accept": "application/json"})
         return status in (*RESTRICTED, 503) or (status == 200 and _number(body) is not None)
 
     def check_count(self, check: str, expected: int) -> Finding:
-        """Check that the site shows the expected count."""
+        """Check that the site responds with the expected count."""
         status, count = self._read(expected)
         if status in RESTRICTED:
             return _restricted(check, status)
         if status == 503:
-            return Finding(check, False, "the site does not know its counts", REDIS)
+            return Finding(check, False, "the site responds that its counts are unknown", REDIS)
         if count is None and status in (200, 404):
             remedy = "Include echo.urls in the URLconf, and give its prefix if you use --url."
             message = f"there is no count at {self._count_url} ({status})"
@@ -42,7 +42,7 @@ class Counts:
         return f"{self._url}/{self._name}/getCurrentConnections"
 
     def _read(self, expected: int) -> tuple[int, int | None]:
-        """Return status and count as soon as they are as expected, else the last ones."""
+        """Return status and count as soon as they are as expected, or after a timeout."""
         headers = {**self._headers, "Accept": "application/json"}
         wanted: tuple[int, int | None] = (200, expected)
 

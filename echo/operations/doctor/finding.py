@@ -8,7 +8,7 @@ from echo.operations.polling import poll
 
 T = TypeVar("T")
 
-SETTLE_TIMEOUT = 3.0  # seconds, plus a heartbeat: by then counts are correct, or known to be lost
+SETTLE_TIMEOUT = 3.0  # seconds, plus a heartbeat, after which counts are correct or unknown
 REDIS = "Start the Redis of ECHO_STATE_URL, or correct the URL and its password."
 LOGS = "Read the log of the server."
 
@@ -29,6 +29,6 @@ class Finding(NamedTuple):
 def settled(
     read: Callable[[], T], expected: T, is_final: Callable[[T], bool] = lambda value: False
 ) -> T:
-    """Return the result of `read` as soon as it is as expected or final; else the last result."""
+    """Return the result of `read` as soon as it is as expected or final, or after the timeout."""
     timeout = SETTLE_TIMEOUT + conf.ECHO_HEARTBEAT_SECONDS
     return poll(read, lambda value: value == expected or is_final(value), timeout)

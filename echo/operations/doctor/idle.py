@@ -1,8 +1,8 @@
-"""A check whether the channel layer keeps idle sockets open.
+"""A check that the channel layer keeps idle sockets open.
 
 `RedisChannelLayer` of channels_redis.core waits for messages with a blocking command, to which
-Redis replies after 5 s. The read timeout of redis-py 8 is also 5 s: `receive` raises in Channels'
-consumers, and their sockets are closed with 1011.
+Redis replies after 5 s. The read timeout of redis-py 8 is also 5 s. So `receive` raises in
+Channels' consumers, and their sockets are closed with 1011.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 from echo.groups.layer import layer_or_none
 from echo.log import describe
 
-IDLE = 7.0  # seconds: the layer was seen to raise after 5 to 6
+IDLE = 7.0  # seconds: the layer raises after 5 to 6
 CORE_LAYER = (
     'Set a timeout for its hosts: "hosts": [{"address": "redis://…", "socket_timeout": None}]; '
     "or use channels_redis.pubsub.RedisPubSubChannelLayer."
@@ -20,7 +20,7 @@ CORE_LAYER = (
 
 
 def is_core_layer() -> bool:
-    """Return whether the layer is that of channels_redis.core. Other layers need no wait."""
+    """Return whether the layer is from channels_redis.core. Other layers need no check."""
     return any(kind.__module__ == "channels_redis.core" for kind in type(layer_or_none()).__mro__)
 
 

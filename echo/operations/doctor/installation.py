@@ -1,4 +1,4 @@
-"""The checks of `echo_doctor`: each tries a part of the installation out."""
+"""The checks of `echo_doctor`. Each tests a part of the installation by using it."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ FILES = tuple(
 )
 COLLECT = "Run `python manage.py collectstatic`, and have STATIC_ROOT served at STATIC_URL."
 
-MESSAGES = 3  # a layer that starves a channel delivers the first one
+MESSAGES = 3  # more than one: a layer that starves a channel still delivers the first
 
 SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of FILES, and a word that minifiers keep
 
@@ -35,9 +35,10 @@ SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of FILES, and a word that m
 def examine(url: str | None = None) -> Iterator[Finding]:
     """Yield the findings one by one. `url` is the root of a running site, or that of `echo.urls`.
 
-    Without `url`, a temporary server is started. Neither a process nor a key is left behind.
+    If there is no `url`, a temporary server is started. The checks leave no process and no key of
+    Redis behind.
     """
-    name = f"echo-doctor-{secrets.token_hex(8)}"  # an object that nobody else uses
+    name = f"echo-doctor-{secrets.token_hex(8)}"  # an object without other connections
     problems = list(check_system())
     yield from problems or [Finding("settings", True, "the system checks found no problem")]
     yield check_static()
@@ -63,7 +64,7 @@ def check_system() -> Iterator[Finding]:
 
 
 def check_static() -> Finding:
-    """Check that the static files exist, and that their URLs can be made."""
+    """Check that the static files exist, and that the storage has URLs for them."""
     missing = [file for file in FILES if finders.find(file) is None]
     if missing:
         remedy = "Keep AppDirectoriesFinder in STATICFILES_FINDERS, and 'echo' in INSTALLED_APPS."
@@ -77,7 +78,7 @@ def check_static() -> Finding:
 
 
 def check_served(url: str) -> Finding:
-    """Check that the static files of the site at the URL are served."""
+    """Check that the site at the URL serves the static files."""
     try:
         address = urljoin(url, static(SCRIPT))
         status, body = get(address, {})
@@ -90,7 +91,7 @@ def check_served(url: str) -> Finding:
 
 
 def check_state(name: str) -> Finding:
-    """Join, count, leave and count, in the site's state."""
+    """Join, count, leave and count again, in the site's state."""
     state = get_state()
     try:
         settled(lambda: state.count(name), 0)  # waits for the first connection to Redis
@@ -116,7 +117,7 @@ async def _join(name: str) -> None:
 
 
 def check_layer(name: str) -> Finding:
-    """Send to a group with two channels: one as objects receive, one as consumers do."""
+    """Send to a group of two channels, one as used by this app and one as used by consumers."""
     try:
         layer: Any = get_channel_layer()
         if layer is None:

@@ -16,14 +16,14 @@ from echo.operations.polling import poll
 
 TIMEOUT = 5.0  # seconds for each response
 START_TIMEOUT = 30.0  # seconds for a server to listen
-TRACEBACK_TIMEOUT = 1.0  # seconds for a server to log it
-MAX_LINES = 40  # of a log: more than a traceback through Channels and Django has
+TRACEBACK_TIMEOUT = 1.0  # seconds for a server to log a traceback
+MAX_LINES = 40  # of a log: enough for a traceback through Channels and Django
 
 
 class ProbeFailed(Exception):
     """The site or the temporary server failed; the message is the reason."""
 
-    log = ""  # of a temporary server that did not start
+    log = ""  # the log of a temporary server that did not start
 
 
 def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -35,7 +35,7 @@ def get(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
 def first_event(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Return the status, and the data of the first event of a stream (b"" without an event).
 
-    Raises ProbeFailed if there is no response, or nothing of the stream for TIMEOUT seconds.
+    Raises ProbeFailed if there is no response, or no data of the stream for TIMEOUT seconds.
     """
     with _response(url, {**headers, "Accept": "text/event-stream"}) as response:
         lines = iter(response.readline, b"") if response.status == 200 else ()
@@ -102,18 +102,18 @@ class TemporaryServer:
         self._log.close()
 
     def log(self) -> str:
-        """Return the end of the log, with the traceback if one is logged in time."""
+        """Return the end of the log. Waits up to TRACEBACK_TIMEOUT for a traceback."""
         log = poll(self._logged, lambda log: "Traceback" in log, TRACEBACK_TIMEOUT)
         return "\n".join(log.splitlines()[-MAX_LINES:])
 
     def _logged(self) -> str:
-        # Without a seek: the server writes at the same position of the file.
+        # No seek(): the server shares the position in the file.
         file = self._log.fileno()
         logged = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
         return without_passwords(logged)
 
     def _is_up(self) -> bool | None:
-        """Return whether the server listens; False if it has exited, None if it still starts."""
+        """Return True if the server listens, False if it has exited, None if it is starting."""
         if self._process.poll() is not None:
             return False
         with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):

@@ -18,10 +18,10 @@ def lacks_websockets() -> bool:
 
 
 def counted_path(name: str) -> str | None:
-    """Return the path, without its leading slash, of a counted route for an object.
+    """Return the path of the object on a counted route, without its leading slash.
 
-    Other arguments of the route get an example of their converter. None if no path can be made:
-    from `re_path()`, or if the route is counted by a function.
+    Other arguments of the route are set to an example of their type. Returns None if no route has
+    such a path: it uses `re_path()`, or a function names its objects.
     """
     for endpoint in site_endpoints() or ():
         by = getattr(endpoint.application, "counted_by", None)
@@ -36,7 +36,7 @@ def _filled(match: re.Match[str], by: str, name: str) -> str:
     converter, argument = match.groups()
     if argument != by:
         return EXAMPLES.get(converter, "doctor")
-    # No name is an integer or a UUID: the brackets stay, and no path can be made.
+    # The doctor's name is no integer or UUID: keep the brackets, so that the route is skipped.
     return match[0] if converter in EXAMPLES else name
 
 
@@ -48,7 +48,8 @@ def echo_route() -> str:
 def prefix() -> str:
     """Return the path of `echo.urls` in the site, without a trailing slash."""
     try:
-        return reverse("echo:websocket").removesuffix("/websocket")  # the page may be missing
+        # Not echo:usage, which sites may omit.
+        return reverse("echo:websocket").removesuffix("/websocket")
     except NoReverseMatch:
         return ""
 

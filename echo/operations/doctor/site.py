@@ -60,8 +60,8 @@ class _Visit:
         self._url = base + routes.prefix() if server else self._find_prefix(base)
         self._counts = Counts(self._url, name, self._headers)
         self._socket_url = f"{self._url}/{name}/websocket"
-        # Without an echo route, one of the site's own consumers is visited. The console needs a
-        # login, which the doctor does not have.
+        # If the site has no echo route, or one that needs a login (the console), connect to one of
+        # its own consumers.
         echo_route = routes.echo_route()
         self._has_echo = not (lacks_route(echo_route) or required_action(echo_route))
         path = None if self._has_echo else routes.counted_path(name)
@@ -74,7 +74,7 @@ class _Visit:
             self._socket_url = root + path
 
     def _find_prefix(self, url: str) -> str:
-        """Return the URL of `echo.urls`, if the given URL is only the root of the site."""
+        """Return the URL of `echo.urls`. The given URL may be that of the site's root."""
         below = routes.prefix_below_script_name()
         if not url.endswith(below):
             for prefix in (url + routes.prefix(), url + below):
@@ -83,7 +83,7 @@ class _Visit:
         return url
 
     def findings(self) -> Iterator[Finding]:
-        # With an Origin, as browsers: Channels' AllowedHostsOriginValidator rejects others.
+        # Send an Origin: Channels' AllowedHostsOriginValidator rejects handshakes without one.
         headers = {**self._headers, "Origin": self._origin()}
         url = self._socket_url.replace("http", "ws", 1)
         try:
@@ -112,7 +112,7 @@ class _Visit:
             yield self._long_headers()
 
     def _origin(self) -> str:
-        """Return the origin of the site's own pages, as seen through its proxy."""
+        """Return the origin of the site's own pages, behind its proxy."""
         parts = urlsplit(self._socket_url)
         is_https = parts.scheme == "https" or (self._server and settings.SECURE_PROXY_SSL_HEADER)
         return f"{'https' if is_https else 'http'}://{self._headers.get('Host', parts.netloc)}"
@@ -158,7 +158,7 @@ class _Visit:
 
     def _echo(self, socket: ClientWebSocket) -> Finding:
         if self._is_foreign:
-            return Finding("echo", None, "the site's own consumers are sent no text")
+            return Finding("echo", None, "no text is sent to the site's own consumers")
         socket.send(self._name)
         try:
             reply = socket.recv()
@@ -184,7 +184,7 @@ class _Visit:
         """Check that a socket and a channel without messages stay open for IDLE seconds."""
         problem = asyncio.run(receive_nothing())
         try:
-            while True:  # until all that was sent has been received
+            while True:  # until all messages have been received
                 socket.recv(timeout=0.1)
         except TimeoutError:
             pass
@@ -209,7 +209,7 @@ def _read_log() -> str:
 
 
 def _headers() -> dict[str, str]:
-    """Return the headers of the site's proxy, so that a loopback address is accepted."""
+    """Return the headers of the site's proxy, so that the site accepts a loopback address."""
     host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost")
     headers = {"Host": host.removeprefix(".")}
     if settings.SECURE_PROXY_SSL_HEADER:

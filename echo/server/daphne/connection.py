@@ -9,7 +9,7 @@ from echo.server.timeouts import Limits
 
 
 class DaphneConnection(WebSocketConnection):
-    """A WebSocket connection that responds by its HTTP request until the handshake is accepted."""
+    """A WebSocket connection that uses its HTTP request until the handshake is accepted."""
 
     __slots__ = ("_request", "_server")
 
@@ -51,14 +51,14 @@ class DaphneConnection(WebSocketConnection):
             self._check_finished()
 
     def _close_transport(self) -> None:
-        if self._request is not None:  # its response is incomplete and stays so
+        if self._request is not None:  # the response is incomplete and will not be finished
             self._request.connection = None
             self._request.channel.timeoutConnection()  # aborts if the client does not read
             self._request = None
         super()._close_transport()
 
     def shutdown(self) -> None:
-        # If neither is set, asyncio is taking the socket over: `stop` calls this again.
+        # If neither is set, asyncio is taking over the socket: `stop` calls this again.
         if self._request is not None or self.transport is not None:
             super().shutdown()
 

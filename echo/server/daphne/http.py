@@ -120,7 +120,7 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         transport = self.transport
         transport.stopReading()
         transport.stopWriting()
-        taken = transport.socket  # not a duplicate: the process may have no descriptor left
+        taken = transport.socket  # no dup(): the process may have no file descriptor left
         unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
         unparsed = b"".join(self._dataBuffer)
         # Break the reference cycles: there may be very many connections.
@@ -156,7 +156,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             super().handleContentChunk(data)
 
     def _check_size(self, size: int) -> bool:
-        """Return whether a body of that size is accepted. Responds with 413 the first time not."""
+        """Return whether a body of that size is accepted. If not, respond with 413 once."""
         if self.is_rejected:
             return False
         content_type = self.requestHeaders.getRawHeaders(b"Content-Type", [b""])[0].lower()
@@ -177,7 +177,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if self.is_rejected:
             return None
         self._strip_authority()
-        # Daphne takes the mount path of the site from this header, which any client can send.
+        # Daphne sets the root path from this header, which any client can send.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         raw = self.requestHeaders.getAllRawHeaders()
         headers = [(name.lower(), value) for name, many in raw for value in many]
@@ -187,7 +187,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.server.warn_of_wrapped_transport()
             problem = self._problem(headers) or self._forwarding_problem(headers)
             return super().process() if problem is None else self._reject(problem)
-        self.requestHeaders.removeHeader(b"upgrade")  # Daphne would take the first of several
+        self.requestHeaders.removeHeader(b"upgrade")  # of several, Daphne would use the first
         problem = self._forwarding_problem(headers)
         if problem is not None:
             return self._reject(problem)
@@ -202,7 +202,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         super().finish()
 
     def _strip_authority(self) -> None:
-        """Treat `GET http://host/path` as `GET /path` (RFC 9112 §3.2.2). Host has the host."""
+        """Treat `GET http://host/path` as `GET /path` (RFC 9112 §3.2.2): Host has the same host."""
         found = AUTHORITY.match(getattr(self, "uri", b""))
         if found is not None:
             rest = self.uri[found.end() :]
@@ -224,7 +224,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.connection.shutdown()
 
     def _problem(self, headers: handshake.Headers) -> str | None:
-        """Return why the request is invalid HTTP, by the rules of Daphne's process()."""
+        """Return the error if the request is invalid by the rules of Daphne's process()."""
         if not self.uri.isascii():
             return "Invalid characters in path"
         for name, value in headers:
@@ -235,7 +235,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         return None
 
     def _forwarding_problem(self, headers: handshake.Headers) -> str | None:
-        """Return why the proxy headers (X-Forwarded-For, ...) are invalid."""
+        """Return the error if a proxy header (X-Forwarded-For, ...) is invalid."""
         server = self.server
         names = (
             server.proxy_forwarded_address_header,
@@ -289,7 +289,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         }
 
     def handle_exception(self, exception: BaseException) -> None:
-        """Respond with 500; abort a started response, which would look complete otherwise."""
+        """Respond with 500. Abort a started response, which would look complete otherwise."""
         if self._response_started:
             self.channel.forceAbortClient()
         else:
@@ -317,4 +317,4 @@ class HTTPFactory(StockHTTPFactory):  # type: ignore[misc]
         return channel
 
     def acceptableProtocols(self) -> list[bytes]:
-        return [b"http/1.1"]  # offered by TLS: the channel has no HTTP/2
+        return [b"http/1.1"]  # for TLS (ALPN): the channel has no HTTP/2

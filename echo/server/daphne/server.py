@@ -1,7 +1,7 @@
 """Daphne with this package's WebSocket connections.
 
-Twisted keeps HTTP, the command line and the endpoints. When a WebSocket handshake is accepted, its
-socket is handed over to asyncio, on the same event loop.
+Twisted still handles HTTP, and Daphne the command line and the endpoints. When a WebSocket
+handshake is accepted, asyncio takes over the socket, on the same event loop.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from echo.server.timeouts import Limits
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_BODY_SIZE = 2_621_440  # bytes, without Django settings; Django's default
+DEFAULT_MAX_BODY_SIZE = 2_621_440  # bytes: Django's default, if no settings are configured
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to finish when the server stops
 
 
@@ -36,7 +36,7 @@ class Server(stock.Server):  # type: ignore[misc]
         request_buffer_size: int = DEFAULT_CHUNK_SIZE,
         **options: Any,
     ) -> None:
-        # A vanished client leaves the count after 20 + 10 seconds. With Daphne's default: 50.
+        # A client that vanishes is counted for 20 + 10 seconds. With Daphne's default, for 50.
         super().__init__(
             *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
         )
@@ -53,7 +53,7 @@ class Server(stock.Server):  # type: ignore[misc]
         self._http_factory = HTTPFactory(self)
 
     def warn_of_wrapped_transport(self) -> None:
-        """Log, once, that WebSockets of this endpoint do not use this package's connection."""
+        """Log once that WebSockets of this endpoint do not use this package's connection."""
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -89,9 +89,9 @@ class Server(stock.Server):  # type: ignore[misc]
         return events
 
     def application_checker(self) -> None:
-        """Log and forget finished applications each second, as Daphne does.
+        """Log and remove finished applications each second, as Daphne does.
 
-        Unlike there, an error does not stop the checks of the other requests.
+        Unlike in Daphne, an error does not stop the checks of the other requests.
         """
         reactor.callLater(1, self.application_checker)
         for request, details in list(self.connections.items()):
@@ -123,7 +123,7 @@ class Server(stock.Server):  # type: ignore[misc]
     def timeout_checker(self) -> None:
         """Enforce the time limits of requests every two seconds, as Daphne does.
 
-        Unlike there, an error does not stop the checks of the other requests.
+        Unlike in Daphne, an error does not stop the checks of the other requests.
         """
         reactor.callLater(2, self.timeout_checker)
         for request in list(self.connections):
@@ -134,7 +134,7 @@ class Server(stock.Server):  # type: ignore[misc]
                 logger.exception("Error while checking the time limits of %r", request)
 
     def kill_all_applications(self) -> Any:
-        """Close WebSockets with 1012 and let applications finish, then cancel the others."""
+        """Close WebSockets with 1012, let applications finish, and cancel those that do not."""
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._stop()))
 
     async def _stop(self) -> None:
@@ -142,7 +142,7 @@ class Server(stock.Server):  # type: ignore[misc]
         await get_open_connections().stop()
         running = [details.get("application_instance") for details in self.connections.values()]
         tasks = {task for task in running if task is not None and not task.done()}
-        # Django's handler finishes in order after a disconnect; if cancelled, it leaves tasks.
+        # After a disconnect, Django's handler ends its tasks; if cancelled, it leaves them running.
         for request in list(self.connections):
             if getattr(request, "application_queue", None) is not None:
                 request.send_disconnect()
@@ -153,10 +153,10 @@ class Server(stock.Server):  # type: ignore[misc]
 
 
 def _max_sizes() -> tuple[int | None, int | None]:
-    """Return the largest size in bytes of a body, and of one with files; None for no limit.
+    """Return the maximum sizes in bytes of a body without and with files; None for no limit.
 
-    Django rejects the former too, but only after it has been received. It does not limit the
-    latter.
+    Django also rejects a larger body without files, but only after receiving it. It does not limit
+    a body with files.
     """
     if not settings.configured:
         return DEFAULT_MAX_BODY_SIZE, DEFAULT_MAX_BODY_SIZE
@@ -166,7 +166,7 @@ def _max_sizes() -> tuple[int | None, int | None]:
 
 
 def _escaped(text: str) -> str:
-    """Return the text escaped as in nginx's logs: nothing in it ends a field or a line."""
+    """Return the text escaped as in nginx's logs, so that it cannot end a field or a line."""
     return re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02X}", text)
 
 

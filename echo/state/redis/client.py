@@ -15,24 +15,24 @@ from redis.retry import Retry
 from echo.state.redis.restarts import RestartDetector
 
 ERRORS = (RedisError, RedisClusterException, OSError)
-CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError, OSError)  # Redis did not reply
+CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError, OSError)  # no reply from Redis
 TIMEOUT = 1.0  # seconds
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 
 class RedisClient:
-    """Runs scripts on Redis, over connections that are opened on first use. For any thread.
+    """Runs scripts on Redis, over connections that are opened on first use. Thread-safe.
 
-    It never retries: a retry would hide that a server was restarted. If all pooled connections are
-    in use, calls wait up to TIMEOUT for one.
+    The client never retries: a retry would hide a restart of the server. If all pooled connections
+    are in use, calls wait up to TIMEOUT for one.
     """
 
     def __init__(self, url: str, restarts: RestartDetector) -> None:
         base, _, query = url.partition("?")
         scheme, _, location = base.partition("://")
         options = query.split("&") if query else []
-        self._is_cluster = "cluster=true" in options  # the one option that redis-py does not have
+        self._is_cluster = "cluster=true" in options  # an option of this app, not of redis-py
         options = [option for option in options if not option.startswith("cluster=")]
         base = f"{_SCHEMES.get(scheme, scheme)}://{location}"
         self._url = "?".join([base, "&".join(options)] if options else [base])
@@ -68,15 +68,15 @@ class RedisClient:
                 return RedisCluster.from_url(self._url, **options)
             options |= {"timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
             pool = BlockingConnectionPool.from_url(self._url, **options)
-            # An invalid option raises here, instead of at each use of the pool.
+            # Create a connection, so that an invalid option raises here and not at each use.
             pool.connection_class(**pool.connection_kwargs)
             return redis.Redis.from_pool(pool)
         except (TypeError, ValueError) as error:
             raise RedisError(f"ECHO_STATE_URL has an invalid option: {error}") from error
 
     def _on_connect(self, connection: Any) -> None:
-        """Log in, and compare the server with the last one at this address."""
-        if not self._is_cluster:  # RedisCluster has logged in
+        """Log in, and compare the server with the previous one at this address."""
+        if not self._is_cluster:  # RedisCluster has already logged in
             connection.on_connect()
         sections = "server", "replication"
         for section in sections:

@@ -12,7 +12,7 @@ KEYS = [scripts.LEADER, scripts.LEDGER]
 
 
 class RedisLedger(Ledger):
-    """A Ledger on Redis: the next leader continues where the last one stopped. For one thread.
+    """A Ledger on Redis: a new leader continues where the previous one stopped. Not thread-safe.
 
     `lead` and `record` raise StateUnavailable while Redis is down.
     """
@@ -24,13 +24,13 @@ class RedisLedger(Ledger):
         self._lease_ms = int(lease * 1000)
         self.renew_interval = lease / 3
         self._had_no_leader = False
-        # The process id and number of the last record; None while another process is the leader.
+        # Process id and number of the last record, or None if another process is the leader.
         self._stamp: bytes | None = None
         self._records = 0
 
     def lead(self) -> bool:
-        # A leader that a flush of Redis has removed becomes the leader again at once; others wait
-        # until they have found no leader twice in a row.
+        # If a flush of Redis removed the leader, that process becomes the leader again at once.
+        # Another process becomes the leader only after it has found none twice in a row.
         may_become = self._had_no_leader or self._stamp is not None
         result = self._run(scripts.LEAD, self._process_id, self._lease_ms, int(may_become))
         self._had_no_leader = result == scripts.NO_LEADER
@@ -42,7 +42,7 @@ class RedisLedger(Ledger):
         return True
 
     def _synchronize(self, stamp: bytes) -> None:
-        """Read what another leader has recorded, or write again what Redis has lost."""
+        """Read the ledger of the previous leader, or write it again if Redis has lost it."""
         is_lost = not stamp or stamp.startswith(self._process_id.encode())
         if self._stamp is not None and is_lost:
             self._write(self.recorded, whole=True)

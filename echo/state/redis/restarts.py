@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 
 
 class RestartDetector:
-    """Compares the servers behind each address with those seen before. For any thread.
+    """Compares the server at each address with the previous one. Thread-safe.
 
     Calls `on_new_server` with the age in seconds of each server that is seen for the first time or
     has been restarted: its data may be an old snapshot. For a promoted replica the age is 0: INFO
@@ -18,7 +18,7 @@ class RestartDetector:
         self._seen: dict[str, tuple[str, str | None]] = {}  # address -> run id, replication id
 
     def check(self, address: str, info: str) -> None:
-        """Compare the sections "server" and "replication" of INFO with the last of that address.
+        """Compare the INFO sections "server" and "replication" with the last ones of the address.
 
         Raises RedisError if they lack the fields by which a restart is detected.
         """
@@ -29,15 +29,15 @@ class RestartDetector:
             raise RedisError(
                 "INFO lacks run_id or uptime_in_seconds, by which a restart is detected."
             ) from error
-        # A replica has the replication id of its primary; once promoted, one of its own.
+        # A replica has the replication id of its primary; after a promotion, its own.
         replication_id = fields.get("master_replid")
         seen = self._seen.get(address)
         if seen != (run_id, replication_id):
-            # The replication id before the promotion; zeros on a server that never was a replica,
-            # absent from servers without replication.
+            # master_replid2 is the replication id before a promotion: zeros if the server was never
+            # a replica, missing on servers without replication.
             was_replica = fields.get("master_replid2", "").strip("0") != ""
-            # The uptime is a difference of whole seconds: up to one second too long.
+            # The uptime is in whole seconds, and may be one second too long.
             is_aged = seen is None and not was_replica
             self._on_new_server(max(uptime - 1, 0.0) if is_aged else 0.0)
-            # After the call, so that other threads that connect meanwhile make it as well.
+            # Set after the call, so that threads that connect meanwhile make the call as well.
             self._seen[address] = run_id, replication_id

@@ -1,51 +1,52 @@
-"""The steps of the state: Lua scripts, each of which Redis runs as a whole, by its own clock.
+"""The steps of the state: Lua scripts, which Redis runs atomically and by its own clock.
 
-All keys have the hash tag `{echo}`, so that a Redis Cluster keeps them on one node. Processes of
-two releases share the keys during a rolling deploy: so the epoch, the leader and the ledger keep
-the keys `born`, `announcer` and `announced`.
+All keys have the hash tag `{echo}`, so that a Redis Cluster keeps them on one node. During a
+rolling deploy, processes of two releases share the keys. So the epoch, the leader and the ledger
+keep their old keys: `born`, `announcer` and `announced`.
 
 | key                    | type       | contents                                                   |
 |------------------------|------------|------------------------------------------------------------|
-| `{echo}:born`          | string     | the epoch: since when the keys are trusted, in µs          |
+| `{echo}:born`          | string     | the epoch: the time since which keys are trusted, in µs    |
 | `{echo}:processes`     | sorted set | the registry: process id -> the end of its lease, in µs;   |
-|                        |            | "" -> when a process last wrote or exited                  |
+|                        |            | "" -> time of the last write or exit of any process        |
 | `{echo}:share:<id>`    | hash       | name -> count in that process; "" -> sequence number       |
 | `{echo}:announcer`     | string     | the id of the leader, the process that sends the signals   |
 | `{echo}:announced`     | hash       | the ledger: name -> count that signals were last sent for, |
 |                        |            | 0 until the object is vacated; "" -> stamp                 |
 
-When the sum is known: a live process writes at least once in each warm-up (heartbeat +
-CATCH_UP_GRACE) in which Redis serves it. So if Redis has served for one warm-up and has lost
-nothing since, the shares of all live processes are there. The epoch is the moment since which the
-writes prove that; until it is one warm-up ago, reads return WARMING_UP. A write sets the epoch to
-its own time in these four cases:
+When the sum is known. While Redis is available, each live process writes at least once per warm-up
+(heartbeat + CATCH_UP_GRACE). So after one warm-up without an outage or a loss of data, Redis has
+the shares of all live processes. The epoch is the time since which no outage or loss is known. If
+it is less than one warm-up ago, reads return WARMING_UP. A write sets the epoch to the current time
+in four cases:
 
 1. The epoch or the "" of the registry is missing: the keys were flushed or evicted, or never
-   existed. No process deletes these two, so lost keys never look like a registry that all
-   processes have left in order.
-2. No process holds a lease, and the registry contains another process, or at the last write the
-   epoch was less than one warm-up ago. Either the processes were killed, or they are alive and
-   Redis hung or its clock jumped ahead: then they write again within a warm-up.
-3. No process has written for longer than a warm-up, and the lease of another process has ended or
-   ends within a warm-up. As in 2, except that a process with a longer lease, or one that wrote
-   later, still holds its lease. The length of the leases does not matter here: the processes of a
-   deploy may have two lengths, and a late write of one with the longer lease must not hide the
-   silence. Reads return WARMING_UP in this case as well, since they may precede the first write.
-4. The last write is in the future: the clock jumped back. Leases are cut to their usual length,
-   because those of dead processes would last longer by the length of the jump.
+   existed. No process deletes these two, so lost keys differ from the registry after the orderly
+   exit of all processes.
+2. No process holds a lease, and either the registry contains another process, or the epoch was less
+   than one warm-up ago at the last write. The processes were killed; or they are alive, but Redis
+   hung or its clock jumped ahead, and they write again within one warm-up.
+3. No process has written for longer than one warm-up, and the lease of another process has ended or
+   ends within one warm-up. This is like case 2, but some process with a longer lease or a later
+   write still holds its lease. The rule does not depend on the length of the leases: during a
+   deploy there may be two lengths, and a late write of a process with the longer lease must not
+   hide the outage. In this case reads also return WARMING_UP, since they may come before the first
+   write.
+4. The last write is in the future: the clock jumped back. The write shortens all leases to the
+   usual length; otherwise the jump would extend those of dead processes.
 
-When a process is dead: a process that exits in order deletes its entry in the registry (REMOVE). If
-the lease of another has ended, and the epoch is one warm-up ago, then Redis served that process and
-it did not write: it was killed, hangs or is cut off. The next process that writes or exits deletes
-its entry.
+When a process is dead. At an orderly exit, a process deletes its entry in the registry (REMOVE). If
+the lease of a process has ended and the epoch is at least one warm-up ago, Redis was available and
+the process did not write: it was killed, hangs or has lost its connection. The next process that
+writes or exits deletes that entry.
 
-So if the epoch is one warm-up ago and the registry has no process, all have exited in order or are
-dead, and the first process of the next start need not wait for a whole warm-up. Only one kind of
-process can be missing from these data: one that started while Redis was down, or whose entry was
-lost when Redis loaded an old snapshot. It retries every RETRY_INTERVAL, and writes at most
-CATCH_UP_GRACE later. So the first process waits for the settle time, RETRY_INTERVAL +
-CATCH_UP_GRACE + 0.1 s. Losses by a restart or a failover cannot be seen here: each process detects
-them when it connects (`RestartDetector`).
+So if the epoch is at least one warm-up ago and the registry is empty, all processes have exited or
+are dead, and the process that starts next need not wait for a whole warm-up. The only live
+processes that can be missing from the registry are those that started while Redis was down, and
+those whose entries were lost when Redis loaded an old snapshot. They retry every RETRY_INTERVAL,
+and write at most CATCH_UP_GRACE later. So the first process waits for the settle time,
+RETRY_INTERVAL + CATCH_UP_GRACE + 0.1 s. The scripts cannot detect losses by a restart or a
+failover: each process detects them when it connects (`RestartDetector`).
 """
 
 PROCESSES = "{echo}:processes"
@@ -54,11 +55,12 @@ SHARE = "{echo}:share:"
 LEADER = "{echo}:announcer"
 LEDGER = "{echo}:announced"
 
-# What COUNT, COUNTS and RESERVE return instead of a number: the epoch is so recent that a process
-# may not have written yet; a live process has no share; the caller holds no lease; there is no
+# Results of COUNT, COUNTS and RESERVE if the sum is unknown:
+# WARMING_UP: the epoch is so recent that a process may not have written yet.
+# MISSING: a live process has no share. NO_LEASE: the caller holds no lease. LOST: there is no
 # epoch.
 WARMING_UP, MISSING, NO_LEASE, LOST = -1, -2, -3, -4
-# What LEAD returns instead of a stamp.
+# Results of LEAD if the caller is not the leader.
 NO_LEADER, OTHER_LEADER = 0, 1
 
 # KEYS: processes, epoch. ARGV: id of the caller, warm-up in ms.
@@ -71,7 +73,7 @@ local epoch = tonumber(redis.call('GET', epoch_key) or '')
 local last = tonumber(redis.call('ZSCORE', processes, '') or '')
 local function text(number) return string.format('%.0f', number) end
 
--- The ids whose leases end then, without "": 3 are enough to find one that is not the caller's.
+-- The ids whose leases end in the range, except "".
 local function ids(from, to, ...)
   local found = redis.call('ZRANGEBYSCORE', processes, from, to, ...)
   for number, id in ipairs(found) do
@@ -82,6 +84,7 @@ local function ids(from, to, ...)
   end
   return found
 end
+-- Of three entries, at most two are "" and the caller.
 local function has_others_until(moment)
   for _, id in ipairs(ids('-inf', text(moment), 'LIMIT', 0, 3)) do
     if id ~= caller_id then return true end
@@ -108,14 +111,15 @@ local function update_registry(is_doubtful)
 end
 """
 
-# Write counts of a process, and renew its lease. The numbers are absolute: a step may be repeated,
-# merged or lost. If the share is missing or older than the process knows (expiry, FLUSHALL, an old
-# snapshot, a failover), the step writes nothing and returns 0: the process must write its whole
-# share. The same if the share is newer than the step, which then comes late, from a connection that
-# was given up. If both have the same number, Redis has already run this step: the client of a
-# cluster repeats a step whose reply was lost.
-# KEYS: processes, epoch, share. ARGV: id, warm-up, settle time and lease in ms, sequence number
-# that Redis has acknowledged, that of this step, "1" for a whole share, then names and counts.
+# Write counts of a process, and renew its lease. The counts are absolute, so a step may be
+# repeated, merged or lost. The step writes nothing and returns 0, so that the process writes its
+# whole share, in two cases: the share is missing or older than the last acknowledged step (expiry,
+# FLUSHALL, an old snapshot, a failover); or the share is newer than this step, which comes late
+# from an abandoned connection. If share and step have the same sequence number, Redis has already
+# run the step: the client of a cluster repeats a step if its reply was lost.
+# KEYS: processes, epoch, share. ARGV: id, warm-up, settle time and lease in ms, sequence number of
+# the last acknowledged step, sequence number of this step, "1" for a whole share, then names and
+# counts.
 WRITE = (
     _REGISTRY
     + _UPDATE_REGISTRY
@@ -161,7 +165,8 @@ return 1
 """
 )
 
-# And the ids of the processes that hold a lease. ARGV: and the prefix of shares.
+# Extends _REGISTRY: `live` has the ids of the processes that hold a lease.
+# ARGV: those of _REGISTRY, then the prefix of shares.
 _LIVE = (
     _REGISTRY
     + """
@@ -171,8 +176,8 @@ local live = ids('(' .. text(now), '+inf')
 """
 )
 
-# ARGV: and a name. `total` is the sum of its counts in all processes; `caller_share` has the
-# sequence number and the count of the caller.
+# Extends _LIVE: `total` is the sum of the counts of a name in all processes; `caller_share` has the
+# sequence number and the count of the caller. ARGV: those of _LIVE, then the name.
 _SUM = (
     _LIVE
     + """
@@ -190,9 +195,10 @@ if not caller_share then return -3 end
 # The count of one object in all processes.
 COUNT = _SUM + "return total"
 
-# The shares of all processes: the names and counts of each, a line each. If they have more names
-# than one step may read without delaying other clients, their keys instead, for SCAN_SHARE.
-# ARGV: and how many names one step may read.
+# The shares of all processes, each as a string with a name or a count per line. If there are more
+# names than one step may read without delaying other clients, the result has the keys of the shares
+# instead, for SCAN_SHARE.
+# ARGV: those of _LIVE, then the number of names that one step may read.
 COUNTS = (
     _LIVE
     + """
@@ -213,17 +219,19 @@ return {0, shares}
 """
 )
 
-# Some names and counts of a share, a line each. KEYS: share. ARGV: cursor, about how many.
+# A part of a share, with a name or a count per line.
+# KEYS: share. ARGV: cursor, approximate number of names.
 SCAN_SHARE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return -2 end
 local part = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 return {part[1], table.concat(part[2], '\\n')}
 """
 
-# Reserve as many of the wanted connections as the limit allows, and return how many. Grants nothing
-# if it comes late, after the share has been written again.
-# KEYS: and the share of the caller. ARGV: and the count of the caller, how many are wanted, the
-# limit, the sequence number that Redis has acknowledged.
+# Reserve as many of the wanted connections as the limit allows, and return their number. A late
+# step, after a newer write of the share, reserves nothing.
+# KEYS: those of _SUM, then the share of the caller. ARGV: those of _SUM, then the count of the
+# caller, the number of wanted connections, the limit, the sequence number of the last acknowledged
+# step.
 RESERVE = (
     _SUM
     + """

@@ -1,7 +1,7 @@
 """The counts of several processes, on Redis; scripts.py describes the keys.
 
-Each process has one share there, and is the only one that writes it. A share expires unless its
-process renews it: that is its lease. A count is the sum over the shares of all live processes.
+Each process writes one share, its own. A share expires unless its process renews it: this is the
+lease of the process. A count is the sum over the shares of all live processes.
 """
 
 import logging
@@ -25,10 +25,10 @@ from echo.state.redis.writer import BATCH_SIZE, RECHECK_INTERVAL, Writer
 
 logger = logging.getLogger(__name__)
 
-# A read that took longer than the threshold met a Redis that hung. Handshakes may not have waited
-# for that (JOIN_TIMEOUT), and their writes may follow the read: it is repeated after the delay.
+# If a read takes longer than the threshold, Redis has hung. Handshakes may have proceeded meanwhile
+# (JOIN_TIMEOUT), and their writes may come after the read. So repeat the read after the delay.
 SLOW_READ_THRESHOLD, REREAD_DELAY = 0.05, 0.1  # seconds
-SCAN_SIZE = 1000  # names in one step, if there are more than BATCH_SIZE
+SCAN_SIZE = 1000  # names per step of a scan, if the shares have more than BATCH_SIZE
 MAX_ATTEMPTS = 5  # to scan all shares while processes exit
 
 UNKNOWN = {
@@ -43,12 +43,12 @@ UNKNOWN = {
 
 
 class RedisState(State):
-    """Publishes the counts of this process, and adds those of all other processes.
+    """Writes the counts of this process to Redis, and reads the sums over all processes.
 
-    One thread writes; reads run on the thread of the caller. They raise StateUnavailable if the sum
-    is not known: Redis is down, or was flushed or restarted, and some processes may not have
-    written again. In a process that has just started, and so may be the first, reads wait for the
-    sum instead, for a second or so.
+    One thread writes; reads run in the thread of the caller. Reads raise StateUnavailable if the
+    sum is unknown: Redis is down; or it was flushed or restarted, and some processes may not have
+    written again. In a process that has just started, and so may be the first, reads wait about a
+    second for the sum instead.
     """
 
     shared = True
@@ -70,9 +70,9 @@ class RedisState(State):
     async def join(self, name: str, limit: int | None = None) -> bool:
         """Count one more connection: when this returns, all processes see it.
 
-        Waits as `Writer.publish` does; with a limit also until the sum is known, about a second
-        after a start or a loss of Redis. While Redis is down, the limit applies to the connections
-        of this process alone.
+        Waits like `Writer.publish`. If there is a limit, also waits until the sum is known: about a
+        second after a start, or after Redis has lost data. While Redis is down, the limit applies
+        only to the connections of this process.
         """
         if limit is not None:
             return await self._join_within(name, limit)
@@ -95,7 +95,7 @@ class RedisState(State):
         granted = self._writer.abandon(waiter)
         if granted is None:  # not decided by Redis
             if not self._writer.is_down() and is_due("limit"):
-                logger.warning("Redis is too slow to check limits; they hold per process.")
+                logger.warning("Redis is too slow to check limits; they apply per process.")
             granted = self._local.add(name, limit)
             self._writer.mark(name)
         return granted
@@ -108,18 +108,18 @@ class RedisState(State):
         return self._local.listen(listener)
 
     async def settled(self) -> None:
-        """Return when Redis has all changes made before. Waits as `Writer.publish` does."""
+        """Return when Redis has all earlier changes. Waits like `Writer.publish`."""
         if self._writer.has_unwritten():
             await self._writer.publish(Waiter())
 
     def close(self) -> None:
-        """Delete the share of this process at once, and stop. Later calls change nothing."""
+        """Delete the share of this process at once, and stop. Later calls have no effect."""
         super().close()
         self._writer.close()
         self._threads.close()
         self._reads.close()
 
-    # Reading: the sums at one moment, after Redis has all changes made before in this process
+    # Reading: sums of one moment, after all earlier changes of this process
 
     def count(self, name: str) -> int:
         return int(self._read(scripts.COUNT, name, name))
@@ -127,8 +127,8 @@ class RedisState(State):
     def counts(self) -> dict[str, int]:
         """Return the count of every object that has connections: `{"foo": 2}`.
 
-        The counts are of one moment. If there are more than BATCH_SIZE, they are read in parts,
-        each count at a moment of its own.
+        All counts are of the same moment, unless there are more than BATCH_SIZE: then they are read
+        in parts, one after the other.
         """
         for _ in range(MAX_ATTEMPTS):
             total: defaultdict[str, int] = defaultdict(int)
@@ -162,7 +162,7 @@ class RedisState(State):
         return await self._threads.run(self.counts)
 
     def _read(self, script: str, name: str | None, *args: Any) -> Any:
-        """Return the result of the script; a process that has just started waits for one."""
+        """Return the result of the script. In a new process, wait until the sum is known."""
         self._writer.wait_until_written(name)
         while True:
             result, unknown_reason = self._try_to_read(script, *args)
@@ -173,12 +173,12 @@ class RedisState(State):
             time.sleep(RECHECK_INTERVAL)
 
     def _try_to_read(self, script: str, *args: Any) -> tuple[Any, str | None]:
-        """Return the result of the script, or None and the reason why the sum is not known."""
+        """Return the result of the script and None; if the sum is unknown, None and the reason."""
         if reason := self._writer.unknown_reason():
             return None, reason
         keys = [scripts.PROCESSES, scripts.EPOCH]
         result = self._run(script, keys, [*self._writer.registry_args, scripts.SHARE, *args])
-        # Again, because the read may have connected to a restarted server.
+        # Check again, because the read may have connected to a restarted server.
         if reason := self._writer.unknown_reason():
             return None, reason
         if isinstance(result, int) and result < 0:
@@ -199,7 +199,7 @@ class RedisState(State):
         return result
 
     def _on_read_failure(self, error: Exception) -> None:
-        """Log an error that the writer does not: the user may lack the right to read."""
+        """Log an error that the writer does not log, such as a missing permission to read."""
         if not (isinstance(error, CONNECTION_ERRORS) or self._writer.is_down()) and is_due("read"):
             logger.warning("Redis rejected a read: %s", error)
 
@@ -214,7 +214,7 @@ class _ShareDeleted(Exception):
 
 
 def _parse(share: bytes) -> dict[str, int]:
-    """Return the counts in lines of names and counts, `b"foo\\n2\\nbar\\n1"`.
+    """Return the counts from alternating lines of names and counts, `b"foo\\n2\\nbar\\n1"`.
 
     Names contain no line breaks.
     """

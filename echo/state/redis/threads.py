@@ -1,8 +1,8 @@
 """Threads that read from Redis for event loops.
 
-The default executor of an event loop is shared: while Redis hangs, reads would occupy the few
-threads of all other `asyncio.to_thread` calls. These threads are daemons, because the interpreter
-waits at exit for the threads of a ThreadPoolExecutor and everything still in its queue.
+The default executor of the loop is unsuitable: while Redis hangs, reads would occupy the threads
+that other `asyncio.to_thread` calls need. A separate ThreadPoolExecutor is unsuitable, too: at
+exit, the interpreter waits for its threads and its queue. The threads here are daemons.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ MAX_THREADS = 8  # fewer than the 50 pooled connections for reads
 
 
 class ReadThreads:
-    """Up to MAX_THREADS threads, started on demand. For any event loop."""
+    """Up to MAX_THREADS threads, started on demand. Usable from any event loop."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -48,9 +48,10 @@ class ReadThreads:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Let the threads exit after the queued reads. Later reads run in the event loop.
+        """Let the threads exit after the queued reads.
 
-        Those do not block it: a closed state raises StateUnavailable at once.
+        Later reads run on the event loop. They do not block it, because a closed state raises
+        StateUnavailable at once.
         """
         if self._pid != os.getpid():  # a thread of the parent may have held the lock at the fork
             return

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class Waiter:
-    """One coroutine that waits until its change is written, or its join is decided by a limit."""
+    """A coroutine that waits until its change is written or its join within a limit is decided."""
 
     __slots__ = ("abandoned", "done", "granted", "limit", "loop", "name", "until")
 
@@ -16,14 +16,14 @@ class Waiter:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.name, self.limit = name, limit  # of the join, if one is to be decided
-        self.until = until  # time.monotonic() until which the decision is retried
+        self.name, self.limit = name, limit  # only for a join with a limit
+        self.until = until  # time.monotonic() until which to retry the decision
         self.granted: bool | None = None  # the decision
         self.abandoned = False
 
 
 def wake(waiters: Iterable[Waiter]) -> None:
-    """Wake the waiters, with one call for each event loop, since each costs a system call."""
+    """Wake the waiters, with one call per event loop, since each call costs a system call."""
     loops: defaultdict[asyncio.AbstractEventLoop, list[Waiter]] = defaultdict(list)
     for waiter in waiters:
         loops[waiter.loop].append(waiter)

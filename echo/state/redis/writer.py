@@ -25,15 +25,15 @@ from echo.stats import process_stats
 logger = logging.getLogger(__name__)
 
 JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
-RETRY_INTERVAL = 0.25  # seconds, while Redis is down
-# A step without a reply for that long is an outage, whatever the client still tries.
+RETRY_INTERVAL = 0.25  # seconds between attempts while Redis is down
+# If a step has no reply for this time, Redis counts as down, even if the client is still waiting.
 STEP_TIMEOUT = 1.25 * TIMEOUT  # seconds
-# After a process was stopped or cut off, its event loop gets that long to process the disconnects
-# that it has missed, before the counts are written again.
+# After a process was suspended or lost its connection, its event loop has this time to process the
+# missed disconnects before the counts are written again.
 CATCH_UP_GRACE = 0.3  # seconds
 BATCH_SIZE = 5000  # names in one step, which blocks Redis for some milliseconds
-RECHECK_INTERVAL = 0.05  # seconds, while Redis does not know the sum
-# The warm-up ends in Redis; this process notices that a step and an interval later.
+RECHECK_INTERVAL = 0.05  # seconds between attempts while the sum is unknown
+# This process detects the end of the warm-up on Redis one step and one interval later.
 WARM_UP_SLACK = 0.2  # seconds
 CLOSE_TIMEOUT = 2.5  # seconds
 
@@ -41,9 +41,9 @@ DOWN = "Redis is down."
 
 
 class Writer:
-    """Publishes the counts of this process. For any thread.
+    """Writes the counts of this process to Redis. Thread-safe.
 
-    Its own thread starts at the first call that needs it, and runs until `close`.
+    The writing thread starts on first use, and runs until `close`.
     """
 
     def __init__(
@@ -58,36 +58,35 @@ class Writer:
         self._process_id = process_id
         self._local = local
         self._lease, self._heartbeat = lease, heartbeat  # seconds
-        # In seconds. In a warm-up each live process writes, in the settle time each that finds
-        # Redis up again: see scripts.py.
+        # In seconds, see scripts.py. Each live process writes within a warm-up; after an outage of
+        # Redis, within the settle time.
         self.warm_up = heartbeat + CATCH_UP_GRACE
         settle = min(RETRY_INTERVAL + CATCH_UP_GRACE + 0.1, self.warm_up)
         self._times_ms = [int(1000 * each) for each in (self.warm_up, settle, lease)]
         # The first arguments of each script that reads or writes counts.
         self.registry_args = [process_id, self._times_ms[0]]
         self.share = scripts.SHARE + process_id
-        # The names to write, the coroutines that wait, and the names being written. For all
-        # threads, guarded by the lock.
+        # Guarded by the lock: the names to write, the waiting coroutines, the names being written.
         lock = Lock()
         self._work, self._written = Condition(lock), Condition(lock)
         self._dirty: set[str] = set()
         self._waiters: list[Waiter] = []
         self._in_flight: set[str] = set()
-        self._rounds = 0  # finished
+        self._rounds = 0  # number of finished rounds
         self._is_writing = False
         self._heartbeat_due = False
         self._closed = False
         self._thread: Thread | None = None
         self._pid = os.getpid()
         # Set by the writing thread.
-        self._attempts = 0  # each has its own number, by which Redis recognizes late ones
-        self._sequence = 0  # the number of the last attempt that Redis has acknowledged
+        self._attempts = 0  # numbers the writes, so that Redis can detect late ones
+        self._sequence = 0  # the number of the last acknowledged write
         self._replies = 0
         self._step_began: float | None = None  # time.monotonic(); None between two steps
-        self._acknowledged: float | None = None  # time.monotonic() of the last write
+        self._acknowledged: float | None = None  # time.monotonic() of the last acknowledged write
         self._outage = False
-        self._new_until = -inf  # time.monotonic(); this process has just begun to write
-        self._uncertain_until = 0.0  # time.monotonic() until which the sum is not known
+        self._new_until = -inf  # time.monotonic() until which this process is new
+        self._uncertain_until = 0.0  # time.monotonic() until which the sum is unknown
         self._uncertain_reason = ""
 
     # Called when connections join and leave
@@ -95,8 +94,8 @@ class Writer:
     async def publish(self, waiter: Waiter, *names: str) -> None:
         """Write the counts of these names, and return when Redis has them.
 
-        Waits as long as Redis replies to any step; JOIN_TIMEOUT if it does not, and not at all
-        while it is known to be down.
+        Waits as long as Redis replies to steps, but at most JOIN_TIMEOUT without a reply, and not
+        at all while Redis is known to be down.
         """
         is_down = self.is_down()
         self.mark(*names, waiter=None if is_down else waiter)
@@ -107,7 +106,7 @@ class Writer:
                 break
 
     def mark(self, *names: str, waiter: Waiter | None = None) -> None:
-        """Write the counts of these names soon, and wake the waiter then."""
+        """Schedule a write of the counts of these names. The waiter is woken after the write."""
         with self._work:
             self._dirty.update(names)
             if waiter is not None:
@@ -116,7 +115,7 @@ class Writer:
             self._work.notify()
 
     def abandon(self, waiter: Waiter) -> bool | None:
-        """Return the decision about the waiter, if there is one, and prevent a later one."""
+        """Prevent a later decision on the waiter's join. Return the decision, if already made."""
         with self._work:
             waiter.abandoned = True
             return waiter.granted
@@ -134,10 +133,10 @@ class Writer:
     # Called by reads
 
     def wait_until_written(self, name: str | None = None) -> None:
-        """Return when Redis has all changes made until now, of this object or of all.
+        """Return when Redis has all earlier changes of the object, or of all objects.
 
-        Raises StateUnavailable if that takes too long, but not if Redis is already known to be
-        down: `unknown_reason` does that.
+        Raises StateUnavailable if that takes longer than STEP_TIMEOUT. If Redis is already known to
+        be down, returns at once: `unknown_reason` raises then.
         """
         with self._work:
             self._start()
@@ -162,7 +161,7 @@ class Writer:
         return is_being_written + is_to_be_written
 
     def unknown_reason(self) -> str | None:
-        """Return why the sum is not known now, as far as this process can tell, or None.
+        """Return the reason if the sum is unknown to this process, else None.
 
         Raises StateUnavailable if Redis is down.
         """
@@ -180,7 +179,7 @@ class Writer:
         return time.monotonic() < self._new_until
 
     def set_uncertain(self, seconds: float, reason: str) -> None:
-        """Treat the sum as unknown for that time, in which some processes may not have written."""
+        """Treat the sum as unknown for that time: some processes may not have written yet."""
         until = time.monotonic() + seconds
         if until > self._uncertain_until:
             self._uncertain_reason, self._uncertain_until = reason, until
@@ -192,7 +191,7 @@ class Writer:
             self._work.notify()
 
     def close(self) -> None:
-        """Delete the share of this process at once, and stop. Later calls change nothing."""
+        """Delete the share of this process at once, and stop. Later calls have no effect."""
         if self._pid != os.getpid():  # a forked child has neither the thread nor the share
             return
         with self._work:
@@ -220,7 +219,7 @@ class Writer:
                 self._write(self._in_flight)
                 self._on_success()
                 undecided = self._reserve(waiters)
-            except Exception as error:  # if this thread ended, this process would write no more
+            except Exception as error:  # without this thread, this process would stop writing
                 self._on_failure(error)
             self._end_round()
             wake(waiter for waiter in waiters if waiter not in undecided)
@@ -234,11 +233,11 @@ class Writer:
             keys = [scripts.PROCESSES, scripts.EPOCH, self.share, scripts.LEADER]
             self._client.run(scripts.REMOVE, keys, self.registry_args)
         except Exception as error:
-            logger.debug("The share could not be deleted, it will expire: %s", error)
+            logger.debug("The share could not be deleted and will expire: %s", error)
         self._client.close()
 
     def _take_work(self) -> list[Waiter]:
-        """Wait for changes or the next heartbeat; put the names to write into `_in_flight`.
+        """Wait for changes or the next heartbeat, and move the names to write to `_in_flight`.
 
         Returns the waiters of these changes.
         """
@@ -254,7 +253,7 @@ class Writer:
 
     def _end_round(self) -> None:
         with self._work:
-            if self._outage:  # they have not been written
+            if self._outage:  # the names have not been written
                 self._dirty |= self._in_flight
             self._in_flight = set()
             self._is_writing = False
@@ -277,7 +276,7 @@ class Writer:
         self._write_step(self._local.counts(), whole=True)
 
     def _write_step(self, counts: dict[str, int], whole: bool = False) -> bool:
-        """Write and renew the lease; return False if Redis needs the whole share."""
+        """Write the counts and renew the lease. Return False if Redis needs the whole share."""
         began = time.monotonic()
         pairs = [part for pair in counts.items() for part in pair]
         self._attempts += 1
@@ -300,12 +299,12 @@ class Writer:
         for (name, limit), group in groups.items():
             try:
                 granted = self._reserve_step(name, limit, len(group))
-            except ResponseError as error:  # the user lacks a right, for example
+            except ResponseError as error:  # for example a missing permission
                 if is_due("limit"):
-                    message = "Redis rejected a limit check; limits hold per process: %s"
+                    message = "Redis rejected a limit check; limits apply per process: %s"
                     logger.warning(message, error)
                 continue
-            if granted < 0:  # the sum is not known
+            if granted < 0:  # the sum is unknown
                 now = time.monotonic()
                 undecided.update(waiter for waiter in group if now < waiter.until)
                 continue
@@ -317,7 +316,7 @@ class Writer:
         return undecided
 
     def _reserve_step(self, name: str, limit: int, wanted: int) -> int:
-        """Reserve up to `wanted` connections; return how many, or below 0 if the sum is unknown."""
+        """Reserve up to `wanted` connections. Return their number, or < 0 if the sum is unknown."""
         if time.monotonic() < self._uncertain_until:
             return scripts.WARMING_UP
         with self._work:

@@ -1,10 +1,10 @@
-// The operators' pages: each form is sent once, and the table of the objects stays fresh.
+// The admin pages: submits each form only once, and keeps the table of objects up to date.
 'use strict';
 
 {
   const forms = document.querySelectorAll('form.echo-once');
 
-  // A second click while the first is on its way would do it twice.
+  // A second click during the request would repeat the action.
   for (const form of forms) {
     form.addEventListener('submit', (event) => {
       if (form.dataset.sent) event.preventDefault();
@@ -12,7 +12,7 @@
     });
   }
 
-  // A page that comes back from the browser's history is as it was left.
+  // A page restored from the browser's history still has its forms marked as sent.
   addEventListener('pageshow', (event) => {
     if (event.persisted) forms.forEach((form) => delete form.dataset.sent);
   });
@@ -23,10 +23,9 @@
   const stale = document.getElementById('echo-stale');
   const PARTS = ['echo-known', 'echo-rows'];
   let isFetching = false;
-  let hasChanged = false; // since then
+  let hasChanged = false; // whether a count has changed during the fetch
 
-  // Returns the parts of the page as it is now; nothing where there is none: nobody answers, or
-  // with an error, or asks to log in.
+  // Returns the current parts of the page, or [] if there is no response, an error, or a login page.
   const fetchParts = async () => {
     try {
       const response = await fetch(location.href, { cache: 'no-store' });
@@ -46,7 +45,7 @@
     if (same) same.focus();
   };
 
-  // Called at each change of a count: fetches one page after the other.
+  // Called at each change of a count. Runs one fetch at a time.
   const follow = async () => {
     hasChanged = isFetching;
     if (isFetching) return;
@@ -54,7 +53,7 @@
     const parts = await fetchParts();
     isFetching = false;
     for (const fresh of parts) replace(document.getElementById(fresh.id), fresh);
-    stale.hidden = parts.length > 0 && !('stale' in live.dataset); // it may have become so since
+    stale.hidden = parts.length > 0 && !('stale' in live.dataset); // may have been set during the fetch
     if (hasChanged) follow();
   };
 

@@ -1,16 +1,16 @@
-// Keeps the counts on a page fresh: of each element of the class echo-live, by the stream at its
-// data-url. An <output> shows the number, and says when it is not fresh; each element gets the
-// events echo-count, at most about once a second if it is no <output>, and echo-stale.
+// Keeps the counts on a page up to date: each element of the class echo-live follows the stream at
+// its data-url. An <output> displays the count, with a mark if it is stale. Each element receives the
+// events echo-count (if it is not an <output>, at most about once a second) and echo-stale.
 'use strict';
 
 {
-  const FIRST = 1000; // milliseconds until the server is tried again, doubled at each failure
+  const FIRST = 1000; // milliseconds until the first reconnection, doubled at each failure
   const LAST = 60000;
-  const SILENCE = 40000; // milliseconds; a server that is there sends a heartbeat each 15 s
-  const PAUSE = [700, 900]; // milliseconds from one fetch of a page to the next; each has its own
+  const SILENCE = 40000; // milliseconds; a working server sends a heartbeat each 15 s
+  const PAUSE = [700, 900]; // milliseconds between two fetches of a page, chosen at random
   const DASH = '—';
-  const numbers = new Map(); // <output> -> what it shows while it is fresh
-  const untold = new Map(); // element in its pause -> what to tell it then, or undefined
+  const numbers = new Map(); // <output> -> its text while it is not stale
+  const untold = new Map(); // element in its pause -> detail of its next echo-count, or undefined
 
   const isOutput = (element) => element.localName === 'output';
 
@@ -21,7 +21,7 @@
     else element.removeAttribute('title');
   };
 
-  // An <output> is a live region: what it says of itself is heard, too.
+  // The mark is text, because an <output> is a live region: screen readers announce its changes.
   const setText = (element) => {
     if (!isOutput(element)) return;
     const { stale, staleMark = '?' } = element.dataset;
@@ -42,8 +42,9 @@
     element.dispatchEvent(new CustomEvent('echo-count', { detail: told }));
   };
 
-  // Pages fetch themselves anew when they are told: at once, then after a pause, the last change
-  // always. What a new stream says first begins no pause: the first change comes at once, too.
+  // At each echo-count, a page fetches itself again. The first is dispatched at once, later ones after
+  // a pause, with the last change. The first event of a new stream starts no pause, so that the first
+  // change is dispatched at once, too.
   const tellPage = (element, told, isFirst) => {
     if (untold.has(element)) {
       untold.set(element, told);
@@ -60,7 +61,7 @@
     }, least + Math.random() * (most - least));
   };
 
-  // `told` is what the stream says, or null where the count cannot be known.
+  // `told` is the data of the event, or null if the count is unknown.
   const show = (element, told, isFirst) => {
     element.dataset.known = told ? 'yes' : 'no';
     numbers.set(element, told ? told.connections : DASH);
@@ -75,7 +76,7 @@
     let source = null;
     let timer = 0;
     let failures = 0;
-    let isNew = true; // nothing has come by this stream yet
+    let isNew = true; // whether the stream has sent no event yet
 
     const later = (action, delay) => {
       clearTimeout(timer);
@@ -113,12 +114,12 @@
       source.addEventListener('message', ({ data }) => tell(JSON.parse(data)));
       source.addEventListener('unknown', () => tell(null));
       source.addEventListener('heartbeat', () => later(fail, SILENCE));
-      source.addEventListener('again', restart); // the server ends each stream some time
+      source.addEventListener('again', restart); // the server limits the duration of each stream
       source.addEventListener('error', fail);
       later(fail, SILENCE);
     };
 
-    // A page that nobody sees needs no stream; browsers have six connections for all of a site.
+    // A hidden page needs no stream, and browsers open only six connections to a site.
     document.addEventListener('visibilitychange', () => {
       if (document.hidden) stop();
       else restart();
@@ -130,7 +131,7 @@
   for (const element of document.querySelectorAll('.echo-live:not([data-followed])')) {
     const { url } = element.dataset;
     element.dataset.followed = '';
-    element.querySelectorAll('.echo-unscripted').forEach((note) => note.remove()); // it runs
+    element.querySelectorAll('.echo-unscripted').forEach((note) => note.remove()); // the script runs
     numbers.set(element, element.textContent);
     streams.set(url, [...(streams.get(url) || []), element]);
   }

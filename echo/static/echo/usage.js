@@ -1,8 +1,8 @@
-// The console and the table of the usage page. Names and texts come from strangers: textContent only.
+// The console and the table of the usage page. Names and texts are untrusted: use textContent only.
 'use strict';
 
 {
-  const LINES = 500; // older ones leave the log
+  const LINES = 500; // of the log; older ones are removed
   const SECOND = 1000; // milliseconds
 
   const panel = document.getElementById('echo-console');
@@ -11,9 +11,9 @@
   const live = document.getElementById('echo-live');
   const [connectForm, sendForm, closeForm] = panel.querySelectorAll('form');
   let socket = null;
-  let latest = 0; // fetch of the table
+  let latest = 0; // number of the last fetch of the table
   let isFetching = false;
-  let hasChanged = false; // since then
+  let hasChanged = false; // whether a count has changed during the fetch
 
   const element = (tag, text) => {
     const made = document.createElement(tag);
@@ -48,7 +48,7 @@
       const response = await fetch(words.root, options);
       return { status: response.status, text: await response.text() };
     } catch {
-      return null; // nobody answers
+      return null; // no response
     }
   };
 
@@ -59,32 +59,32 @@
     if (same) same.focus();
   };
 
-  // Returns whether the answer has a table.
+  // Returns whether the response has a table.
   const replaceTable = ({ status, text }) => {
     const shown = document.getElementById('echo-objects');
-    if (!shown) return true; // a site's own template may leave it out
+    if (!shown) return true; // a site's own template may omit it
     const page = new DOMParser().parseFromString(text, 'text/html');
     const fresh = page.getElementById('echo-objects');
     if (fresh && !fresh.isEqualNode(shown)) replaceKeepingFocus(shown, document.adoptNode(fresh));
     return fresh !== null;
   };
 
-  // Gives the table as it is on the page now, and returns whether the server answers.
+  // Updates the table from the server, and returns whether there was a response.
   const refresh = async ({ quietly = false } = {}) => {
     const ticket = ++latest;
     isFetching = true;
     const answer = await fetchPage();
-    if (ticket === latest) { // else a newer one is on its way
+    if (ticket === latest) { // else a newer fetch is running
       isFetching = false;
       const isFresh = answer !== null && replaceTable(answer);
-      if (quietly) showStale(!isFresh || 'stale' in live.dataset); // it may have become so since
+      if (quietly) showStale(!isFresh || 'stale' in live.dataset); // may have been set during the fetch
       else if (!isFresh) say('error', answer ? words.stale.replace('{status}', answer.status) : words.away);
       if (hasChanged) follow();
     }
     return answer !== null;
   };
 
-  // Called at each change of a count: fetches one table after the other.
+  // Called at each change of a count. Runs one fetch at a time.
   const follow = () => {
     hasChanged = isFetching;
     if (!isFetching) refresh({ quietly: true });
@@ -114,11 +114,11 @@
     if (wasOpen) say('closed', describe(event));
     if (!(await refresh())) return;
     if (!wasOpen) say('error', words.refused);
-    else setTimeout(refresh, SECOND); // some servers count a moment longer, or are about to end
+    else setTimeout(refresh, SECOND); // some servers update the count later, or are about to stop
   };
 
   const describe = (event) => {
-    // a function, since in a string $& is more than itself
+    // a function, since a replacement string may contain patterns like $&
     const reason = event.reason ? words.reason.replace('{reason}', () => event.reason) : words.noReason;
     return [`${words.code} ${event.code}`, reason, event.wasClean ? words.clean : words.unclean].join(', ');
   };
@@ -136,7 +136,7 @@
   };
 
   const send = () => {
-    if (!isOpen()) return; // on its way to the end: nothing would be sent
+    if (!isOpen()) return; // closing: nothing would be sent
     const { text } = sendForm.elements;
     socket.send(text.value);
     say('sent', text.value);
@@ -162,7 +162,7 @@
   onSubmit(connectForm, connect);
   onSubmit(sendForm, send);
   onSubmit(closeForm, close);
-  if (live) { // as above, and a site may show the list to staff only
+  if (live) { // missing if the template omits it, or the user may not list the objects
     live.addEventListener('echo-count', follow);
     live.addEventListener('echo-stale', ({ detail }) => showStale(detail));
   }

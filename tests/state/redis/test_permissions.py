@@ -34,7 +34,7 @@ async def test_rejected_limit_check_is_logged_once_and_no_outage(own_redis, capl
 
     assert granted == [True, True, False]
     (warning,) = messages(caplog)
-    assert warning.startswith("Redis rejected a limit check; limits hold per process: ")
+    assert warning.startswith("Redis rejected a limit check; limits apply per process: ")
 
 
 async def test_rejected_read_is_logged_once(own_redis, caplog):
