@@ -29,6 +29,9 @@ COMMANDS = {
     "runserver with autoreload": ["manage.py", "runserver", "{port}"],
 }
 
+# Daphne's access log is printed, and would stay in a buffer.
+ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONUNBUFFERED": "1"}
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -54,7 +57,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, *command, *options],
             cwd=folder,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", **env},
+            env={**os.environ, **ENVIRONMENT, **env},
             stdout=self.log_file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

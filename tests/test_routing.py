@@ -16,7 +16,7 @@ from echo.state import get_state
 from echo.views import USAGE
 from tests.raw import UPGRADE, Client
 from tests.servers import Server
-from tests.sites.streamed import LARGE, PAUSE, PIECES
+from tests.sites.streams import LARGE, PAUSE, PIECES
 from tests.waiting import DEADLINE, eventually
 
 

@@ -9,15 +9,12 @@ from django.urls import path
 
 from echo.server import connection, flow_control
 from project.settings import *  # noqa: F403
+from tests.sites.streams import LARGE, PAUSE, PIECES
 
 ROOT_URLCONF = "tests.sites.streamed"
 
 # Shortened, so that tests need not wait for ten seconds.
 connection.CLOSE_TIMEOUT = flow_control.SLOW_READER_TIMEOUT = 1.0
-PAUSE = 3.0  # seconds: longer than these timeouts
-
-PIECES = [f"{number}\n" * 10_000 for number in range(30)]
-LARGE = 20_000_000  # bytes: more than the kernel buffers
 
 
 async def _pieces() -> AsyncIterator[str]:
