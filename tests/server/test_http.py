@@ -279,14 +279,14 @@ def test_handshake_with_the_last_descriptor_gets_a_response(server: Server) -> N
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
 
 
-def test_wrong_host_is_one_line_of_the_log(daphne: Server) -> None:
-    log = len(daphne.log())
-    with Client(daphne.port) as client:
-        answer = client.ask("/foo/getCurrentConnections", {"Host": "evil.example"})
+@pytest.mark.parametrize("kind", ["daphne", "runserver"])
+def test_wrong_host_is_one_line_of_the_log(kind: str) -> None:
+    with Server(kind) as server, Client(server.port) as client:
+        answer = client.ask("/foo/connections/live", {"Host": "evil.example"})
         assert answer.status_line == "HTTP/1.1 400 Bad Request"
 
-    eventually(lambda: "evil.example" in daphne.log()[log:], True)
-    assert "Traceback" not in daphne.log()[log:]
+        eventually(lambda: "evil.example" in server.log(), True)
+        assert "Traceback" not in server.log()
 
 
 def test_body_must_grow() -> None:

@@ -40,6 +40,8 @@ class Server(stock.Server):  # type: ignore[misc]
         super().__init__(
             *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
         )
+        # Django logs an invalid Host, which any client can send, with a traceback of 2 KB.
+        logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
         self._has_warned = False
@@ -179,8 +181,6 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
         super().__init__()
         self.parser.prog = "python -m echo.server"
         self.parser.set_defaults(ping_timeout=10)  # as in Server
-        # Daphne logs Django's error for an invalid Host with a traceback of 2 KB.
-        logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
