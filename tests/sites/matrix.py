@@ -87,12 +87,8 @@ class DatabaseConsumer(JsonWebsocketConsumer):
         self.send_json({"stored": self.stored()})
 
     def receive_json(self, content):
-        if content["name"] == "last":
-            # A server may reply to the other client's Close before disconnect() has run.
-            end = time.monotonic() + 5
-            while "left with 4000" not in self.stored() and time.monotonic() < end:
-                time.sleep(0.01)
-        User.objects.create(username=f"{self.room_name}/{content['name']}")
+        if content:
+            User.objects.create(username=f"{self.room_name}/{content['name']}")
         self.send_json({"stored": self.stored()})
 
     def disconnect(self, code):
