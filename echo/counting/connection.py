@@ -118,7 +118,12 @@ class CountedConnection:
         self._accepted = True
         limit = conf.ECHO_MAX_CONNECTIONS
         began = monotonic()
-        # Before the client can know that the connection is open.
+        extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
+        self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
+        self._groups = get_groups()
+        # State and channel layer work at the same time. Both finish before the client can know that
+        # the connection is open.
+        subscribed = self._groups.join(self._name, self._member)
         if not await self._state.join(self._name, limit):
             await self._deny_full(limit or 0)
             return
@@ -127,18 +132,15 @@ class CountedConnection:
         self._stats.joins += 1
         if self.has_left:  # the connection has ended during the join
             self._state.leave(self._name)
-        else:
-            extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
-            self._groups = get_groups()
-            self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
+        elif subscribed is not None:
             timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
-            await self._groups.join(self._name, self._member, timeout)
+            await asyncio.wait([subscribed], timeout=timeout)
         await self._send(event)
-        if self._member is not None and not self.has_left:
+        if not self.has_left:
             self._member.start()
 
     async def _deny_full(self, limit: int) -> None:
-        self.has_left = True
+        self.leave()
         send, self._send = self._send, _ignore  # ignore later events of the application
         text = ngettext(
             "This object has %s connection, which is its limit.",

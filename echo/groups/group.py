@@ -12,7 +12,7 @@ from channels.layers import get_channel_layer
 
 from echo.groups.layer import layer_or_none
 from echo.groups.member import Member
-from echo.groups.subscription import JOIN_TIMEOUT, ChannelLayerSubscription
+from echo.groups.subscription import ChannelLayerSubscription
 from echo.names import group_name
 
 _groups: "WeakKeyDictionary[asyncio.AbstractEventLoop, Groups]" = WeakKeyDictionary()
@@ -49,16 +49,15 @@ class Groups:
         self._members: dict[str, dict[Member, None]] = {}
         self._subscription = ChannelLayerSubscription(self._members.keys(), self.deliver)
 
-    async def join(self, name: str, member: Member, timeout: float = JOIN_TIMEOUT) -> None:
-        """Add the member. On return, messages to the group reach it.
+    def join(self, name: str, member: Member) -> "asyncio.Future[None] | None":
+        """Add the member, and return a future: when it is done, messages to the group reach it.
 
-        Waits at most `timeout` seconds for the channel layer, and not at all while the layer is
-        known to be down. In both cases messages of other processes reach the member when the layer
-        responds again.
+        Returns None if there is nothing to wait for: the channel layer knows the group, is down, or
+        there is none. If the caller does not wait, messages from other processes reach the member
+        as soon as the layer responds.
         """
         self._members.setdefault(name, {})[member] = None
-        if layer_or_none() is not None:
-            await self._subscription.add(name, timeout)
+        return None if layer_or_none() is None else self._subscription.add(name)
 
     def leave(self, name: str, member: Member) -> None:
         """Remove the member. Never waits: the channel layer is updated in the background."""

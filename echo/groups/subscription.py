@@ -44,15 +44,17 @@ class ChannelLayerSubscription:
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, name: str, timeout: float) -> None:
-        """Add the group. Waits at most `timeout` seconds, and not at all if the layer is down."""
+    def add(self, name: str) -> "asyncio.Future[None] | None":
+        """Add the group in the background, and return a future that is done when it is added.
+
+        Returns None if there is nothing to wait for: the group is added, or the layer is down.
+        """
         if self._added.get(name) and name not in self._pending:
-            return
+            return None
         pending = self._update(name)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
-        if not self._failures:
-            await asyncio.wait([pending], timeout=timeout)
+        return None if self._failures else pending
 
     def discard(self, name: str) -> None:
         """Discard the group in the background, unless its name has connections again by then."""

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
-from channels.layers import InMemoryChannelLayer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
@@ -14,6 +14,7 @@ from echo.counting.read_ahead import BUSY_TIMEOUT
 from echo.groups.group import get_groups
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.middleware.origin import HostAndOriginCheck
+from echo.names import group_name
 from echo.state import get_state
 from echo.state.memory import MemoryState
 from tests.waiting import DEADLINE, SECOND, eventually
@@ -127,6 +128,28 @@ async def test_handshake_waits_once_for_state_and_channel_layer(slow_state, sett
     seconds = loop.time() - began
 
     assert seconds < 1.6 * JOIN_TIMEOUT  # one after the other they would take 1.8
+    wire.arrive(DISCONNECT)
+    await wire.end()
+    task = get_groups()._subscription._task
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class SlowLayer(InMemoryChannelLayer):
+    async def group_add(self, group, channel):
+        await asyncio.sleep(0.2 * JOIN_TIMEOUT)
+        await super().group_add(group, channel)
+
+
+async def test_slow_state_takes_nothing_of_the_time_for_the_channel_layer(slow_state, settings):
+    """As while a Redis warms up: when the client is accepted, the group reaches it."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.SlowLayer"}}
+    asyncio.get_running_loop().call_later(1.2 * JOIN_TIMEOUT, slow_state.go.set)
+    wire = Wire(counted(echo))
+
+    await wire.accepted()
+
+    assert group_name("foo") in get_channel_layer().groups
     wire.arrive(DISCONNECT)
     await wire.end()
     task = get_groups()._subscription._task

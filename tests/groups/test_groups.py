@@ -48,9 +48,16 @@ class Peer:
         self.got.append(event)
 
 
+async def join(name, member):
+    """Join as a handshake does."""
+    subscribed = get_groups().join(name, member)
+    if subscribed is not None:
+        await asyncio.wait([subscribed], timeout=JOIN_TIMEOUT)
+
+
 async def joined(name="foo"):
     peer = Peer()
-    await get_groups().join(name, peer.member)
+    await join(name, peer.member)
     return peer
 
 
@@ -164,7 +171,7 @@ async def test_message_of_another_process_reaches_all_members(layer):
 async def test_message_reaches_a_member_that_has_just_joined(layer):
     """What is sent after `join` has returned and before the handshake is answered waits."""
     peer = Peer(started=False)
-    await get_groups().join("foo", peer.member)
+    await join("foo", peer.member)
 
     await send_to_group("foo", text("hello"))
     await asyncio.sleep(0.1 * SECOND)
@@ -231,7 +238,7 @@ async def test_layer_knows_who_is_there_after_any_sequence(layer, seed):
 
     async def come_and_go(name):
         peer = Peer()
-        joining = asyncio.ensure_future(get_groups().join(name, peer.member))
+        joining = asyncio.ensure_future(join(name, peer.member))
         for _ in range(chance.randrange(10)):
             await asyncio.sleep(0)
         if chance.random() < 0.3:
@@ -295,7 +302,7 @@ class SlowPeer(Peer):
 
 async def test_slow_member_delays_nobody(layer):
     slow = SlowPeer()
-    await get_groups().join("foo", slow.member)
+    await join("foo", slow.member)
     fast = await joined()
 
     for number in range(20):
@@ -313,7 +320,7 @@ async def test_member_that_lets_too_much_wait_is_closed(monkeypatch, settings):
     monkeypatch.setattr(member, "MAX_QUEUED_EVENTS", 10)
     slow, fast = SlowPeer(), Peer()
     for peer in (slow, fast):
-        await get_groups().join("foo", peer.member)
+        await join("foo", peer.member)
 
     for number in range(15):
         await send_to_group("foo", text(number))
@@ -332,7 +339,7 @@ async def test_member_whose_connection_is_closed_disturbs_nobody():
             raise OSError("closed")
 
     closed = ClosedPeer()
-    await get_groups().join("foo", closed.member)
+    await join("foo", closed.member)
     peer = await joined()
 
     for number in range(3):
@@ -345,7 +352,7 @@ async def test_member_whose_connection_is_closed_disturbs_nobody():
 
 async def test_member_is_sent_nothing_after_it_has_left():
     slow = SlowPeer()
-    await get_groups().join("foo", slow.member)
+    await join("foo", slow.member)
     await send_to_group("foo", text("hello"))
     await asyncio.sleep(0)
 
