@@ -68,7 +68,7 @@ class HostAndOriginCheck:
         if _is_same_host(origin, host) and not is_plain:
             await self.application(scope, receive, send)
             return
-        text = _("WebSockets from other origins are refused.")
+        text = _("WebSockets from other origins are rejected.")
         values = [value for value in (origin[:MAX_LOGGED_LENGTH], host) if value is not None]
         why = UNKNOWN_HOST if host is None else PLAIN_ORIGIN if is_plain else OTHER_ORIGIN
         await deny(scope, send, "origin", why, *values, status=403, text=text, receive=receive)

@@ -113,7 +113,7 @@
     if (focused && focused.matches(':disabled')) connectForm.elements.object.focus();
     if (wasOpen) say('closed', describe(event));
     if (!(await refresh())) return;
-    if (!wasOpen) say('error', words.refused);
+    if (!wasOpen) say('error', words.rejected);
     else setTimeout(refresh, SECOND); // some servers update the count later, or are about to stop
   };
 
