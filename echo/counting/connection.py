@@ -34,24 +34,6 @@ class CountedConnection:
     group. The counted application receives the method `send` as its `send`.
     """
 
-    __slots__ = (
-        "_accepted",
-        "_closing",
-        "_code",
-        "_groups",
-        "_joined",
-        "_joined_at",
-        "_left_at",
-        "_loop",
-        "_member",
-        "_name",
-        "_scope",
-        "_send",
-        "_state",
-        "_stats",
-        "has_left",
-    )
-
     def __init__(
         self,
         state: State,

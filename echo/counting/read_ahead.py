@@ -22,17 +22,6 @@ class ReadAhead:
     never if it only sends. Events that are read ahead are queued for the application in order.
     """
 
-    __slots__ = (
-        "_connection",
-        "_queue",
-        "_receive",
-        "_received",
-        "_receiving",
-        "_size",
-        "_stopped",
-        "_timer",
-    )
-
     def __init__(self, receive: ASGIReceiveCallable, connection: CountedConnection) -> None:
         self._receive = receive
         self._connection = connection

@@ -70,28 +70,6 @@ class WebSocketConnection(asyncio.Protocol):
     `finished` is called once, when the transport is closed and the application has finished.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_binary_reply",
-        "_client_close",
-        "_dropped",
-        "_early",
-        "_flow",
-        "_framing",
-        "_is_head",
-        "_loop",
-        "_on_end",
-        "_parse_scheduled",
-        "_queue",
-        "_rejection",
-        "_reply",
-        "_task",
-        "_timeouts",
-        "scope",
-        "state",
-        "transport",
-    )
-
     def __init__(self, limits: Limits) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self.state = State.HANDSHAKE

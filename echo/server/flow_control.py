@@ -29,17 +29,6 @@ else:
 class FlowControl:
     """Writes the frames of one connection, and detects a client that does not read them."""
 
-    __slots__ = (
-        "_backlog",
-        "_flush_scheduled",
-        "_loop",
-        "_progress_at",
-        "_writable",
-        "batch",
-        "is_paused",
-        "transport",
-    )
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.transport: asyncio.Transport | None = None

@@ -65,21 +65,6 @@ class Framing:
     clears both lists. After a Close or a Failure all input is ignored.
     """
 
-    __slots__ = (
-        "_age",
-        "_budget",
-        "_ended",
-        "_fast",
-        "_held",
-        "_message",
-        "_missing",
-        "_rest",
-        "has_more",
-        "max_size",
-        "pongs",
-        "replies",
-    )
-
     def __init__(self, max_size: int, budget: Budget | None = None) -> None:
         self.max_size = max_size  # of a message, in bytes
         self._budget = budget or Budget(NO_LIMIT)

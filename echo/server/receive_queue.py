@@ -10,17 +10,6 @@ MAX_QUEUED_BYTES = 256 * 1024  # of payloads, at which reading pauses
 class ReceiveQueue:
     """The events of one connection for its application. The last one is the disconnect."""
 
-    __slots__ = (
-        "_loop",
-        "_waiter",
-        "disconnect",
-        "events",
-        "has_delivered_disconnect",
-        "is_reading_paused",
-        "size",
-        "transport",
-    )
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.transport: asyncio.Transport | None = None

@@ -27,8 +27,6 @@ class Timeouts:
     On each read the connection only sets `has_received`: reading the clock would be too expensive.
     """
 
-    __slots__ = ("_limits", "_pinged_at", "_quiet_since", "_since", "_started_at", "has_received")
-
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._started_at = self._since = self._quiet_since = now

@@ -28,8 +28,6 @@ class WebSocketProtocol(WebSocketConnection):
     for the time that applications have to finish, `--timeout-graceful-shutdown`.
     """
 
-    __slots__ = ("_app_state", "_config", "_open_connections", "_server_state")
-
     def __init__(
         self,
         config: Config,

@@ -11,8 +11,6 @@ from echo.server.timeouts import Limits
 class DaphneConnection(WebSocketConnection):
     """A WebSocket connection that uses its HTTP request until the handshake is accepted."""
 
-    __slots__ = ("_request", "_server")
-
     def __init__(self, request: Any, limits: Limits) -> None:
         super().__init__(limits)
         self._request = request  # of echo.server.daphne.http, until the handshake is accepted
