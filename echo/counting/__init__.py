@@ -1,14 +1,10 @@
 """ASGI middleware that counts the WebSocket connections of the wrapped application."""
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, cast
 
-from asgiref.typing import (
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    Scope,
-    WebSocketScope,
-)
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WebSocketScope
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
@@ -20,7 +16,7 @@ from echo.extensions import NAME, ON_END
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
 from echo.state import get_state
-from echo.stats import ignored_stats, process_stats
+from echo.stats import Stats, ignored_stats, process_stats
 
 Naming = str | Callable[[WebSocketScope], str]
 
@@ -53,30 +49,15 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             return
         # If counted() is applied twice, the outer one records the connection.
         stats = ignored_stats if NAME in scope else process_stats
-        try:
-            name = check_name(_get_name(scope, by))
-        except InvalidName as error:
-            await deny(
-                *(scope, send, "name", "%s", error),
-                status=400,
-                text=str(error),
-                receive=receive,
-                stats=stats,
-            )
-            return
-        if not await ahas_permission(scope, name, CONNECT):
-            await deny(
-                *(scope, send, "permission", "ECHO_AUTHORIZE denies access to the object %r", name),
-                status=403,
-                text=_("You may not connect to this object."),
-                code=4403,
-                receive=receive,
-                stats=stats,
-            )
+        name = await _validated_name(scope, receive, send, by, stats)
+        if name is None:
             return
         state = get_state()
         connection = CountedConnection(state, name, stats, scope, send)
-        on_end = cast(dict[str, Any], scope.get("extensions") or {}).get(ON_END)
+        # `{**scope, NAME: name}` would reserve room for twice as many keys.
+        named = cast(dict[str, Any], scope).copy()
+        named[NAME] = name
+        on_end = (named.get("extensions") or {}).get(ON_END)
         read_ahead = None
         if on_end is not None:
             on_end(connection.leave)
@@ -85,7 +66,7 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
             receive = read_ahead.receive
         code = None
         try:
-            await app({**scope, NAME: name}, receive, connection.send)
+            await app(named, receive, connection.send)
             code = 1000  # with which servers close after the application returns
         except Exception:
             code = 1011
@@ -120,6 +101,28 @@ def _is_router(app: Any) -> bool:
         attributes = getattr(app, "__dict__", {})
         app = attributes.get("inner") or attributes.get("application")
     return app is not None
+
+
+async def _validated_name(
+    scope: WebSocketScope,
+    receive: ASGIReceiveCallable,
+    send: ASGISendCallable,
+    by: Naming,
+    stats: Stats,
+) -> str | None:
+    """Return the name of the connection's object; None if the handshake has been denied."""
+    reject = partial(deny, scope, send, receive=receive, stats=stats)
+    try:
+        name = check_name(_get_name(scope, by))
+    except InvalidName as error:
+        await reject("name", "%s", error, status=400, text=str(error))
+        return None
+    if not await ahas_permission(scope, name, CONNECT):
+        message = "ECHO_AUTHORIZE denies access to the object %r"
+        text = _("You may not connect to this object.")
+        await reject("permission", message, name, status=403, text=text, code=4403)
+        return None
+    return name
 
 
 def _get_name(scope: WebSocketScope, by: Naming) -> str:
