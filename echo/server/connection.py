@@ -5,7 +5,7 @@ ASGI 3, WebSocket spec 2.4. Everything runs on the transport's event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -282,7 +282,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _application_finished(self, code: int) -> None:
         if self.state is State.HANDSHAKE and self._rejection is not None:
-            self._reject(self._rejection)
+            self._respond(*self._rejection)
         elif self.state is State.HANDSHAKE:
             if code != INTERNAL_ERROR and self._queue.disconnect is None:
                 logger.error(
@@ -320,7 +320,7 @@ class WebSocketConnection(asyncio.Protocol):
     async def _receive(self) -> dict[str, Any]:
         if self._rejection is not None and self.state is State.HANDSHAKE:
             # Not before `receive`: an application that rejects the path responds without it.
-            self._reject(self._rejection)
+            self._respond(*self._rejection)
             raise ClientDisconnected
         queue, flow = self._queue, self._flow
         while not queue.events:
@@ -402,7 +402,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def _accept(self, event: dict[str, Any]) -> None:
         if self._rejection is not None:
-            self._reject(self._rejection)
+            self._respond(*self._rejection)
             raise ClientDisconnected
         headers = handshake.with_defaults(event.get("headers") or (), self.default_headers())
         head = handshake.acceptance(self.scope["headers"], event.get("subprotocol"), headers)
@@ -533,10 +533,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     # HTTP responses, each of which ends the connection
 
-    def _reject(self, rejection: handshake.Rejection) -> None:
-        self._respond(rejection.status, rejection.text, rejection.headers)
-
-    def _respond(self, status: int, text: str, headers: handshake.Headers | None = None) -> None:
+    def _respond(self, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         if self._queue.disconnect is not None:  # the client has disconnected
             self._close_transport()
             return
@@ -544,7 +541,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._disconnect(ABNORMAL_CLOSURE, "")
         body = text.encode()
         plain = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-        self.start_response(status, [(b"connection", b"close"), *plain, *(headers or ())])
+        self.start_response(status, [(b"connection", b"close"), *plain, *headers])
         self.send_response_body(body, more=False)
 
     def start_response(self, status: int, headers: handshake.Headers) -> None:

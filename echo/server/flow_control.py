@@ -61,10 +61,7 @@ class FlowControl:
 
     def flush(self) -> None:
         if self.batch:
-            data = b"".join(self.batch)
-            self.batch.clear()
-            if self.transport is not None:
-                self.transport.write(data)
+            self.write(self.batch.pop())
 
     def pause(self) -> None:
         self.is_paused = True

@@ -15,7 +15,7 @@ class ReceiveQueue:
         self.transport: asyncio.Transport | None = None
         self.is_reading_paused = False
         # Texts and binary messages become events on delivery.
-        self.events: list[Any] = [{"type": "websocket.connect"}]
+        self.events: list[str | bytes | dict[str, Any]] = [{"type": "websocket.connect"}]
         self.size = 0  # bytes of the payloads; of texts, as UTF-8
         self.disconnect: dict[str, Any] | None = None  # the event, when it is known
         self.has_delivered_disconnect = False
@@ -34,15 +34,14 @@ class ReceiveQueue:
 
     def pop(self) -> dict[str, Any]:
         """Return the next event. There must be one."""
-        event: Any = self.events.pop(0)
+        event = self.events.pop(0)
         if isinstance(event, str):
             self.size -= len(event) if event.isascii() else len(event.encode())
             return {"type": "websocket.receive", "text": event}
         if isinstance(event, bytes):
             self.size -= len(event)
             return {"type": "websocket.receive", "bytes": event}
-        connect: dict[str, Any] = event
-        return connect
+        return event
 
     def clear(self) -> None:
         self.events.clear()

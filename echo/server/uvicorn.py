@@ -49,8 +49,7 @@ class WebSocketProtocol(WebSocketConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
-        self._open_connections = get_open_connections()
-        self._open_connections.add(self)
+        get_open_connections().add(self)
         self._trace("made", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -113,7 +112,7 @@ class WebSocketProtocol(WebSocketConnection):
 
     def finished(self) -> None:
         self._server_state.connections.discard(self)
-        self._open_connections.discard(self)
+        get_open_connections().discard(self)
 
     def default_headers(self) -> handshake.Headers:
         return list(self._server_state.default_headers)

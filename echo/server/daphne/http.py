@@ -1,9 +1,11 @@
 """Daphne's HTTP with limits on headers and bodies, and requests that may become WebSockets."""
 
 import asyncio
+import logging
 import re
 import socket
 import time
+from functools import cache
 from io import BytesIO
 from typing import IO, Any
 from urllib.parse import unquote
@@ -21,6 +23,8 @@ from twisted.web import http
 from echo.server import handshake
 from echo.server.daphne.connection import DaphneConnection
 from echo.server.registry import get_open_connections
+
+logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 BODY_CHECK_INTERVAL = 60.0  # seconds
@@ -60,6 +64,15 @@ def is_plain(transport: Any) -> bool:
     Endpoints like `ssl:`, `txsni:` and `haproxy:` wrap the socket's transport.
     """
     return isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
+
+
+@cache
+def _warn_of_wrapped_transport() -> None:
+    """Log once that WebSockets of this endpoint do not use this package's connection."""
+    logger.warning(
+        "An endpoint uses TLS or the PROXY protocol: its WebSockets are served by Daphne's "
+        "own protocol. To serve them with echo.server, terminate TLS or PROXY in a proxy."
+    )
 
 
 class Channel(http.HTTPChannel):  # type: ignore[misc]
@@ -176,25 +189,25 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
     def process(self) -> Any:
         if self.is_rejected:
             return None
+        self.request_start = time.time()  # for the access log
         self._strip_authority()
         # Daphne sets the root path from this header, which any client can send.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         raw = self.requestHeaders.getAllRawHeaders()
         headers = [(name.lower(), value) for name, many in raw for value in many]
-        if handshake.is_upgrade(headers):
-            if is_plain(self.channel.transport):
-                return self._start_websocket(headers)
-            self.server.warn_of_wrapped_transport()
-            problem = self._problem(headers) or self._forwarding_problem(headers)
-            return super().process() if problem is None else self._reject(problem)
-        self.requestHeaders.removeHeader(b"upgrade")  # of several, Daphne would use the first
-        problem = self._forwarding_problem(headers)
+        is_upgrade = handshake.is_upgrade(headers)
+        problem = self._problem(headers, is_upgrade) or self._forwarding_problem(headers)
         if problem is not None:
-            return self._reject(problem)
-        if len(handshake.values(headers, b"host")) > 1:
-            return self._reject("More than one Host header")
-        # Daphne would read the whole content at once: see Events.
-        self.body, self.content = self.content, BytesIO()
+            self.channel.persistent = False
+            return self.basic_error(400, b"Bad Request", problem)
+        if is_upgrade and is_plain(self.channel.transport):
+            return self._start_websocket(headers)
+        if is_upgrade:
+            _warn_of_wrapped_transport()
+        else:
+            self.requestHeaders.removeHeader(b"upgrade")  # of several, Daphne would use the first
+            # Daphne would read the whole content at once: see Events.
+            self.body, self.content = self.content, BytesIO()
         return super().process()
 
     def finish(self) -> None:
@@ -210,11 +223,6 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
-        self.request_start = time.time()
-        problem = self._problem(headers) or self._forwarding_problem(headers)
-        if problem is not None:
-            self._reject(problem)
-            return
         scope = self._scope(headers)
         self.connection = DaphneConnection(self, self.server.limits)
         get_open_connections().add(self.connection)
@@ -223,8 +231,14 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if self.server.stopping:
             self.connection.shutdown()
 
-    def _problem(self, headers: handshake.Headers) -> str | None:
-        """Return the error if the request is invalid by the rules of Daphne's process()."""
+    def _problem(self, headers: handshake.Headers, is_upgrade: bool) -> str | None:
+        """Return the error if the request is invalid.
+
+        Handshakes are validated by the rules of Daphne's process(), which validates all others.
+        """
+        if not is_upgrade:
+            has_one_host = len(handshake.values(headers, b"host")) <= 1
+            return None if has_one_host else "More than one Host header"
         if not self.uri.isascii():
             return "Invalid characters in path"
         for name, value in headers:
@@ -249,10 +263,6 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
                 if not value.isascii() or not is_address:
                     return f"Invalid {name} header"
         return None
-
-    def _reject(self, problem: str) -> None:
-        self.channel.persistent = False
-        self.basic_error(400, b"Bad Request", problem)
 
     def _scope(self, headers: handshake.Headers) -> dict[str, Any]:
         client: list[Any] | None = None

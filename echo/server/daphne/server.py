@@ -44,7 +44,6 @@ class Server(stock.Server):  # type: ignore[misc]
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
-        self._has_warned = False
 
     @property
     def http_factory(self) -> Any:
@@ -53,15 +52,6 @@ class Server(stock.Server):  # type: ignore[misc]
     @http_factory.setter
     def http_factory(self, _stock_factory: Any) -> None:  # set by Daphne's run()
         self._http_factory = HTTPFactory(self)
-
-    def warn_of_wrapped_transport(self) -> None:
-        """Log once that WebSockets of this endpoint do not use this package's connection."""
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "An endpoint uses TLS or the PROXY protocol: its WebSockets are served by Daphne's "
-                "own protocol. To serve them with echo.server, terminate TLS or PROXY in a proxy."
-            )
 
     @property
     def limits(self) -> Limits:
