@@ -1,4 +1,4 @@
-"""The ASGI extensions of this package's servers, and the scope key that `counted` sets.
+"""What servers and applications share: ASGI extensions, a scope key, the limits of Close frames.
 
 A server offers an extension as a callable in `scope["extensions"]`. The callables must be called on
 the connection's event loop.
@@ -21,3 +21,7 @@ SendNow = Callable[[str], bool]
 
 # The scope's key for the name of the object of a counted application.
 NAME = "echo.name"
+
+# The codes that a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
+CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+MAX_REASON_BYTES = 123  # of a Close frame (RFC 6455 §5.5)

@@ -5,7 +5,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-MAX_REASON_BYTES = 123  # RFC 6455 §5.5
+from echo.extensions import MAX_REASON_BYTES
 
 
 class SendForm(forms.Form):

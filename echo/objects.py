@@ -4,11 +4,13 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
+from echo.extensions import CLOSE_CODES, MAX_REASON_BYTES
 from echo.groups.group import send_to_group
 from echo.names import check_name
 from echo.state import get_state
 
-CLOSE_CODES = {1000, 1001, 1003, *range(1008, 1015), *range(3000, 5000)}  # RFC 6455 §7.4
+# The server sends these two if a client violates the protocol.
+VIOLATION_CODES = {1002, 1007}
 
 
 class NamedObject:
@@ -67,9 +69,9 @@ class NamedObject:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Async version of `close`."""
-        if code not in CLOSE_CODES:
+        if code not in CLOSE_CODES - VIOLATION_CODES:
             raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
-        if len(reason.encode()) > 123:
+        if len(reason.encode()) > MAX_REASON_BYTES:
             raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
         await self._event({"type": "websocket.close", "code": code, "reason": reason})
 

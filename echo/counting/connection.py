@@ -16,15 +16,12 @@ from django.utils.translation import ngettext
 
 from echo.conf import conf
 from echo.denial import deny, log_rejection
-from echo.extensions import SEND_NOW
+from echo.extensions import CLOSE_CODES, SEND_NOW
 from echo.groups.group import Groups, get_groups
 from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.state.base import State
 from echo.stats import Stats
-
-# The codes that a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
-CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 
 
 class CountedConnection:

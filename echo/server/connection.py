@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from echo.extensions import ON_END, REPLY, SEND_NOW
+from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW
 from echo.server import framing, handshake
 from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
@@ -463,7 +463,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif self.state is State.CLIENT_CLOSED:
             self._reply_to_close(code, reason)
         elif self.state is State.OPEN:
-            if code not in framing.CODES:
+            if code not in CLOSE_CODES:
                 raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
             self._close(code, reason)
             self._dropped = MAX_DROPPED_EVENTS  # make `_drop` raise from now on
@@ -502,7 +502,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._client_close is None:
             self._flow.flush()
         else:
-            own = code if code in framing.CODES else self._client_close.code
+            own = code if code in CLOSE_CODES else self._client_close.code
             self._flow.write(framing.close_frame(own, reason))
         self._close_transport()
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C if available
 
+from echo.extensions import CLOSE_CODES, MAX_REASON_BYTES
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame has no code
 PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_LARGE = 1002, 1007, 1008, 1009
 TRY_LATER = 1013
-# RFC 6455 §7.4 and the IANA registry: the codes that a Close frame may carry.
-CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 NO_LIMIT = 1 << 62
 # Frames per call: one may take 3 µs, and all other connections wait until the call returns.
 MAX_FRAMES = range(256)
@@ -276,7 +276,7 @@ class Framing:
             self._ended = True
             return Close(NO_CODE, "")
         code = int.from_bytes(payload[:2], "big")
-        if code not in CODES:  # also true for a payload of one byte
+        if code not in CLOSE_CODES:  # also true for a payload of one byte
             return self._fail(PROTOCOL_ERROR, "Received a Close frame with an invalid code")
         try:
             reason = payload[2:].decode()
@@ -350,7 +350,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
     """Return a Close frame, empty for NO_CODE. Reasons over 123 bytes are truncated."""
     if code == NO_CODE:
         return frame(CLOSE, b"")
-    truncated = reason.encode()[:123].decode(errors="ignore").encode()
+    truncated = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
     return frame(CLOSE, code.to_bytes(2, "big") + truncated)
 
 

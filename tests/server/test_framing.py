@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import websockets.utils
 
+from echo.extensions import CLOSE_CODES
 from echo.server import framing as module
 from echo.server.framing import (
-    CODES,
     NO_CODE,
     REPLY_BATCH_SIZE,
     Close,
@@ -395,7 +395,7 @@ def test_close_frame_cuts_a_reason_between_characters() -> None:
 
 
 def test_every_failure_can_be_sent() -> None:
-    assert {1002, 1007, 1009} < CODES
+    assert {1002, 1007, 1009} < CLOSE_CODES
     assert close_frame(1002, RSV_2_OR_3)[:2] == bytes([0x88, 2 + len(RSV_2_OR_3)])
 
 
