@@ -1,7 +1,7 @@
 """The settings of this app: name, default, unit and validation.
 
-No other module reads ECHO_ settings. They are read on each use, so that a
-change in a test takes effect at once.
+No other module reads ECHO_ settings. They are read on each use, so that a change in a test takes
+effect at once.
 """
 
 import os
@@ -175,7 +175,17 @@ conf = Conf()
 
 def problems() -> list[str]:
     """Return a sentence for each setting that is unknown or has an invalid value."""
-    return [*_unknown_names(), *_invalid_values()]
+    found = []
+    for name in sorted(n for n in dir(settings) if n.startswith("ECHO_") and n not in NAMES):
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The settings are {', '.join(NAMES)}."
+        found.append(f"{name} is not a setting of echo. {hint}")
+    for name in NAMES:
+        try:
+            getattr(conf, name)
+        except ImproperlyConfigured as error:
+            found.append(str(error))
+    return found
 
 
 def require_no_problem() -> None:
@@ -207,23 +217,3 @@ def _is_read(name: str) -> bool:
         except ValueError:
             return False
     return text in str(getattr(settings, name) if callable(value) else value)
-
-
-def _unknown_names() -> list[str]:
-    unknown = sorted(n for n in dir(settings) if n.startswith("ECHO_") and n not in NAMES)
-    return [f"{name} is not a setting of echo. {_suggestion(name)}" for name in unknown]
-
-
-def _suggestion(name: str) -> str:
-    near = get_close_matches(name, NAMES, n=1)
-    return f"Did you mean {near[0]}?" if near else f"The settings are {', '.join(NAMES)}."
-
-
-def _invalid_values() -> list[str]:
-    found = []
-    for name in NAMES:
-        try:
-            getattr(conf, name)
-        except ImproperlyConfigured as error:
-            found.append(str(error))
-    return found
