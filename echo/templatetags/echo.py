@@ -12,11 +12,10 @@ from django.utils.translation import gettext, pgettext
 
 from echo.exceptions import StateUnavailable
 from echo.names import check_name
+from echo.responses import UNKNOWN_COUNT
 from echo.state import get_state
 
 register = template.Library()
-
-DASH = "—"
 
 
 @register.simple_tag(takes_context=True)
@@ -28,12 +27,14 @@ def connection_count(context: template.Context, name: str, live: bool = False) -
     Content-Security-Policy, if there is one. If the script does not run, the number is marked as
     not up to date. Raises InvalidName.
     """
-    count = _count(check_name(name))
-    unknown = gettext("The number of connections is unknown at the moment.")
-    title = unknown if count == DASH else ""
+    check_name(name)
+    try:
+        count, title = str(get_state().count(name)), ""
+    except StateUnavailable:
+        count, title = "—", str(UNKNOWN_COUNT)
     # Browsers resolve "." and ".." in a path: the URL would lead to another object.
     if live and name not in (".", ".."):
-        return _live(name, count, title, unknown, nonce_attribute(context))
+        return _live(name, count, title, nonce_attribute(context))
     return format_html('<span title="{}">{}</span>', title, count) if title else SafeString(count)
 
 
@@ -51,14 +52,7 @@ def nonce_attribute(context: template.Context) -> SafeString:
     return SafeString("") if nonce is None else format_html(' nonce="{}"', str(nonce))
 
 
-def _count(name: str) -> str:
-    try:
-        return str(get_state().count(name))
-    except StateUnavailable:
-        return DASH
-
-
-def _live(name: str, count: str, title: str, unknown: str, nonce: SafeString) -> SafeString:
+def _live(name: str, count: str, title: str, nonce: SafeString) -> SafeString:
     # Each element includes the script, so that cached fragments work. The script skips elements
     # that another copy of it already updates. A cached fragment may have an outdated nonce: then
     # browsers block the script, and the mark "not up to date", which it would remove, stays
@@ -73,7 +67,7 @@ def _live(name: str, count: str, title: str, unknown: str, nonce: SafeString) ->
         static("echo/live.css"),
         nonce,
         _live_path(name),
-        unknown,
+        UNKNOWN_COUNT,
         gettext("This number is not up to date: the server does not respond."),
         mark,
         title,
