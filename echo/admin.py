@@ -34,9 +34,10 @@ from echo.forms import CloseForm, SendForm
 from echo.groups.layer import reaches_other_processes
 from echo.log import describe
 from echo.names import check_name, visible
-from echo.objects import connected_objects, get_object
+from echo.objects import get_object
 from echo.permissions import CLOSE, COUNT, LIST, SEND, has_permission
 from echo.state import get_state
+from echo.views import connected_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,10 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -98,12 +95,8 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         self._require(request, None, LIST)
         prefix = request.GET.get("prefix", "")
         by_name = request.GET.get("sort") == "name"
-        try:
-            objects = list(connected_objects(prefix).items())
-        except StateUnavailable:
-            objects, known = [], False
-        else:
-            known = True
+        connected = connected_or_none(prefix)
+        objects = connected or []
         if not by_name:
             # The sort is stable: objects with equal counts stay sorted by name.
             objects.sort(key=lambda item: -item[1])
@@ -116,7 +109,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "connections": sum(count for _, count in objects),
             "prefix": prefix,
             "by_name": by_name,
-            "known": known,
+            "known": connected is not None,
             "query": request.GET,
             "live_url": _live_url("echo:live_total"),
         }
@@ -223,7 +216,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             raise
         shown = format_html("<bdi>{}</bdi>", name)
         try:
-            async_to_sync(_with_timeout)(action)
+            async_to_sync(asyncio.wait_for)(action(), LAYER_TIMEOUT)
         except Exception as error:  # each channel layer has its own exceptions
             _forget(form)
             logger.warning("Channel layer error for %r: %s", name, describe(error))
@@ -312,11 +305,6 @@ def _forget(form: str | None) -> None:
     if form is not None:
         with suppress(Exception):  # the form's key expires
             cache.delete(form)
-
-
-async def _with_timeout(action: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(LAYER_TIMEOUT):
-        await action()
 
 
 admin.site.register([ConnectedObject], ConnectedObjectAdmin)

@@ -19,6 +19,7 @@ from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.introspection import lacks_route, required_action
 from echo.names import check_name
+from echo.objects import connected_objects
 from echo.permissions import COUNT, LIST, has_permission
 from echo.responses import (
     count_response,
@@ -171,10 +172,10 @@ def _route(end: str) -> str:
     return url.removesuffix("websocket") + end
 
 
-def connected_or_none() -> list[tuple[str, int]] | None:
-    """Return the objects with their counts, sorted by name, or None if the counts are unknown."""
+def connected_or_none(prefix: str = "") -> list[tuple[str, int]] | None:
+    """Return `connected_objects(prefix)` as a list, or None if the counts are unknown."""
     try:
-        return sorted(get_state().counts().items())
+        return list(connected_objects(prefix).items())
     except StateUnavailable:
         return None
 
