@@ -25,7 +25,8 @@ def check_name(name: str) -> str:
         rule = _("A name has 1 to %(most)d bytes of UTF-8; this one has %(size)d.")
         raise InvalidName(rule % {"most": MAX_NAME_BYTES, "size": size})
     # Fast path: most names are ASCII, and these methods are implemented in C.
-    if not (name.isascii() and name.isprintable()) and any(map(_is_control, name)):
+    is_plain = name.isascii() and name.isprintable()
+    if not is_plain and any(unicodedata.category(char) == "Cc" for char in name):
         raise InvalidName(_("The name %r has a control character.") % name)
     if "/" in name:
         raise InvalidName(_("The name %r has a slash.") % name)
@@ -39,10 +40,6 @@ def group_name(name: str) -> str:
     `.`.
     """
     return f"echo.{sha256(name.encode()).hexdigest()}"
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"
 
 
 def visible(text: str) -> str:

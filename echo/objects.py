@@ -1,7 +1,5 @@
 """The API for sites: count the connections of an object, send to them and close them."""
 
-from typing import Any
-
 from asgiref.sync import async_to_sync
 
 from echo.extensions import CLOSE_CODES, MAX_REASON_BYTES
@@ -56,7 +54,7 @@ class NamedObject:
         """Async version of `send`."""
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a string.")
-        await self._event({"type": "websocket.send", "text": text})
+        await send_to_group(self.name, {"type": "websocket.send", "text": text})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close all connections of the object, in the same processes as `send`.
@@ -73,9 +71,7 @@ class NamedObject:
             raise ValueError(f"{code!r} may not be sent; use 1000, or 3000 to 4999 of your own.")
         if len(reason.encode()) > MAX_REASON_BYTES:
             raise ValueError(f"The reason {reason!r} has more than 123 bytes of UTF-8.")
-        await self._event({"type": "websocket.close", "code": code, "reason": reason})
-
-    async def _event(self, event: dict[str, Any]) -> None:
+        event = {"type": "websocket.close", "code": code, "reason": reason}
         await send_to_group(self.name, event)
 
 

@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 CONNECT, COUNT, LIST, SEND, CLOSE = ACTIONS = ("connect", "count", "list", "send", "close")
 
 RequestOrScope = HttpRequest | WebSocketScope
-Authorize = Callable[[RequestOrScope, str | None, str], Any]
 
 
 def default_authorize(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:
@@ -46,7 +45,7 @@ def has_permission(request_or_scope: RequestOrScope, name: str | None, action: s
     `name` is None for the list of all objects. For sync code. If the function raises, permission
     is denied and the exception is logged.
     """
-    authorize = _get_authorize()
+    authorize = conf.ECHO_AUTHORIZE or default_authorize
     try:
         result = authorize(request_or_scope, name, action)
         if isawaitable(result):
@@ -60,7 +59,7 @@ def has_permission(request_or_scope: RequestOrScope, name: str | None, action: s
 
 async def ahas_permission(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:
     """Async version of `has_permission`. Sync functions run in a thread."""
-    authorize = _get_authorize()
+    authorize: Callable[..., Any] = conf.ECHO_AUTHORIZE or default_authorize
     if authorize is default_authorize and isinstance(request_or_scope, dict):
         return default_authorize(request_or_scope, name, action)  # makes no query for a scope
     try:
@@ -87,7 +86,3 @@ def _deny(error: Exception) -> bool:
     if not isinstance(error, PermissionDenied) and is_due(type(error)):
         logger.error("ECHO_AUTHORIZE raised an exception; access denied.", exc_info=error)
     return False
-
-
-def _get_authorize() -> Authorize:
-    return conf.ECHO_AUTHORIZE or default_authorize
