@@ -1,20 +1,6 @@
 """System checks for invalid settings and routes, with a remedy for each.
 
-| id        | finds                                                                        |
-|-----------|------------------------------------------------------------------------------|
-| echo.E001 | ASGI_APPLICATION cannot be imported, or is not an ASGI application           |
-| echo.E002 | a setting of this app is unknown, or has an invalid value                    |
-| echo.E003 | `counted(by=...)` names an argument that the route lacks                     |
-| echo.W001 | ASGI_APPLICATION is not set                                                  |
-| echo.W002 | ASGI_APPLICATION has no counted route                                        |
-| echo.W003 | `runserver` is Django's own: WSGI, without WebSockets                        |
-| echo.W004 | `runserver` is Daphne's own, without this app's transport                    |
-| echo.W005 | an EchoConsumer, or a subclass of it, is not counted                         |
-| echo.W006 | settings.py ignores an environment variable named like one of our settings   |
-| echo.W007 | another installed distribution has a package `echo`                          |
-| echo.W101 | (--deploy) the counts are those of a single process                          |
-| echo.W102 | (--deploy) the channel layer is in memory: it reaches a single process       |
-| echo.W103 | (--deploy) anyone may connect to the objects of the site's own routes        |
+docs/reference/checks.md lists their ids, which are never used again for another check.
 
 The checks E001, E003, W001, W002 and W005 import asgi.py, so they run only in `check`, `runserver`
 and `echo_doctor`. All other commands must work even if that import fails: for example `migrate`, if
