@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from echo.conf import conf
 from echo.denial import deny, log_rejection
 from echo.extensions import CLOSE_CODES, SEND_NOW
-from echo.groups.group import Groups, get_groups
+from echo.groups.group import get_groups
 from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.state.base import State
@@ -45,8 +45,9 @@ class CountedConnection:
         self._scope = scope
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._groups: Groups | None = None  # set on joining
-        self._member: Member | None = None
+        self._groups = get_groups()
+        extensions = cast(dict[str, Any], scope).get("extensions") or {}
+        self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
         self._accepted = False
         self._joined = False
         self.has_left = False
@@ -97,9 +98,6 @@ class CountedConnection:
         self._accepted = True
         limit = conf.ECHO_MAX_CONNECTIONS
         began = monotonic()
-        extensions = cast(dict[str, Any], self._scope).get("extensions") or {}
-        self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
-        self._groups = get_groups()
         # State and channel layer work at the same time. Both finish before the client can know that
         # the connection is open.
         subscribed = self._groups.join(self._name, self._member)
@@ -180,8 +178,7 @@ class CountedConnection:
         self._left_at = monotonic()
         if self._joined:
             self._state.leave(self._name)
-        if self._groups is not None and self._member is not None:
-            self._groups.leave(self._name, self._member)
+        self._groups.leave(self._name, self._member)
 
     def end(self, code: int | None) -> None:
         """Leave when the application has finished, and record the connection.
