@@ -61,11 +61,9 @@ class HostAndOriginCheck:
             await deny(scope, send, "host", "%s", error, status=400, text=text, receive=receive)
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if not origin or origin in conf.ECHO_ALLOWED_ORIGINS:
-            await self.application(scope, receive, send)
-            return
         is_plain = origin.lower().startswith("http:") and _is_https(scope, headers)
-        if _is_same_host(origin, host) and not is_plain:
+        is_same_host = not is_plain and _is_same_host(origin, host)
+        if not origin or is_same_host or origin in conf.ECHO_ALLOWED_ORIGINS:
             await self.application(scope, receive, send)
             return
         text = _("WebSockets from other origins are rejected.")
@@ -75,7 +73,6 @@ class HostAndOriginCheck:
 
 
 def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
-    """Return whether the request has neither a Host header nor a server address."""
     return not (scope.get("server") or b"host" in headers or b"x-forwarded-host" in headers)
 
 

@@ -1,7 +1,6 @@
 """The site's own application on a real socket, in a thread of the test process."""
 
 import asyncio
-from collections.abc import Coroutine
 from threading import Event, Thread
 from typing import Any
 
@@ -48,7 +47,8 @@ class EchoServer:
 
     def close_connections(self) -> None:
         """Close all WebSockets with 1012, and return when their applications have finished."""
-        self._call(_close_connections())
+        closing = asyncio.run_coroutine_threadsafe(_close_connections(), twisted_loop)
+        closing.result(TIMEOUT)
 
     def stop(self) -> None:
         """Stop the server, and wait for its thread."""
@@ -60,9 +60,6 @@ class EchoServer:
             self._server.run()
         finally:
             twisted_loop.close()
-
-    def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, twisted_loop).result(TIMEOUT)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
