@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from echo.log import without_passwords
@@ -77,13 +78,9 @@ class TemporaryServer:
         options = ["-b", "127.0.0.1", "-p", str(self._port), _as_argument(self._application)]
         # The server can import the same modules as this process, from any directory.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "echo.server", *options],
-            env=env,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._log = tempfile.NamedTemporaryFile()
+        command = [sys.executable, "-m", "echo.server", *options]
+        self._process = subprocess.Popen(command, env=env, stdout=self._log, stderr=self._log)
         if not poll(self._is_up, lambda is_up: is_up is not None, START_TIMEOUT):
             lines = self._logged().splitlines()
             error = ProbeFailed(next(filter(None, reversed(lines)), "it does not listen"))
@@ -107,10 +104,7 @@ class TemporaryServer:
         return "\n".join(log.splitlines()[-MAX_LINES:])
 
     def _logged(self) -> str:
-        # No seek(): the server shares the position in the file.
-        file = self._log.fileno()
-        logged = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-        return without_passwords(logged)
+        return without_passwords(Path(self._log.name).read_text(errors="replace"))
 
     def _is_up(self) -> bool | None:
         """Return True if the server listens, False if it has exited, None if it is starting."""

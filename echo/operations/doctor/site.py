@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
 from urllib.parse import urljoin, urlsplit
 
 from django.conf import settings
@@ -28,27 +27,28 @@ NO_HANDSHAKE = (200, 404, 426)  # statuses if the upgrade was lost, or there is 
 def check_site(name: str, url: str | None) -> Iterator[Finding]:
     """Connect, echo, count and close on the site at the URL, or on a temporary server."""
     application = str(getattr(settings, "ASGI_APPLICATION", None) or "")
-    with ExitStack() as stack:
-        if url is None and not application:
-            return  # reported by a system check
-        if routes.lacks_websockets():
-            yield Finding("handshake", None, "ASGI_APPLICATION has no WebSockets")
-            return
-        server = None
-        if url is None:
-            try:
-                server = stack.enter_context(probe.TemporaryServer(application))
-            except ProbeFailed as error:
-                remedy = f"Run `{server_command(application)}`, and read its output."
-                yield Finding("server", False, str(error), remedy, error.log)
-                return
-        base = server.url if server else str(url).rstrip("/")
+    if url is None and not application:
+        return  # reported by a system check
+    if routes.lacks_websockets():
+        yield Finding("handshake", None, "ASGI_APPLICATION has no WebSockets")
+    elif url is not None:
+        yield from _visit(name, url.rstrip("/"))
+    else:
         try:
-            yield from _Visit(name, base, server).findings()
-        except (ProbeFailed, OSError, WebSocketException) as error:
-            message = f"{base}: {error or type(error).__name__}"
-            remedy = "Check that the server is up, and that the URL leads to it."
-            yield Finding("server", False, message, remedy)
+            with probe.TemporaryServer(application) as server:
+                yield from _visit(name, server.url, server)
+        except ProbeFailed as error:
+            remedy = f"Run `{server_command(application)}`, and read its output."
+            yield Finding("server", False, str(error), remedy, error.log)
+
+
+def _visit(name: str, base: str, server: probe.TemporaryServer | None = None) -> Iterator[Finding]:
+    try:
+        yield from _Visit(name, base, server).findings()
+    except (ProbeFailed, OSError, WebSocketException) as error:
+        message = f"{base}: {error or type(error).__name__}"
+        remedy = "Check that the server is up, and that the URL leads to it."
+        yield Finding("server", False, message, remedy)
 
 
 class _Visit:
@@ -169,7 +169,6 @@ class _Visit:
         return Finding("echo", True, "the text came back")
 
     def _shared(self) -> Finding:
-        """Check that this process and the site share their counts."""
         try:
             count = settled(lambda: get_state().count(self._name), 1)
         except StateUnavailable as error:
