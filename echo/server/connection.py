@@ -256,7 +256,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._flow.pause()
-        self._timeouts.enter(self._loop.time())
+        self._timeouts.state_since = self._loop.time()
 
     def resume_writing(self) -> None:
         self._flow.resume()
@@ -334,7 +334,7 @@ class WebSocketConnection(asyncio.Protocol):
                     await asyncio.sleep(DISCONNECT_INTERVAL)
                 else:
                     queue.has_delivered_disconnect = True
-                    self._timeouts.enter(self._loop.time())
+                    self._timeouts.state_since = self._loop.time()
                 return queue.disconnect
             else:
                 queue.resume_reading()
@@ -406,7 +406,7 @@ class WebSocketConnection(asyncio.Protocol):
             raise ClientDisconnected
         headers = handshake.with_defaults(event.get("headers") or (), self.default_headers())
         head = handshake.acceptance(self.scope["headers"], event.get("subprotocol"), headers)
-        self._timeouts.start(self._loop.time())
+        self._timeouts.started_at = self._loop.time()
         await self.acquire_transport()
         if self._queue.disconnect is not None or self.transport is None:
             self._close_transport()
@@ -472,7 +472,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _enter(self, state: int) -> None:
         self.state = state
-        self._timeouts.enter(self._loop.time())
+        self._timeouts.state_since = self._loop.time()
 
     def _disconnect(self, code: int, reason: str) -> None:
         """Send the application its disconnect, and call the "echo.on_end" callbacks. Idempotent."""
@@ -558,7 +558,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def check_timeouts(self, now: float) -> None:
         """Enforce the time limits; `now` is the loop's time."""
-        waited = self._timeouts.time_in_state(now)
+        waited = now - self._timeouts.state_since
         if self.state is State.OPEN:
             self._check_open(now)
         elif self.state is State.HANDSHAKE:
@@ -600,7 +600,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._disconnect(ABNORMAL_CLOSURE, "")
             self._close(INTERNAL_ERROR, "keepalive ping timeout")
         elif timeouts.is_ping_due(now):
-            timeouts.pinged(now)
+            timeouts.pinged_at = now
             self._flow.write(framing.frame(framing.PING, b""))
 
     def postpone_timeouts(self, seconds: float) -> None:

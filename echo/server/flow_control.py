@@ -33,7 +33,6 @@ class FlowControl:
         self._loop = loop
         self.transport: asyncio.Transport | None = None
         self.batch: list[bytes] = []  # frames to be written together
-        self._flush_scheduled = False
         self.is_paused = False  # whether the transport's buffer is full
         self._writable: asyncio.Future[None] | None = None
         self._backlog = 0  # bytes that the client had not read at the last check
@@ -51,13 +50,7 @@ class FlowControl:
     def start_batch(self, frame: bytes) -> None:
         """Write the frame in the next iteration of the loop, with all others in `batch` by then."""
         self.batch.append(frame)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush_scheduled_batch)
-
-    def _flush_scheduled_batch(self) -> None:
-        self._flush_scheduled = False
-        self.flush()
+        self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         if self.batch:

@@ -1,5 +1,6 @@
 """The time limits of one connection. Times are those of the event loop's clock, in seconds."""
 
+from math import inf
 from typing import NamedTuple
 
 CLOSE_TIMEOUT = 5.0  # seconds for the client to reply to a Close, or to read the remaining data
@@ -11,74 +12,54 @@ PING_TOLERANCE = 0.1  # seconds: a ping that is due within this time is sent now
 
 
 class Limits(NamedTuple):
-    """The limits of a connection, in bytes and seconds. None means no limit."""
+    """The limits of a connection, in bytes and seconds."""
 
     max_size: int = 1024 * 1024  # bytes of a message
-    ping_interval: float | None = 20  # 0 means the same as None
-    ping_timeout: float | None = 10
-    handshake_timeout: float | None = 20  # for the application to accept or reject
-    max_age: float | None = None
+    ping_interval: float = 20
+    ping_timeout: float = 10
+    handshake_timeout: float = 20  # for the application to accept or reject
+    max_age: float = inf
     application_timeout: float = APPLICATION_TIMEOUT
 
 
 class Timeouts:
-    """The start times of the time limits of a connection, which enforces them.
+    """The start times of the time limits of a connection, which sets and enforces them.
 
     On each read the connection only sets `has_received`: reading the clock would be too expensive.
     """
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._started_at = self._since = self._quiet_since = now
-        self._pinged_at: float | None = None
+        self.started_at = now  # of the handshake or, when it is accepted, of the open connection
+        self.state_since = now  # when the connection entered its current state
+        self.pinged_at: float | None = None  # when the ping was sent that has no pong yet
+        self._quiet_since = now
         self.has_received = True
-
-    def start(self, now: float) -> None:
-        """Start timing the handshake or, when it is accepted, the open connection."""
-        self._started_at = now
-
-    def enter(self, now: float) -> None:
-        """Start timing a new state of the connection."""
-        self._since = now
-
-    def time_in_state(self, now: float) -> float:
-        return now - self._since
 
     def postpone(self, seconds: float) -> None:
         """Extend all time limits by the time for which the event loop was blocked."""
-        self._started_at += seconds
-        self._since += seconds
+        self.started_at += seconds
+        self.state_since += seconds
         self._quiet_since += seconds
-        if self._pinged_at is not None:
-            self._pinged_at += seconds
+        if self.pinged_at is not None:
+            self.pinged_at += seconds
 
     def is_handshake_overdue(self, now: float) -> bool:
-        limit = self._limits.handshake_timeout
-        return limit is not None and now - self._started_at > limit
+        return now - self.started_at > self._limits.handshake_timeout
 
     def is_too_old(self, now: float) -> bool:
-        limit = self._limits.max_age
-        return limit is not None and now - self._started_at > limit
+        return now - self.started_at > self._limits.max_age
 
     def is_application_overdue(self, now: float) -> bool:
-        return now - self._since > self._limits.application_timeout
+        return now - self.state_since > self._limits.application_timeout
 
     def received(self, now: float) -> None:
         """Start timing the interval until the next ping."""
-        self.has_received, self._pinged_at, self._quiet_since = False, None, now
+        self.has_received, self.pinged_at, self._quiet_since = False, None, now
 
     def is_ping_due(self, now: float) -> bool:
-        interval = self._limits.ping_interval  # None or 0: no pings, as in uvicorn
-        if not interval or self._pinged_at is not None:
-            return False
-        return now - self._quiet_since >= interval - PING_TOLERANCE
-
-    def pinged(self, now: float) -> None:
-        """Start timing the client's pong."""
-        self._pinged_at = now
+        quiet = now - self._quiet_since
+        return self.pinged_at is None and quiet >= self._limits.ping_interval - PING_TOLERANCE
 
     def is_pong_overdue(self, now: float) -> bool:
-        timeout = self._limits.ping_timeout
-        if timeout is None or self._pinged_at is None:
-            return False
-        return now - self._pinged_at >= timeout
+        return self.pinged_at is not None and now - self.pinged_at >= self._limits.ping_timeout

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextvars import Context, copy_context
+from math import inf
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
@@ -37,8 +38,8 @@ class WebSocketProtocol(WebSocketConnection):
     ) -> None:
         limits = Limits(
             config.ws_max_size,
-            config.ws_ping_interval or None,
-            config.ws_ping_timeout,
+            config.ws_ping_interval or inf,  # 0: no pings, as in uvicorn
+            inf if config.ws_ping_timeout is None else config.ws_ping_timeout,
             application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
         )
         super().__init__(limits)

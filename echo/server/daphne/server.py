@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from functools import partial
+from math import inf
 from typing import Any
 
 from daphne import server as stock
@@ -60,10 +61,10 @@ class Server(stock.Server):  # type: ignore[misc]
             max_size=min(
                 self.websocket_max_message_size or 1 << 62, self.websocket_max_frame_size or 1 << 62
             ),
-            ping_interval=self.ping_interval or None,
-            ping_timeout=self.ping_timeout or None,
-            handshake_timeout=min((t for t in timeouts if t >= 0), default=None),
-            max_age=self.websocket_timeout if self.websocket_timeout >= 0 else None,
+            ping_interval=self.ping_interval or inf,
+            ping_timeout=self.ping_timeout or inf,
+            handshake_timeout=min((t for t in timeouts if t >= 0), default=inf),
+            max_age=self.websocket_timeout if self.websocket_timeout >= 0 else inf,
             application_timeout=self.application_close_timeout,
         )
 

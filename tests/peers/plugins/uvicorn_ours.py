@@ -3,6 +3,8 @@
 It knows the installed `echo` and uvicorn only, since it runs among uvicorn's tests.
 """
 
+from math import inf
+
 import pytest
 from uvicorn.protocols.websockets import websockets_sansio_impl
 
@@ -21,11 +23,11 @@ class Peer(WebSocketProtocol):
 
     @property
     def ping_timer(self) -> bool | None:
-        return True if self._timeouts._limits.ping_interval else None
+        return True if self._timeouts._limits.ping_interval < inf else None
 
     @property
     def ping_sent_at(self) -> float:
-        return self._timeouts._pinged_at or 0.0
+        return self._timeouts.pinged_at or 0.0
 
 
 # Before the tests import it: what names uvicorn's class, as text or by import, gets ours.
