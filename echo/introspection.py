@@ -36,10 +36,15 @@ def endpoints_of(
 
 def _wrapped_by(middleware: Any) -> Any:
     """Return the application inside a middleware of Channels or Starlette, or None."""
-    for attribute in ("inner", "application", "app"):
-        if (inner := getattr(middleware, attribute, None)) is not None:
-            return inner
-    return None
+    attributes = getattr(middleware, "__dict__", {})
+    return attributes.get("inner") or attributes.get("application") or attributes.get("app")
+
+
+def is_router(application: Any) -> bool:
+    """Return whether the application is Channels' URLRouter, or middleware around one."""
+    while application is not None and not isinstance(application, URLRouter):
+        application = _wrapped_by(application)
+    return application is not None
 
 
 def is_certainly_uncounted(endpoint: Endpoint) -> bool:

@@ -13,6 +13,7 @@ from echo.counting.read_ahead import ReadAhead
 from echo.denial import deny
 from echo.exceptions import InvalidName
 from echo.extensions import NAME, ON_END
+from echo.introspection import is_router
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
 from echo.state import get_state
@@ -84,23 +85,14 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
 
 
 def _require_endpoint(app: Callable[..., Any], by: Naming) -> None:
-    """Raise ImproperlyConfigured if `app` is a consumer class, or a router and `by` an argument."""
     if hasattr(app, "as_asgi"):
         name = getattr(app, "__name__", type(app).__name__)
         raise ImproperlyConfigured(f"counted() needs an application: write {name}.as_asgi().")
-    if isinstance(by, str) and _is_router(app):
+    if isinstance(by, str) and is_router(app):
         raise ImproperlyConfigured(
             "counted() wraps a router. Wrap each consumer: "
             'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).'
         )
-
-
-def _is_router(app: Any) -> bool:
-    """Return whether `app` is Channels' URLRouter, or middleware around one."""
-    while app is not None and getattr(app, "_path_routing", False) is not True:
-        attributes = getattr(app, "__dict__", {})
-        app = attributes.get("inner") or attributes.get("application")
-    return app is not None
 
 
 async def _validated_name(
