@@ -152,7 +152,6 @@ def _is_origin(value: object) -> bool:
 
 
 def _seconds(name: str, default: float, least: float = 0.001) -> float:
-    """Return a setting that is a number of seconds."""
     value = getattr(settings, name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
         minimum = "greater than 0" if least else "of at least 0"
@@ -161,7 +160,6 @@ def _seconds(name: str, default: float, least: float = 0.001) -> float:
 
 
 def _limit(name: str, default: int | None) -> int | None:
-    """Return a setting that is a positive integer or None."""
     value = getattr(settings, name, default)
     if value is not None and (type(value) is not int or value < 1):
         raise ImproperlyConfigured(f"{name} {value!r} is not a positive integer or None.")

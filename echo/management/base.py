@@ -40,7 +40,6 @@ def named_object(name: str) -> NamedObject:
 
 
 def _require_shared_layer() -> None:
-    """Raise CommandError if messages cannot reach other processes."""
     try:
         get_channel_layer()
     except Exception as error:  # each channel layer has its own exceptions

@@ -45,7 +45,6 @@ class HTTPFallback:
 
 
 def _as_http(scope: WebSocketScope) -> HTTPScope:
-    """Return the scope of the same request without the upgrade."""
     same = {key: value for key, value in scope.items() if key not in ("subprotocols", "url_route")}
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return cast(HTTPScope, {**same, "type": "http", "method": "GET", "scheme": scheme})

@@ -7,6 +7,7 @@ from django.views.decorators.http import require_safe
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
+from echo.responses import RETRY_AFTER
 from echo.state import get_state
 
 
@@ -24,6 +25,6 @@ def health(request: HttpRequest) -> HttpResponse:
         state.count(conf.ECHO_DEFAULT_OBJECT)
     except StateUnavailable:
         response = JsonResponse({"status": "unavailable", "state": kind}, status=503)
-        response["Retry-After"] = "2"
+        response["Retry-After"] = RETRY_AFTER
         return response
     return JsonResponse({"status": "ok", "state": kind})

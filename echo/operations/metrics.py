@@ -62,7 +62,6 @@ class EchoCollector:
 
 
 def _connections() -> Iterator["Metric"]:
-    """Yield the counts, or none if they are unknown."""
     from prometheus_client.core import GaugeMetricFamily
 
     state = get_state()
