@@ -14,16 +14,28 @@ class Counts:
     """The count of one object below the URL of `echo.urls`."""
 
     def __init__(self, url: str, name: str, headers: dict[str, str]) -> None:
-        self._url, self._name, self._headers = url, name, headers
+        self._count_url = f"{url}/{name}/getCurrentConnections"
+        self._live_url = f"{url}/{name}/connections/live"
+        self._headers = headers
 
     def exist(self) -> bool:
         """Return whether the URL seems to serve a count, perhaps one that needs a permission."""
-        status, body = probe.get(self._count_url, {**self._headers, "Accept": "application/json"})
-        return status in (*RESTRICTED, 503) or (status == 200 and _number(body) is not None)
+        status, count = self._get()
+        return status in (*RESTRICTED, 503) or count is not None
+
+    def _get(self) -> tuple[int, int | None]:
+        """Return the status, and the count if there is one."""
+        headers = {**self._headers, "Accept": "application/json"}
+        status, body = probe.get(self._count_url, headers)
+        return status, _number(body) if status == 200 else None
 
     def check_count(self, check: str, expected: int) -> Finding:
         """Check that the site responds with the expected count."""
-        status, count = self._read(expected)
+        status, count = settled(
+            self._get,
+            expected=(200, expected),
+            is_final=lambda result: result[1] is None and result[0] != 503,
+        )
         if status in RESTRICTED:
             return _restricted(check, status)
         if status == 503:
@@ -37,34 +49,18 @@ class Counts:
             return Finding(check, False, message, UNCOUNTED)
         return Finding(check, True, f"the site counts {expected}")
 
-    @property
-    def _count_url(self) -> str:
-        return f"{self._url}/{self._name}/getCurrentConnections"
-
-    def _read(self, expected: int) -> tuple[int, int | None]:
-        """Return status and count as soon as they are as expected, or after a timeout."""
-        headers = {**self._headers, "Accept": "application/json"}
-        wanted: tuple[int, int | None] = (200, expected)
-
-        def read() -> tuple[int, int | None]:
-            status, body = probe.get(self._count_url, headers)
-            return status, _number(body) if status == 200 else None
-
-        return settled(read, wanted, lambda result: result[1] is None and result[0] != 503)
-
     def check_live(self, expected: int) -> Finding:
         """Check that the event stream begins with the expected count."""
-        url = f"{self._url}/{self._name}/connections/live"
         try:
-            status, event = probe.first_event(url, self._headers)
+            status, event = probe.first_event(self._live_url, self._headers)
         except ProbeFailed as error:
             remedy = "Turn off response buffering in the proxy."
-            return Finding("live", False, f"{url}: {error}", remedy)
+            return Finding("live", False, f"{self._live_url}: {error}", remedy)
         if status in (*RESTRICTED, 404):  # a site may have no event streams
             return _restricted("live", status)
         if status != 200:
             remedy = "Run the site on an ASGI server." if status == 501 else LOGS
-            return Finding("live", False, f"{url} responds with {status}", remedy)
+            return Finding("live", False, f"{self._live_url} responds with {status}", remedy)
         if _number(event) != expected:
             found = event.decode(errors="replace")
             message = f"expected an event with the count {expected}, got {found!r}"

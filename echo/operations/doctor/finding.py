@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 
 def settled(
-    read: Callable[[], T], expected: T, is_final: Callable[[T], bool] = lambda value: False
+    read: Callable[[], T], expected: object, is_final: Callable[[T], bool] = lambda value: False
 ) -> T:
     """Return the result of `read` as soon as it is as expected or final, or after the timeout."""
     timeout = SETTLE_TIMEOUT + conf.ECHO_HEARTBEAT_SECONDS

@@ -124,17 +124,13 @@ def check_layer(name: str) -> Finding:
             message = "CHANNEL_LAYERS is not set: messages stay in their process"
             return Finding("layer", None, message)
         asyncio.run(_exchange(layer, group_name(name)))
-    except TimeoutError as error:
-        return _broken_layer(str(error) or f"no message in {TIMEOUT:g} s")
     except Exception as error:  # each channel layer has its own exceptions
-        return _broken_layer(describe(error))
+        is_silent = isinstance(error, TimeoutError) and not str(error)
+        message = f"no message in {TIMEOUT:g} s" if is_silent else describe(error)
+        remedy = "Start the servers that CHANNEL_LAYERS names, or correct its hosts."
+        return Finding("layer", False, message, remedy)
     reach = "all processes" if reaches_other_processes() else "this process only"
     return Finding("layer", True, f"{type(layer).__name__} delivers, to {reach}")
-
-
-def _broken_layer(message: str) -> Finding:
-    remedy = "Start the servers that CHANNEL_LAYERS names, or correct its hosts."
-    return Finding("layer", False, message, remedy)
 
 
 async def _exchange(layer: Any, group: str) -> None:

@@ -66,12 +66,13 @@ class _Visit:
         self._has_echo = not (lacks_route(echo_route) or required_action(echo_route))
         path = None if self._has_echo else routes.counted_path(name)
         self._is_foreign = path is not None
+        self._tried = self._url
         if path is not None:
             below = routes.prefix_below_script_name()
             root = urljoin(base, get_script_prefix())
             if below and self._url.endswith(below):
                 root = self._url.removesuffix(below) + "/"
-            self._socket_url = root + path
+            self._tried = self._socket_url = root + path
 
     def _find_prefix(self, url: str) -> str:
         """Return the URL of `echo.urls`. The given URL may be that of the site's root."""
@@ -129,10 +130,6 @@ class _Visit:
         remedy = "Run uvicorn with `--http h11`, or let a proxy in front of it limit the headers."
         message = f"headers of {LONG_HEADERS} bytes are accepted: they may fill the memory"
         return Finding("headers", None, message, remedy)
-
-    @property
-    def _tried(self) -> str:
-        return self._socket_url if self._is_foreign else self._url
 
     def _rejected(self, status: int) -> Finding:
         if status < 500 and self._is_foreign and (self._server or status not in NO_HANDSHAKE):
