@@ -491,8 +491,7 @@ async def test_layer_that_goes_on_hanging_is_known_to_be_down(frail, caplog, mon
 
     try:
         other = await joined("bar")
-        if frail.kind == "redis":  # the pub/sub layer does not wait for answers
-            await until(lambda: len(warnings(caplog)), 1)
+        await until(lambda: len(warnings(caplog)), 1)
         start = time.monotonic()
         late = await joined("baz")
         taken = time.monotonic() - start
