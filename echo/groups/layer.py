@@ -58,7 +58,7 @@ async def drop_connections(layer: Any, in_use: bool) -> None:
     if hasattr(layer, "ring_size"):  # channels_redis.core
         clients = [layer.connection(index) for index in range(layer.ring_size)]
     else:  # channels_redis.pubsub
-        clients = [shard._redis for shard in getattr(layer, "_shards", ())]
+        clients = [getattr(shard, "_redis", None) for shard in getattr(layer, "_shards", ())]
     for client in clients:
         if client is not None:
             await client.connection_pool.disconnect(inuse_connections=in_use)
