@@ -3,9 +3,9 @@
 The channel layer may fail, hang or restart; connections are not affected. Failed calls are retried
 with increasing delays, and after an outage all groups are added again.
 
-Whether messages arrive is tested by probes, numbered messages that this process sends to itself: to
-its own channel every few seconds, since a layer waits forever on a connection that has broken
-without a sign, and to a new group until one arrives, since a layer may subscribe in the background.
+Probes test whether messages arrive: numbered messages that this process sends to itself. Without
+them, a layer waits forever on a connection that the network has lost silently, and messages to a
+new group are lost until the layer has subscribed, which some layers do in the background.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ MAX_RETRY_INTERVAL = 5.0  # seconds
 # Layers drop a channel from a group a day after it was added (their `group_expiry`).
 RENEWAL_INTERVAL = 3600.0  # seconds
 PROBE_INTERVAL = 5.0  # seconds, on average
-# A probe that Redis executes before the SUBSCRIBE is lost. So probes are repeated.
+# A probe is repeated: if Redis executes it before the SUBSCRIBE, it is lost.
 PROBE_ATTEMPTS = 8  # 5 s in all
 FIRST_PROBE_TIMEOUT = 0.02  # seconds, doubled at each attempt
 
@@ -66,7 +66,7 @@ class ChannelLayerSubscription:
         return self._failures > 0
 
     def add(self, name: str) -> "asyncio.Future[None] | None":
-        """Add the group in the background, and return a future that is done when it is added.
+        """Add the group in the background, and return a future: when it is done, messages arrive.
 
         Returns None if there is nothing to wait for: the group is added, or the layer is down.
         """

@@ -666,25 +666,40 @@ async def test_process_sends_probes_while_it_has_groups(frail):
     assert sent() == before
 
 
+@pytest.fixture
+def farther_link(frail, link, settings):
+    """The link to a second host of the layer, which is the same Redis."""
+    with SlowLink(frail.server.port, 0.05) as farther_link:
+        hosts = settings.CHANNEL_LAYERS["default"]["CONFIG"]["hosts"]
+        hosts.append({**hosts[0], "address": f"redis://127.0.0.1:{farther_link.port}/0"})
+        yield farther_link
+
+
+@pytest.mark.parametrize("links", ["link", "farther_link"])
 @pytest.mark.parametrize("frail", ["pubsub"], indirect=True)
-async def test_first_message_after_a_join_arrives_if_redis_is_far_away(frail, link):
+async def test_message_arrives_right_after_a_join_if_redis_is_far_away(frail, links, request):
     """The sender is near Redis: its messages overtake a SUBSCRIBE that is on its way."""
-    first = await joined("first")
-    await until(lambda: frail.memberships("first"), 1)
-    peers = []
+    request.getfixturevalue(links)
+    firsts = [f"first-{number}" for number in range(8)]
+    peers = [await joined(name) for name in firsts]  # connects to all hosts
+    await until(lambda: {frail.memberships(name) for name in firsts}, {1})
 
     with redis.Redis.from_url(frail.url) as near:
-        for number in range(5):
-            name = f"name-{number}"
-            peers.append(await joined(name))
+
+        async def joined_and_sent(name):
+            peer = await joined(name)
             message = {"type": "echo.event", "name": name, "event": text("hello")}
             channel = f"asgi__group__{group_name(name)}"
             near.publish(channel, get_channel_layer().serialize(message))
+            return peer
 
-    await until(lambda: [peer.got for peer in peers], 5 * [[text("hello")]])
-    left(first, "first")
-    for number, peer in enumerate(peers):
-        left(peer, f"name-{number}")
+        names = [f"name-{number}" for number in range(10)]
+        peers += [await joined_and_sent(name) for name in names[:5]]
+        peers += await asyncio.gather(*map(joined_and_sent, names[5:]))
+
+    await until(lambda: [peer.got for peer in peers[8:]], 10 * [[text("hello")]])
+    for peer, name in zip(peers, firsts + names, strict=True):
+        left(peer, name)
 
 
 @pytest.mark.parametrize("layer", ["redis"], indirect=True)
