@@ -37,9 +37,17 @@ async def send_to_group(name: str, event: dict[str, Any]) -> None:
         message = {"type": "echo.event", "name": name, "event": event}
         await layer.group_send(group_name(name), message)
         return
-    for loop, groups in list(_groups.items()):
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(groups.deliver, name, event)
+    for loop, groups in _open_groups().items():
+        loop.call_soon_threadsafe(groups.deliver, name, event)
+
+
+def receives_messages() -> bool:
+    """Return False while messages of other processes do not reach this one: the layer fails."""
+    return not any(groups.is_failing for groups in _open_groups().values())
+
+
+def _open_groups() -> "dict[asyncio.AbstractEventLoop, Groups]":
+    return {loop: groups for loop, groups in list(_groups.items()) if not loop.is_closed()}
 
 
 class Groups:
@@ -48,6 +56,11 @@ class Groups:
     def __init__(self) -> None:
         self._members: dict[str, dict[Member, None]] = {}
         self._subscription = ChannelLayerSubscription(self._members.keys(), self.deliver)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether messages do not arrive through the channel layer."""
+        return self._subscription.is_failing
 
     def join(self, name: str, member: Member) -> "asyncio.Future[None] | None":
         """Add the member, and return a future: when it is done, messages to the group reach it.

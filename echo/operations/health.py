@@ -7,6 +7,7 @@ from django.views.decorators.http import require_safe
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
+from echo.groups.group import receives_messages
 from echo.responses import RETRY_AFTER
 from echo.state import get_state
 
@@ -15,16 +16,18 @@ from echo.state import get_state
 @never_cache
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:
-    """Return 200 if the counts are known, else 503.
+    """Return 200 if the counts are known and messages reach this process, else 503.
 
     Not for liveness: connections survive an outage of Redis, and a restart would close them.
     """
     state = get_state()
-    kind = "shared" if state.shared else "process"
+    body = {"status": "ok", "state": "shared" if state.shared else "process"}
     try:
         state.count(conf.ECHO_DEFAULT_OBJECT)
     except StateUnavailable:
-        response = JsonResponse({"status": "unavailable", "state": kind}, status=503)
-        response["Retry-After"] = RETRY_AFTER
-        return response
-    return JsonResponse({"status": "ok", "state": kind})
+        body["status"] = "unavailable"
+    if not receives_messages():
+        body |= {"status": "unavailable", "layer": "unavailable"}
+    if body["status"] == "ok":
+        return JsonResponse(body)
+    return JsonResponse(body, status=503, headers={"Retry-After": RETRY_AFTER})

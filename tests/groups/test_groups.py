@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import random
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ from echo.groups.subscription import JOIN_TIMEOUT
 from echo.names import group_name
 from echo.objects import get_object
 from tests.redis_server import RedisServer
+from tests.slow_link import SlowLink
 from tests.waiting import DEADLINE, SECOND, eventually
 
 BACKENDS = {
@@ -74,7 +76,10 @@ class Layer:
 
     @property
     def setting(self):
-        config = {"hosts": [self.url]} if self.url else {}
+        return self.setting_at(self.url)
+
+    def setting_at(self, url):
+        config = {"hosts": [{"address": url, "socket_timeout": None}]} if url else {}
         return {"default": {"BACKEND": BACKENDS[self.kind], "CONFIG": config}}
 
     def memberships(self, name="foo"):
@@ -128,6 +133,22 @@ def frail(request, settings, no_task_is_left):
         layer.server = server
         settings.CHANNEL_LAYERS = layer.setting
         yield layer
+
+
+@pytest.fixture
+def link(frail, settings):
+    """The link to the Redis of the layer."""
+    with SlowLink(frail.server.port, 0.01) as link:
+        settings.CHANNEL_LAYERS = frail.setting_at(f"redis://127.0.0.1:{link.port}/0")
+        yield link
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Probes that follow each other sooner, and calls that fail sooner."""
+    monkeypatch.setattr(subscription, "PROBE_INTERVAL", 0.2 * SECOND)
+    monkeypatch.setattr(subscription, "PROBE_ATTEMPTS", 7)
+    monkeypatch.setattr(subscription, "CALL_TIMEOUT", 0.5 * SECOND)
 
 
 def warnings(caplog):
@@ -374,7 +395,7 @@ async def noticed(caplog, number):
     assert len(warnings(caplog)) == warned
 
 
-async def messages_flow(layer, peer):
+async def messages_flow(layer, peer, deadline=DEADLINE):
     """Return when a message to the group reaches the member: some before it may be lost."""
     numbers = count()
 
@@ -387,7 +408,7 @@ async def messages_flow(layer, peer):
         return bool(peer.got)
 
     peer.got.clear()
-    await until(sent_and_received, True)
+    await until(sent_and_received, True, deadline)
 
 
 async def test_connections_outlive_an_outage_of_the_layer(frail, caplog):
@@ -491,8 +512,7 @@ async def test_layer_that_goes_on_hanging_is_known_to_be_down(frail, caplog, mon
 
     try:
         other = await joined("bar")
-        if frail.kind == "redis":  # the pub/sub layer does not wait for answers
-            await until(lambda: len(warnings(caplog)), 1)
+        await until(lambda: len(warnings(caplog)), 1)
         start = time.monotonic()
         late = await joined("baz")
         taken = time.monotonic() - start
@@ -585,3 +605,133 @@ async def test_message_fails_loudly_when_the_layer_is_away(frail):
 
     with pytest.raises(redis.ConnectionError):
         await send_to_group("foo", text("hello"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+async def test_messages_flow_again_after_a_network_has_lost_the_connections(frail, link, caplog):
+    peer = await joined()
+    await messages_flow(frail, peer)
+
+    link.lose()
+
+    await messages_flow(frail, peer, 3 * DEADLINE)
+    await until(lambda: len(warnings(caplog)), 2)
+    failing, working = warnings(caplog)
+    assert failing.startswith("Channel layer error, retrying: ")
+    assert working == "The channel layer works again."
+    left(peer)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_health_view_names_a_layer_that_hangs(frail, client, settings, caplog):
+    settings.ROOT_URLCONF = "tests.sites.operations_urls"
+    caplog.set_level(logging.CRITICAL, "django.request")
+
+    def health():
+        response = client.get("/operations/health")
+        return response.status_code, response.json()
+
+    peer = await joined()
+    await messages_flow(frail, peer)
+    assert health() == (200, {"status": "ok", "state": "process"})
+
+    frail.server.hang()
+    try:
+        failing = {"status": "unavailable", "state": "process", "layer": "unavailable"}
+        await until(health, (503, failing))
+    finally:
+        frail.server.resume()
+
+    await until(health, (200, {"status": "ok", "state": "process"}))
+    left(peer)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_process_sends_probes_while_it_has_groups(frail):
+    command = {"redis": "zadd", "pubsub": "publish"}[frail.kind]
+
+    def sent():
+        with redis.Redis.from_url(frail.url) as client:
+            return client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+    peer = await joined()
+    before = sent()
+    await until(lambda: sent() > before + 2, True)
+
+    left(peer)
+    await asyncio.sleep(SECOND / 2)
+    before = sent()
+    await asyncio.sleep(SECOND)
+    assert sent() == before
+
+
+@pytest.fixture
+def farther_link(frail, link, settings):
+    """The link to a second host of the layer, which is the same Redis."""
+    with SlowLink(frail.server.port, 0.05) as farther_link:
+        hosts = settings.CHANNEL_LAYERS["default"]["CONFIG"]["hosts"]
+        hosts.append({**hosts[0], "address": f"redis://127.0.0.1:{farther_link.port}/0"})
+        yield farther_link
+
+
+@pytest.mark.parametrize("links", ["link", "farther_link"])
+@pytest.mark.parametrize("frail", ["pubsub"], indirect=True)
+async def test_message_arrives_right_after_a_join_if_redis_is_far_away(frail, links, request):
+    """The sender is near Redis: its messages overtake a SUBSCRIBE that is on its way."""
+    request.getfixturevalue(links)
+    firsts = [f"first-{number}" for number in range(8)]
+    peers = [await joined(name) for name in firsts]  # connects to all hosts
+    await until(lambda: {frail.memberships(name) for name in firsts}, {1})
+
+    with redis.Redis.from_url(frail.url) as near:
+
+        async def joined_and_sent(name):
+            peer = await joined(name)
+            message = {"type": "echo.event", "name": name, "event": text("hello")}
+            channel = f"asgi__group__{group_name(name)}"
+            near.publish(channel, get_channel_layer().serialize(message))
+            return peer
+
+        names = [f"name-{number}" for number in range(10)]
+        peers += [await joined_and_sent(name) for name in names[:5]]
+        peers += await asyncio.gather(*map(joined_and_sent, names[5:]))
+
+    await until(lambda: [peer.got for peer in peers[8:]], 10 * [[text("hello")]])
+    for peer, name in zip(peers, firsts + names, strict=True):
+        left(peer, name)
+
+
+@pytest.mark.parametrize("layer", ["redis"], indirect=True)
+async def test_many_groups_are_joined_at_once_without_an_outage(layer, caplog):
+    names = [f"name-{number}" for number in range(300)]
+
+    peers = await asyncio.gather(*map(joined, names))
+
+    await until(lambda: sum(map(layer.memberships, names)), 300)
+    assert warnings(caplog) == []
+    for peer, name in zip(peers, names, strict=True):
+        left(peer, name)
+
+
+@pytest.mark.parametrize("layer", ["memory", "redis"], indirect=True)
+async def test_membership_is_renewed_while_others_come_and_go(layer, monkeypatch):
+    monkeypatch.setattr(subscription, "RENEWAL_INTERVAL", 0.3 * SECOND)
+    peer = await joined()
+
+    async def come_and_go():
+        while True:
+            left(await joined("bar"), "bar")
+            await asyncio.sleep(0.05 * SECOND)
+
+    others = asyncio.create_task(come_and_go())
+    if layer.kind == "memory":
+        get_channel_layer().groups.clear()
+    else:
+        with redis.Redis.from_url(layer.url) as client:
+            client.flushall()
+
+    await until(layer.memberships, 1)
+    others.cancel()
+    await asyncio.wait([others])
+    left(peer)

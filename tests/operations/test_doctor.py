@@ -15,7 +15,7 @@ from tests.waiting import DEADLINE
 
 ALL_OK = [
     *("settings", "static", "state", "layer", "handshake", "echo", "count"),
-    *("live", "shared count", "close", "count after close"),
+    *("live", "shared count", "message", "close", "count after close"),
 ]
 SETTINGS = "from project.settings import *\n"
 ASGI = """
@@ -229,7 +229,9 @@ def test_site_with_other_counts_is_told(redis_url):
         code, found = findings("--url", f"http://127.0.0.1:{server.port}", url=redis_url)
 
     assert code == 1
-    assert [check for check, each in found.items() if each["ok"] is False] == ["shared count"]
+    failed = [check for check, each in found.items() if each["ok"] is False]
+    assert failed == ["shared count", "message"]
+    assert found["message"]["message"] == "no text of this process arrived in 5 s"
 
 
 def test_server_that_is_down_is_told():

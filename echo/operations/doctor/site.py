@@ -1,6 +1,7 @@
 """Checks of the site as its clients see it: connect, echo, count, watch and close."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
@@ -10,7 +11,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
+from echo.groups.layer import reaches_other_processes
 from echo.introspection import lacks_route, required_action
+from echo.log import describe
+from echo.objects import get_object
 from echo.operations.doctor import probe, routes
 from echo.operations.doctor.counts import Counts
 from echo.operations.doctor.finding import LOGS, REDIS, Finding, settled
@@ -21,6 +25,7 @@ from echo.state import get_state
 
 LONG_HEADERS = 200_000  # bytes: above the limits of nginx, h11 (64 KiB) and Twisted (16 KiB)
 ABNORMAL_CLOSURE, INTERNAL_ERROR = 1006, 1011  # RFC 6455 §7.4.1
+LAYER = "Check that the site has the same CHANNEL_LAYERS, and read the log of the server."
 NO_HANDSHAKE = (200, 404, 426)  # statuses if the upgrade was lost, or there is no such route
 
 
@@ -101,6 +106,8 @@ class _Visit:
                 yield self._counts.check_live(1)
             if counted.ok and get_state().shared:
                 yield self._shared()
+            if counted.ok and reaches_other_processes():
+                yield self._message(socket)
             if is_core_layer():
                 idle = self._idle(socket)
                 yield idle
@@ -175,6 +182,21 @@ class _Visit:
             message = f"the site counts 1, this process {count}"
             return Finding("shared count", False, message, remedy)
         return Finding("shared count", True, "this process also counts 1")
+
+    def _message(self, socket: ClientWebSocket) -> Finding:
+        """Check that a text of this process reaches the connection through the channel layer."""
+        text = secrets.token_hex(8)
+        try:
+            get_object(self._name).send(text)
+            while socket.recv() != text:  # a consumer of the site may send other texts
+                pass
+        except TimeoutError:
+            message = f"no text of this process arrived in {probe.TIMEOUT:g} s"
+        except Exception as error:  # each channel layer has its own exceptions
+            message = describe(error)
+        else:
+            return Finding("message", True, "a text of this process arrived")
+        return Finding("message", False, message, LAYER)
 
     def _idle(self, socket: ClientWebSocket) -> Finding:
         """Check that a socket and a channel without messages stay open for IDLE seconds."""
