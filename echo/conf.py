@@ -118,8 +118,11 @@ class Conf:
         return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)
 
 
-EXPECTED = "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://… or valkeys://…"
-REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+EXPECTED = (
+    "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://…, valkeys://… or "
+    "redis+sentinel://host:port,host:port/service/db"
+)
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "redis+sentinel")
 
 
 def _state_url_problem(value: object) -> str | None:
@@ -129,6 +132,10 @@ def _state_url_problem(value: object) -> str | None:
         return "is malformed (in a password, write %2F %3F %23 %40 for / ? # @)"
     parts = urlsplit(value)
     database = parts.path.removeprefix("/")
+    if parts.scheme == "redis+sentinel":
+        service, _, database = database.partition("/")
+        if not service:
+            return "has no service, as in redis+sentinel://host:26379/mymaster/0"
     if parts.scheme == "memory":
         return None
     if parts.scheme not in REDIS_SCHEMES:

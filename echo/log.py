@@ -42,7 +42,8 @@ def is_malformed(url: str) -> bool:
     """Return whether the path, query or fragment of the URL may be a part of its password."""
     try:
         parts = urlsplit(url)
-        _port = parts.port  # raises ValueError if it is invalid
+        for host in parts.netloc.rpartition("@")[2].split(","):  # several with Sentinel
+            _port = urlsplit(f"//{host}").port  # raises ValueError if it is invalid
     except ValueError:
         return True
     return "@" in f"{parts.path}{parts.query}{parts.fragment}"  # an unquoted / ? or # in a password

@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 
 
 class Stats:
-    """Counters that only increase. Updated on the event loop; `outages` in the state's thread."""
+    """Counters that only increase. Updated on the event loop; those of Redis in its thread."""
 
     def __init__(self) -> None:
         self.joins = 0
@@ -20,6 +20,7 @@ class Stats:
         self.rejections = dict.fromkeys(REASONS, 0)
         self.closes: dict[int | str, int] = {}  # by Close code
         self.outages = 0
+        self.wrong_totals = 0  # repaired by the self-check
         self.objects: set[str] = set()  # the names that have a series in Prometheus
 
     def record_close(self, name: str, seconds: float, code: int | None) -> None:

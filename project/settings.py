@@ -57,8 +57,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Counts, and messages to the connections of other processes, through Redis where there is one.
 ECHO_STATE_URL = os.environ.get("ECHO_STATE_URL", "memory://")
-# channels_redis knows no cluster, and calls a Valkey a Redis.
-if not ECHO_STATE_URL.startswith("memory:") and "cluster=true" not in ECHO_STATE_URL:
+# The layer takes no URL of a cluster or of Sentinel, and calls a Valkey a Redis.
+is_single = not ECHO_STATE_URL.startswith(("memory:", "redis+sentinel:"))
+if is_single and "cluster=true" not in ECHO_STATE_URL:
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",

@@ -62,6 +62,13 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return struct.pack("!H", code) + reason.encode()
 
 
+def drop_packets(of: socket.socket) -> None:
+    """Let the socket receive nothing, not even TCP's own acknowledgements (Linux)."""
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: ret #0
+    program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+    of.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
 def listens(family: int, address: object) -> bool:
     """Return whether connections to the address are accepted."""
     with socket.socket(family) as probe:
@@ -197,10 +204,8 @@ class Client:
             return True
 
     def vanish(self) -> None:
-        """Let nothing in any more, not even TCP's own acknowledgements: a cable is cut (Linux)."""
-        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: ret #0
-        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        """Let nothing in any more: a cable is cut (Linux)."""
+        drop_packets(self.socket)
 
     def reset(self) -> None:
         """Vanish with a TCP RST."""

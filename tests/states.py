@@ -11,8 +11,8 @@ import redis
 from echo.exceptions import StateUnavailable
 from echo.state.base import State
 from echo.state.redis import scripts
+from echo.state.redis.share import CATCH_UP_GRACE
 from echo.state.redis.state import RedisState
-from echo.state.redis.writer import CATCH_UP_GRACE
 from tests.waiting import DEADLINE, SECOND
 
 LEASE = 2.0 * SECOND
@@ -69,6 +69,6 @@ async def seconds(awaitable: Awaitable[object]) -> float:
     return time.monotonic() - began
 
 
-def cut_off(*step: object) -> NoReturn:
-    """Replaces `RedisClient.run` in a process that cannot reach Redis."""
+def cut_off(*step: object, **named: object) -> NoReturn:
+    """Replaces `Publisher.run` in a process that cannot reach Redis."""
     raise redis.ConnectionError("cut off")

@@ -58,6 +58,22 @@ WRONG = [
         "redis://host:6379/first",
         "ECHO_STATE_URL 'redis://host:6379/first' has a database that is not a number (in a",
     ),
+    (
+        "ECHO_STATE_URL",
+        "redis+sentinel://host:26379,other:26379",
+        "ECHO_STATE_URL 'redis+sentinel://host:26379,other:26379' has no service, as in "
+        "redis+sentinel://host:26379/mymaster/0; expected memory://",
+    ),
+    (
+        "ECHO_STATE_URL",
+        "redis+sentinel://host:26379/mymaster/first",
+        "ECHO_STATE_URL 'redis+sentinel://host:26379/mymaster/first' has a database that is not a",
+    ),
+    (
+        "ECHO_STATE_URL",
+        "redis+sentinel://host:63x79,other:26379/mymaster",
+        "ECHO_STATE_URL 'redis+sentinel://***' is malformed (in a password, write %2F %3F",
+    ),
     ("ECHO_HEARTBEAT_SECONDS", "1", "ECHO_HEARTBEAT_SECONDS '1' is not a number of seconds great"),
     ("ECHO_MAX_CONNECTIONS", "5", "ECHO_MAX_CONNECTIONS '5' is not a positive integer or"),
     ("ECHO_MAX_CONNECTIONS", True, "ECHO_MAX_CONNECTIONS True is not a positive integer or"),
@@ -78,6 +94,8 @@ WITH_PASSWORD = [
     f"redis://[{SECRET}",
     f"redis://me:x@host:{SECRET}/0",
     f"redis://host/0?decode_responses=1&password={SECRET}",
+    f"redis+sentinel://me:{SECRET}@host:1,other:2",
+    f"redis+sentinel://:{SECRET},other:2/mymaster/0",
     f"mysql://me:{SECRET}@host/0",
     f"mysql://:{SECRET}@host",
     f"mysql://me:{SECRET}@@/x@host",
@@ -93,6 +111,13 @@ WITH_PASSWORD = [
 def test_settings_without_any_of_ours_are_right():
     assert problems() == []
     assert (conf.ECHO_DEFAULT_OBJECT, conf.ECHO_STATE_URL) == ("foo", "memory://")
+
+
+@pytest.mark.parametrize("end", ["", "/", "/0", "/0?socket_keepalive=true"])
+def test_url_of_sentinel_is_valid(settings, end):
+    settings.ECHO_STATE_URL = f"redis+sentinel://me:{SECRET}@host:1,[::1]:2,other/mymaster{end}"
+
+    assert problems() == []
 
 
 @pytest.mark.parametrize(("name", "value", "message"), WRONG)

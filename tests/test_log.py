@@ -25,6 +25,8 @@ def test_messages_are_due_once_per_interval_and_key(monkeypatch: pytest.MonkeyPa
         ("OSError: redis://me:secret@h:1/0 is down", "OSError: redis://***@h:1/0 is down"),
         ("['redis://:a@h', 'redis://:b@i']", "['redis://***@h', 'redis://***@i']"),
         ("redis://:se/cret@h", "redis://***"),
+        ("redis+sentinel://me:secret@h:1,i:2/s/0", "redis+sentinel://***@h:1,i:2/s/0"),
+        ("redis+sentinel://:secret,i:2/s/0", "redis+sentinel://***"),
         ("redis://:secret and redis://[secret", "redis://*** and redis://***"),
         ("me:secret@h", "***@h"),
         ("unix:///s?password=secret&db=1", "unix:///s?password=***&db=1"),

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Set
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -54,6 +55,7 @@ class ChannelLayerSubscription:
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._has_work = asyncio.Event()
         self._failures = 0
+        self._update_began = inf  # time of the event loop
         self._next_probe = 0.0  # time of the event loop
         self._probe_number = 0
         self._probe_arrived = asyncio.Event()
@@ -68,14 +70,16 @@ class ChannelLayerSubscription:
     def add(self, name: str) -> "asyncio.Future[None] | None":
         """Add the group in the background, and return a future: when it is done, messages arrive.
 
-        Returns None if there is nothing to wait for: the group is added, or the layer is down.
+        Returns None if there is nothing to wait for: the group is added, or the layer is down or
+        has not responded for JOIN_TIMEOUT.
         """
         if self._added.get(name) and name not in self._pending:
             return None
         pending = self._update(name)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
-        return None if self._failures else pending
+        silence = asyncio.get_running_loop().time() - self._update_began
+        return None if self._failures or silence > JOIN_TIMEOUT else pending
 
     def discard(self, name: str) -> None:
         """Discard the group in the background, unless its name has connections again by then."""
@@ -142,7 +146,11 @@ class ChannelLayerSubscription:
                 self._add_all_again()
                 next_renewal = now() + RENEWAL_INTERVAL
             if names := list(islice(self._pending, size)):
-                await self._update_groups(layer, channel, names)
+                self._update_began = now()
+                try:
+                    await self._update_groups(layer, channel, names)
+                finally:
+                    self._update_began = inf
                 continue
             self._set_working()
             self._has_work.clear()

@@ -1,22 +1,24 @@
-"""Polls the watched counts in one task per event loop, regardless of the number of clients."""
+"""Sends the changes of counts to the streams of one event loop."""
 
 import asyncio
 import json
 import logging
 import signal
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context
 
-from echo.conf import conf
 from echo.exceptions import StateUnavailable
-from echo.live.stream import EVENT_INTERVAL, Stream
+from echo.live.stream import Stream
 from echo.state import get_state
+from echo.state.base import State
 
 logger = logging.getLogger(__name__)
 
-# Idle seconds per second of polling: reading very many counts takes at most a tenth of the time.
-IDLE_FACTOR = 9
+SEND_INTERVAL = 0.02  # seconds between sending changes
+CHECK_INTERVAL = 0.2  # seconds between checks whether the server is stopping
+RETRY_INTERVAL = 0.25  # seconds between reads while counts are unknown
 # Streams that receive an event in one iteration of the event loop, before other connections run.
 # Django takes a third of a millisecond to send one event.
 BATCH_SIZE = 20
@@ -24,126 +26,167 @@ MAX_SINGLE_READS = 10  # names; if there are more, all counts are read at once
 
 UNKNOWN_EVENT = "event: unknown\ndata: {}\n\n"
 
-Value = int | dict[str, int] | None  # the count of one object; all counts; unknown
+
+class Watched:
+    """The count that some streams show; if the name is None, the counts of all objects."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.streams: set[Stream] = set()
+        self.new: set[Stream] = set()  # need a read that begins after their start
+        self.counts: dict[str, int] | None = None  # None: unknown
+        self.number = -1  # of the last change in the counts; -1 before the first read
+
+    def set(self, number: int, counts: dict[str, int] | None) -> bool:
+        """Replace the counts by those of a read; return whether they have changed."""
+        has_changed = self.number < 0 or counts != self.counts
+        self.number, self.counts = number, counts
+        return has_changed
+
+    def update(self, number: int, changes: Mapping[str, int]) -> bool:
+        """Apply changes, unless the last read included them; return whether counts have changed."""
+        if self.counts is None or number <= self.number:
+            return False
+        has_changed = False
+        for name in changes if self.name is None else [self.name]:
+            if changes[name] != self.counts.get(name, 0):
+                has_changed = True
+                self.counts[name] = changes[name]
+                if not changes[name]:
+                    del self.counts[name]
+        return has_changed
+
+    def event(self) -> str:
+        if self.counts is None:
+            return UNKNOWN_EVENT
+        data: dict[str, object] = {"name": self.name, "connections": sum(self.counts.values())}
+        if self.name is None:
+            data = {"objects": len(self.counts), "connections": data["connections"]}
+        return f"data: {json.dumps(data)}\n\n"
 
 
 class Watcher:
-    """Polls the counts for the streams of one event loop, and sends each change to them.
+    """Follows the changes of the state for the streams of one event loop.
 
-    Reads run one at a time, so that an older count never follows a newer one. A change in another
-    process is sent within EVENT_INTERVAL, a change in this process at once unless it follows
-    another one within EVENT_INTERVAL.
+    A change is sent at once if none was sent in the SEND_INTERVAL before. The state is read only
+    for new streams, and if changes may have been missed.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._has_changed = False  # whether a count changed in this process since the last poll
-        self._streams: dict[str | None, set[Stream]] = {}
-        self._values: dict[str | None, tuple[Value, str]] = {}  # and their events
-        self._new: set[Stream] = set()  # need a read that begins after their start
+        self._watched: dict[str | None, Watched] = {}
+        self._must_read = False  # any count may have changed
+        self._changes: deque[tuple[int, Mapping[str, int]]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, stream: Stream) -> None:
-        self._new.add(stream)
+        watched = self._watched.get(stream.name)
+        if watched is None:
+            watched = self._watched[stream.name] = Watched(stream.name)
+        watched.streams.add(stream)
+        watched.new.add(stream)
         self._wake.set()
         if self._task is None or self._task.done():
             # An empty context, so that the task does not inherit that of the current request.
             self._task = self._loop.create_task(self._run(), context=Context())
 
     def discard(self, stream: Stream) -> None:
-        self._new.discard(stream)
-        streams = self._streams.get(stream.name, set())
-        streams.discard(stream)
-        if not streams:
-            self._streams.pop(stream.name, None)
-            self._values.pop(stream.name, None)
-        if not self._streams and not self._new and self._task is not None:
+        watched = self._watched.get(stream.name)
+        if watched is not None:
+            watched.streams.discard(stream)
+            watched.new.discard(stream)
+            if not watched.streams:
+                del self._watched[stream.name]
+        if not self._watched and self._task is not None:
             self._task.cancel()
             self._task = None
             _watchers.pop(self._loop, None)  # the next stream gets a new watcher
 
+    def _on_change(self, number: int, changes: Mapping[str, int] | None) -> None:
+        """Store the changes and wake the task. Called in other threads."""
+        if changes is None:
+            self._must_read = True
+        elif None in self._watched or not self._watched.keys().isdisjoint(changes):
+            self._changes.append((number, changes))
+        else:
+            return
+        if not self._wake.is_set():
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._wake.set)
+
     async def _run(self) -> None:
-        time = self._loop.time
-        stop_listening = get_state().listen(self._on_change)
+        state = get_state()
+        stop_listening = state.listen(self._on_change)
         try:
-            # Before polling: the first read of a process may wait for writes of other processes.
-            await _read([conf.ECHO_DEFAULT_OBJECT])
-            next_poll = next_change = time()  # next_change applies after a change in this process
-            while not _is_server_stopping():
-                began, has_changed = time(), self._has_changed
-                is_due = began >= (next_change if has_changed else next_poll)
-                if is_due:
-                    self._has_changed = False
-                is_known = await self._poll(all_streams=is_due)
-                if is_due:
-                    idle_until = time() + IDLE_FACTOR * (time() - began) * is_known
-                    next_poll = max(began + EVENT_INTERVAL, idle_until)
-                    next_change = next_poll if has_changed else idle_until
+            while get_state() is state and not _is_server_stopping():
+                self._wake.clear()
+                is_known = await self._read(state)
+                for watched in self._apply():
+                    await _send_to(watched.streams, watched)
+                await asyncio.sleep(SEND_INTERVAL)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_poll):
+                    async with asyncio.timeout(CHECK_INTERVAL if is_known else RETRY_INTERVAL):
                         await self._wake.wait()
         except Exception:
-            logger.exception("Polling the counts failed. The streams end, and clients reconnect.")
+            logger.exception("Following the counts failed. The streams end, and clients reconnect.")
         finally:
             stop_listening()
-        for number, stream in enumerate(self._new.union(*self._streams.values())):
+        streams = [stream for watched in self._watched.values() for stream in watched.streams]
+        for number, stream in enumerate(streams):
             stream.end()
             if number % BATCH_SIZE == 0:
                 await asyncio.sleep(0)
 
-    def _on_change(self) -> None:
-        """Wake the task. Called in the thread that changed a count."""
-        if not self._has_changed:
-            self._has_changed = True
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._wake.set)
+    async def _read(self, state: State) -> bool:
+        """Read the counts for new streams, or all if necessary; return whether they are known."""
+        must_read, self._must_read = self._must_read, False
+        to_read = [
+            (watched, watched.new)
+            for watched in self._watched.values()
+            if must_read or watched.new or watched.counts is None
+        ]
+        for watched, _new in to_read:
+            watched.new = set()
+        results = await _read(state, [watched.name for watched, _new in to_read])
+        for watched, new in to_read:
+            has_changed = watched.set(*results[watched.name])
+            await _send_to(watched.streams if has_changed else new & watched.streams, watched)
+        return all(counts is not None for _number, counts in results.values())
 
-    async def _poll(self, all_streams: bool) -> bool:
-        """Read and send the counts for all or only new streams; return whether they are known."""
-        new, self._new = self._new, set()
-        self._wake.clear()
-        for stream in new:
-            self._streams.setdefault(stream.name, set()).add(stream)
-        values = await _read(self._streams if all_streams else {stream.name for stream in new})
-        for name, value in values.items():
-            if name in self._streams:  # its streams may have been discarded during the read
-                await self._send(name, value, new)
-        return None not in values.values()
+    def _apply(self) -> set[Watched]:
+        """Apply the changes that the state has sent; return the changed counts."""
+        changed = set()
+        while self._changes:
+            number, changes = self._changes.popleft()
+            for name in (None, *changes):
+                watched = self._watched.get(name)
+                if watched is not None and watched.update(number, changes):
+                    changed.add(watched)
+        return changed
 
-    async def _send(self, name: str | None, value: Value, new: set[Stream]) -> None:
-        last = self._values.get(name)
-        if last is None or last[0] != value:
-            last = self._values[name] = value, _make_event(name, value)
-            streams = list(self._streams[name])
-        else:
-            streams = list(self._streams[name] & new)
-        for first in range(0, len(streams), BATCH_SIZE):
-            for stream in streams[first : first + BATCH_SIZE]:
-                stream.send(last[1])
+
+async def _send_to(streams: set[Stream], watched: Watched) -> None:
+    event = watched.event()
+    for number, stream in enumerate(list(streams)):
+        stream.send(event)
+        if number % BATCH_SIZE == BATCH_SIZE - 1:
             await asyncio.sleep(0)
 
 
-async def _read(names: Iterable[str | None]) -> dict[str | None, Value]:
-    """Return the count of each name; for the name None, the counts of all objects."""
-    names = set(names)
-    state = get_state()
+async def _read(
+    state: State, names: list[str | None]
+) -> dict[str | None, tuple[int, dict[str, int] | None]]:
+    """Return the number of the last change and the counts for each name; None: all counts."""
     try:
         if None not in names and len(names) <= MAX_SINGLE_READS:
-            return {name: await state.acount(name) for name in names if name is not None}
-        counts = await state.acounts()
+            return {name: await state.asnapshot(name) for name in names}
+        number, counts = await state.asnapshot()
     except StateUnavailable:
-        return dict.fromkeys(names)
-    return {name: counts if name is None else counts.get(name, 0) for name in names}
-
-
-def _make_event(name: str | None, value: Value) -> str:
-    if value is None:
-        return UNKNOWN_EVENT
-    data: dict[str, object] = {"name": name, "connections": value}
-    if isinstance(value, dict):
-        data = {"objects": len(value), "connections": sum(value.values())}
-    return f"data: {json.dumps(data)}\n\n"
+        return dict.fromkeys(names, (0, None))
+    return {
+        name: (number, counts if name is None else {name: counts.get(name, 0)}) for name in names
+    }
 
 
 def _is_server_stopping() -> bool:

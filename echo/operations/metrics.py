@@ -55,6 +55,7 @@ class EchoCollector:
         yield _counter("echo_joins", "Connections opened.", stats.joins)
         yield _counter("echo_connected_seconds", "Duration of closed connections.", stats.seconds)
         yield _counter("echo_outages", "Outages of Redis.", stats.outages)
+        yield _counter("echo_wrong_totals", "Totals that were repaired.", stats.wrong_totals)
         yield _counters(
             "echo_rejections", "Rejected handshakes.", "reason", stats.rejections.copy()
         )

@@ -1,11 +1,9 @@
-"""Sends the signals: polls the counts and compares them with those last recorded in the ledger."""
+"""Sends the signals: compares each changed count with the one last recorded in the ledger."""
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from math import inf
-from threading import Thread
+from collections.abc import Iterator, Mapping
+from threading import Condition, Thread
 from typing import Any
 
 from django.db import close_old_connections
@@ -20,12 +18,10 @@ from echo.state.base import State
 
 logger = logging.getLogger(__name__)
 
-POLL_INTERVAL = 0.2  # seconds
-# Each pause is at least this many times as long as the poll before it: polls take at most a tenth
-# of the time of this process and of Redis.
-PAUSE_FACTOR = 9
-# Before sending each signal, the leader renews its lease if the last renewal is older than this.
-RENEW_INTERVAL = 0.05  # seconds
+STEP_INTERVAL = 0.2  # seconds; changes in between are combined
+COPY_INTERVAL = 0.02  # seconds between two steps of a process that is not the leader
+LEADER_INTERVAL = 0.5  # seconds between checks whether this process has become the leader
+RETRY_INTERVAL = 0.5  # seconds between attempts to read unknown counts
 
 Event = tuple[Signal, dict[str, Any]]
 
@@ -55,86 +51,110 @@ def _has_receivers() -> bool:
 
 def _run(state: State) -> None:
     sender = SignalSender(state)
-    # Read once before the first poll: the first read of a process may wait for other processes, and
-    # the pause after a slow poll is long.
-    with suppress(StateUnavailable):
-        state.count(conf.ECHO_DEFAULT_OBJECT)
-    pause = 0.0
-    while not state.closed.wait(pause):
-        try:
-            pause = min(sender.step(), state.ledger.renew_interval)
-        except StateUnavailable:
-            pause = state.ledger.renew_interval
-        except Exception:
-            logger.exception("Signals could not be sent, retrying.")
-            pause = state.ledger.renew_interval
+    try:
+        while not state.closed.is_set():
+            try:
+                is_leader = sender.step()
+                interval = STEP_INTERVAL if is_leader or sender.must_read else COPY_INTERVAL
+            except StateUnavailable:
+                interval = RETRY_INTERVAL
+            except Exception:
+                logger.exception("Signals could not be sent, retrying.")
+                interval = RETRY_INTERVAL
+            if not state.closed.wait(interval):
+                sender.wait_for_work()
+    finally:
+        sender.stop()
 
 
 class SignalSender:
-    """Sends the signals of a state while this process is the leader. Not thread-safe."""
+    """Sends the signals of a state while this process is the leader.
+
+    In the other processes it does the same, but sends nothing, so that the ledger is up to date in
+    a process that becomes the leader. Not thread-safe.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._leads = False
         # name -> time.monotonic() from which the object counts as vacated
         self._vacated_at: dict[str, float] = {}
-        self._next_poll = 0.0  # time.monotonic()
+        # Set in the threads that make changes.
+        self._changed = Condition()
+        self._changes: dict[str, tuple[int, int]] = {}  # numbers of the changes, and counts
+        self.must_read = True  # any count may have changed
+        self._number = 0  # of the last change in the counts that were read
+        self.stop = state.listen(self._on_change)
 
-    def step(self) -> float:
-        """Poll if a poll is due, else renew the lease. Return the seconds until the next poll."""
-        now = time.monotonic()
-        if now < self._next_poll and self._state.ledger.lead():
-            return self._next_poll - now
-        if not self.poll(now):
-            return inf
-        took = time.monotonic() - now
-        self._next_poll = now + took + max(POLL_INTERVAL, PAUSE_FACTOR * took)
-        return self._next_poll - time.monotonic()
+    def _on_change(self, number: int, changes: Mapping[str, int] | None) -> None:
+        with self._changed:
+            if changes is None:
+                self.must_read = True
+            else:
+                self._changes |= {name: (number, count) for name, count in changes.items()}
+            self._changed.notify()
 
-    def poll(self, now: float) -> bool:
+    def wait_for_work(self) -> None:
+        """Return at the next change, or when an object may be vacated or the leader replaced."""
+        until = min(self._vacated_at.values(), default=time.monotonic() + LEADER_INTERVAL)
+        timeout = min(max(until - time.monotonic(), 0), LEADER_INTERVAL)
+        with self._changed:
+            self._changed.wait_for(lambda: self.must_read or self._changes, timeout=timeout)
+
+    def step(self, now: float | None = None) -> bool:
         """Send signals for all changes; return False if another process is the leader.
 
         The changes are recorded first, so that no signal is sent twice if this process is killed.
         """
-        renewed = time.monotonic()
-        if not self._state.ledger.lead():
-            self._vacated_at.clear()
-            return False
-        changes: dict[str, int | None] = {}
-        events: list[Event] = []
-        for name, count, events_of_name in self._changes(self._state.counts(), now):
-            changes[name] = count
-            events += events_of_name
-        if changes and not self._state.ledger.record(changes):
-            return False
-        for signal, params in events:
-            if time.monotonic() - renewed > RENEW_INTERVAL:
-                renewed = time.monotonic()
-                with suppress(StateUnavailable):  # send recorded changes in any case
-                    self._state.ledger.lead()
-            _send(signal, params)
-        return True
+        led, self._leads = self._leads, self._state.ledger.lead()
+        with self._changed:
+            taken, self._changes = self._changes, {}
+            must_read, self.must_read = self.must_read, False
+        is_recorded = False
+        try:
+            changes: dict[str, int] = {}
+            if must_read or (self._leads and not led):
+                self._number, counts = self._state.snapshot()
+                changes = dict.fromkeys(self._state.ledger.recorded, 0) | counts
+            changes |= {name: count for name, (n, count) in taken.items() if n > self._number}
+            now = time.monotonic() if now is None else now  # a read may take seconds
+            records: dict[str, int | None] = {}
+            events: list[Event] = []
+            for name, count, events_of_name in self._compare(changes, now):
+                records[name] = count
+                events += events_of_name
+            ledger = self._state.ledger
+            record = ledger.record if self._leads else ledger.copy
+            is_recorded = not records or record(records)
+        finally:
+            if not is_recorded:
+                self.must_read = True
+        if self._leads and is_recorded:
+            for signal, params in events:
+                _send(signal, params)
+        return self._leads
 
-    def _changes(
-        self, counts: dict[str, int], now: float
+    def _compare(
+        self, changes: Mapping[str, int], now: float
     ) -> Iterator[tuple[str, int | None, list[Event]]]:
+        """Yield the names whose record changes, their counts and events; None: vacated."""
         recorded = self._state.ledger.recorded
-        for name, count in counts.items():
+        for name, count in changes.items():
             previous = recorded.get(name)
-            if previous != count:
+            if not count and previous is not None:
+                self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
+            if count:
                 self._vacated_at.pop(name, None)
-                params = {"name": name, "count": count, "previous": previous or 0}
-                events: list[Event] = [(count_changed, params)]
-                if previous is None:
-                    events.insert(0, (object_occupied, {"name": name, "count": count}))
-                yield name, count, events
-        for name in recorded.keys() - counts.keys():
-            vacated_at = self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
-            if previous := recorded[name]:
-                params = {"name": name, "count": 0, "previous": previous}
-                yield name, 0, [(count_changed, params)]
-            elif now >= vacated_at:
-                del self._vacated_at[name]
-                yield name, None, [(object_vacated, {"name": name})]
+            if count == (previous or 0):
+                continue
+            params = {"name": name, "count": count, "previous": previous or 0}
+            events: list[Event] = [(count_changed, params)]
+            if previous is None:
+                events.insert(0, (object_occupied, {"name": name, "count": count}))
+            yield name, count, events
+        for name in [name for name, at in self._vacated_at.items() if now >= at]:
+            del self._vacated_at[name]
+            yield name, None, [(object_vacated, {"name": name})]
 
 
 def _send(signal: Signal, params: dict[str, Any]) -> None:

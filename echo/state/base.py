@@ -1,10 +1,16 @@
 """The interface of all states."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event
 
 from echo.state.ledger import Ledger
+
+# Called after each change with its number and the new counts of the objects that have changed, for
+# example `(7, {"foo": 2, "bar": 0})`. Numbers increase. If the counts are None, any may have
+# changed, or they have become unknown or known: read them again. Runs in any thread, and must
+# neither block nor raise.
+Listener = Callable[[int, Mapping[str, int] | None], None]
 
 
 class State(ABC):
@@ -31,35 +37,49 @@ class State(ABC):
         """
 
     @abstractmethod
+    def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
+        """Return the number of the last change, and the counts after it: of one object, or of all.
+
+        Objects without connections are absent. Raises StateUnavailable if the counts are unknown.
+        """
+
+    async def asnapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
+        return self.snapshot(name)
+
     def count(self, name: str) -> int:
         """Return the current number of connections of the object (0 or more).
 
         Raises StateUnavailable if it is unknown.
         """
+        return self.snapshot(name)[1].get(name, 0)
 
-    @abstractmethod
     def counts(self) -> dict[str, int]:
         """Return the count of every object that has connections: `{"foo": 2}`.
 
         Raises StateUnavailable if the counts are unknown.
         """
+        return self.snapshot()[1]
 
     async def acount(self, name: str) -> int:
-        return self.count(name)
+        return (await self.asnapshot(name))[1].get(name, 0)
 
     async def acounts(self) -> dict[str, int]:
-        return self.counts()
+        return (await self.asnapshot())[1]
 
     @abstractmethod
     async def settled(self) -> None:
         """Return when all readers, in all processes, see every earlier change."""
 
     @abstractmethod
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call the listener after each change in this process. Return a function that removes it.
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call the listener after each change in any process. Return a function that removes it."""
 
-        The listener runs in the thread that makes the change, and must neither block nor raise.
+    def check(self) -> list[str]:
+        """Check and repair all totals. Return the wrong ones: `["'foo': 3 instead of 2"]`.
+
+        Raises StateUnavailable if they cannot be checked.
         """
+        return []
 
     def close(self) -> None:
         """Release the resources of the state outside this process."""

@@ -7,8 +7,6 @@ from threading import Lock
 class Ledger:
     """The counts for which signals were last sent, in memory. Not thread-safe, except `acquire`."""
 
-    renew_interval = 1.0  # seconds between two calls of `lead`
-
     def __init__(self) -> None:
         # The count of each occupied name; 0 until `object_vacated` is sent.
         self.recorded: dict[str, int] = {}
@@ -19,16 +17,24 @@ class Ledger:
         return self._acquired.acquire(blocking=False)
 
     def lead(self) -> bool:
-        """Become or stay the leader, the one process that sends the signals.
+        """Return whether this process is the leader, the one process that sends the signals.
 
-        Returns False if another process is the leader. In the leader, `recorded` is up to date.
+        In the other processes, `recorded` is a copy that they keep up to date. A new leader's
+        `recorded` is that of the previous one. Raises StateUnavailable if it cannot be read.
         """
         return True
 
     def record(self, changes: Mapping[str, int | None]) -> bool:
         """Record the counts before their signals are sent (None: the object is vacated).
 
-        Returns False, and records nothing, if another process is the leader.
+        Returns False, and records nothing, if this process is no longer the leader.
+        """
+        return self.copy(changes)
+
+    def copy(self, changes: Mapping[str, int | None]) -> bool:
+        """Update `recorded` with the counts for which the leader sends signals.
+
+        Returns False, and changes nothing, if there is no leader.
         """
         for name, count in changes.items():
             if count is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from threading import Lock
 
-from echo.state.base import State
+from echo.state.base import Listener, State
 from echo.state.ledger import Ledger
 
 
@@ -14,8 +14,9 @@ class MemoryState(State):
         super().__init__()
         self.ledger = Ledger()
         self._counts: dict[str, int] = {}
+        self._changes = 0
         self._lock = Lock()
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._listeners: tuple[Listener, ...] = ()
 
     async def join(self, name: str, limit: int | None = None) -> bool:
         return self.add(name, limit)
@@ -26,9 +27,10 @@ class MemoryState(State):
             count = self._counts.get(name, 0)
             if limit is not None and count >= limit:
                 return False
-            self._counts[name] = count + 1
+            self._counts[name] = count = count + 1
+            self._changes = number = self._changes + 1
         for listener in self._listeners:
-            listener()
+            listener(number, {name: count})
         return True
 
     def leave(self, name: str) -> None:
@@ -38,20 +40,23 @@ class MemoryState(State):
                 self._counts[name] = count
             else:
                 del self._counts[name]
+            self._changes = number = self._changes + 1
         for listener in self._listeners:
-            listener()
+            listener(number, {name: count})
 
     def count(self, name: str) -> int:
         return self._counts.get(name, 0)
 
-    def counts(self) -> dict[str, int]:
+    def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         with self._lock:
-            return dict(self._counts)
+            if name is None:
+                return self._changes, dict(self._counts)
+            return self._changes, {name: self._counts.get(name, 0)}
 
     async def settled(self) -> None:
         """Return at once: each change is visible immediately."""
 
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, listener: Listener) -> Callable[[], None]:
         with self._lock:
             self._listeners = (*self._listeners, listener)
 

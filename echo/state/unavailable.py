@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from echo.exceptions import StateUnavailable
-from echo.state.base import State
+from echo.state.base import Listener, State
 from echo.state.memory import MemoryState
 
 
@@ -27,14 +27,11 @@ class UnavailableState(State):
     def leave(self, name: str) -> None:
         self._local.leave(name)
 
-    def count(self, name: str) -> int:
-        raise StateUnavailable(self._problem)
-
-    def counts(self) -> dict[str, int]:
+    def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         raise StateUnavailable(self._problem)
 
     async def settled(self) -> None:
         """Return at once: there are no other readers."""
 
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, listener: Listener) -> Callable[[], None]:
         return self._local.listen(listener)

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from tests.faults.link import Link
 from tests.raw import CLOSE, Client, close_payload, frame
 from tests.redis_server import RedisServer
 from tests.servers import Server
-from tests.slow_link import SlowLink
 from tests.waiting import SECOND, eventually
 
 SITE = "tests.sites.consumers:application"
@@ -47,15 +47,15 @@ def test_sync_consumer_works_where_warnings_are_errors(kind):
 @pytest.mark.parametrize("kind", OURS)
 def test_consumer_that_fails_in_its_disconnect_is_not_counted_at_its_close(kind):
     """At the reply to its Close no process counts it, also where Redis is 10 ms away."""
-    with RedisServer() as redis, SlowLink(redis.port, 0.01) as link:
-        url = f"redis://127.0.0.1:{link.port}/0"
-        with (
-            Server(kind, SITE, ECHO_STATE_URL=url) as server,
-            Server(kind, SITE, ECHO_STATE_URL=redis.url) as other,
-        ):
-            path = "/lobby/getCurrentConnections"
-            eventually(lambda: [each.get(path)[0] for each in (server, other)], [200, 200])
-            counts = [_count_at_the_close(server.port, other) for _ in range(20)]
+    with (
+        RedisServer() as redis,
+        Link(redis.port, 0.01) as link,
+        Server(kind, SITE, ECHO_STATE_URL=link.url) as server,
+        Server(kind, SITE, ECHO_STATE_URL=redis.url) as other,
+    ):
+        path = "/lobby/getCurrentConnections"
+        eventually(lambda: [each.get(path)[0] for each in (server, other)], [200, 200])
+        counts = [_count_at_the_close(server.port, other) for _ in range(20)]
 
     assert counts == 20 * [0]
 

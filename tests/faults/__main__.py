@@ -6,14 +6,15 @@ import time
 
 import pytest
 
-from tests.faults import limit, processes, services  # noqa: F401  (they fill the table)
-from tests.faults.table import ROWS, Row
+from tests.faults.rows import ROWS
+from tests.faults.services import NOISE
+from tests.faults.table import Row
 
 
 def main(words: str) -> int:
     cores = os.cpu_count()
     print(f"Measured on {cores} cores, which the servers share with Redis and the clients.")
-    noise = services.NOISE * 1000
+    noise = NOISE * 1000
     print(f"Where handshakes are timed, {noise:.0f} ms more are this machine's noise.\n")
     print("| fault | promise | measured | s |")
     print("|---|---|---|---|", flush=True)

@@ -1,6 +1,7 @@
 """A limit for all processes together, and many simultaneous handshakes."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from tests.faults.processes import FOUR
 from tests.faults.redis_server import OwnRedis
@@ -26,24 +27,34 @@ def limit(attempts: int = 1000) -> str:
             begin()
             statuses.append(open_at_once(site, attempts))
             site.seconds_until_exact(names=["foo"])
-            for server in site.servers:
-                for client, _ in site.clients[server]:
-                    client.socket.close()
-                site.clients[server].clear()
-            site.seconds_until_exact(names=["foo"])
+            close_all(site)
     expected = Counter({101: LIMIT, 503: attempts - LIMIT})
     assert statuses == [expected] * 3, statuses
     return "; ".join(f"{one[101]} x 101, {one[503]} x 503" for one in statuses)
 
 
-def open_at_once(site: Site, attempts: int) -> Counter[int]:
-    """Return how many handshakes had which status; connections with a 101 stay open."""
+def close_all(site: Site) -> None:
+    for server in site.servers:
+        for client, _ in site.clients[server]:
+            client.socket.close()
+        site.clients[server].clear()
+    site.seconds_until_exact(names=["foo"])
+
+
+def open_at_once(
+    site: Site, attempts: int, begin: Callable[[], object] = lambda: None
+) -> Counter[int]:
+    """Return how many handshakes had which status; connections with a 101 stay open.
+
+    `begin` is called when the clients are connected.
+    """
     servers: list[Server] = site.servers
     clients = [
         (server, Client(server.port))
         for number in range(attempts)
         for server in [servers[number % len(servers)]]
     ]
+    begin()
     for server, client in clients:
         client.send(request("/foo/websocket", UPGRADE, port=server.port))
     statuses: Counter[int] = Counter()

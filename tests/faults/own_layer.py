@@ -1,4 +1,4 @@
-"""The demo's settings, with the channel layer on a Redis of its own."""
+"""The demo's settings, with the channel layer on a Redis of its own, and perhaps a limit."""
 
 import os
 
@@ -6,7 +6,10 @@ from project.settings import *  # noqa: F403
 
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "BACKEND": os.environ.get("LAYER", "channels_redis.pubsub.RedisPubSubChannelLayer"),
         "CONFIG": {"hosts": [os.environ["LAYER_URL"]]},
     }
 }
+
+if limit := os.environ.get("LIMIT"):
+    ECHO_MAX_CONNECTIONS = int(limit)

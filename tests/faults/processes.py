@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import LEASE, Sampler, Site
@@ -45,16 +46,26 @@ def open_read_close_read(rounds: int = 1000) -> str:
 
 def rounds_between(site: Site, pairs: list[tuple[Server, Server]], rounds: int) -> int:
     """Open and close on the first of a pair, read on the second; return the wrong reads: 0."""
-    reads = []
-    for here, there in pairs * rounds:
-        client = Client.opened(here.port, "foo")
-        reads.append(site.readers[there].read("foo"))
-        say_goodbye(client)
-        reads.append(site.readers[there].read("foo"))
-    expected = [1, 0] * rounds * len(pairs)
-    wrong = [pair for pair in zip(reads, expected, strict=True) if pair[0] != pair[1]]
+    reads = reads_between(site, pairs * rounds, "foo")
+    wrong = [(read, true) for read, true in reads if read != true]
     assert not wrong, f"{len(wrong)} wrong reads: {wrong[:9]}"
     return len(wrong)
+
+
+def reads_between(
+    site: Site, pairs: Iterable[tuple[Server, Server]], name: str
+) -> list[tuple[int | None, int]]:
+    """Open and close on the first of each pair; return what the second reads, and the true count.
+
+    The object must have no other connections.
+    """
+    reads = []
+    for here, there in pairs:
+        client = Client.opened(here.port, name)
+        reads.append((site.readers[there].read(name), 1))
+        say_goodbye(client)
+        reads.append((site.readers[there].read(name), 0))
+    return reads
 
 
 def say_goodbye(client: Client) -> None:

@@ -3,8 +3,10 @@
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -60,6 +62,52 @@ class OwnRedis(RedisServer):
             return client.dbsize()
 
 
+class Sentinel:
+    """A Sentinel that watches the primary alone, and promotes its replica after a second."""
+
+    def __init__(self, primary: RedisServer) -> None:
+        self.port = free_port()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
+        self.directory = tempfile.TemporaryDirectory()
+        config = Path(self.directory.name, "sentinel.conf")
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\n"
+            f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 1000\n"
+            "sentinel failover-timeout mymaster 5000\n"
+        )
+        self.process = subprocess.Popen(
+            [executable(), config, "--sentinel"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> "Sentinel":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.directory.cleanup()
+
+    def replicas(self) -> int:
+        """Return how many replicas it knows."""
+        return len(self._run("SENTINEL REPLICAS", "mymaster") or ())
+
+    def primary(self) -> int | None:
+        """Return the port of the primary."""
+        address = self._run("SENTINEL GET-MASTER-ADDR-BY-NAME", "mymaster")
+        return int(address[1]) if address else None
+
+    def _run(self, *command: str) -> Any:
+        try:
+            with redis.Redis(port=self.port) as client:
+                return client.execute_command(*command)
+        except redis.ConnectionError:  # it has not started yet
+            return None
+
+
 def valkey() -> str | None:
     return shutil.which("valkey-server")
 
@@ -84,6 +132,12 @@ def cluster_port() -> int:
             except OSError:
                 continue
         return port
+
+
+def is_linked(replica: OwnRedis) -> bool:
+    """Return whether the replica has the data of its primary."""
+    with replica.client() as client:
+        return client.info("replication").get("master_link_status") == "up"
 
 
 class ClusterNode(OwnRedis):
@@ -133,7 +187,7 @@ class Cluster:
         for primary, replica in zip(primaries, replicas, strict=True):
             replica.run("CLUSTER", "REPLICATE", self._id(primary))
         self._until(lambda: all(map(self._is_ok, self.nodes)), "the cluster is ok")
-        self._until(lambda: all(map(self._is_linked, replicas)), "replicas are linked")
+        self._until(lambda: all(map(is_linked, replicas)), "replicas are linked")
 
     def __enter__(self) -> "Cluster":
         return self
@@ -176,10 +230,6 @@ class Cluster:
         state = node.run("CLUSTER INFO")
         assert isinstance(state, dict)
         return state["cluster_state"] == "ok"
-
-    def _is_linked(self, node: ClusterNode) -> bool:
-        with node.client() as client:
-            return client.info("replication").get("master_link_status") == "up"
 
     def _until(self, holds, what: str) -> None:
         end = time.monotonic() + 3 * DEADLINE

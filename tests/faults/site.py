@@ -61,7 +61,7 @@ class Site:
             list(threads.map(Server.stop, self.servers))
 
     def start(self, kind: str, **env: str) -> Server:
-        server = Server(kind, options=OPTIONS[kind], **self.env, **env)
+        server = Server(kind, options=OPTIONS[kind], **{**self.env, **env})
         self.clients[server] = []
         self.readers[server] = Reader(server)
         self.servers.append(server)

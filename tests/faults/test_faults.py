@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.faults import limit, processes, services  # noqa: F401  (they fill the table)
-from tests.faults.table import ROWS
+from tests.faults.rows import ROWS
 
 SMALL = [row for row in ROWS if row.small is not None]
 

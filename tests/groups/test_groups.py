@@ -18,8 +18,8 @@ from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.names import group_name
 from echo.objects import get_object
+from tests.faults.link import Link
 from tests.redis_server import RedisServer
-from tests.slow_link import SlowLink
 from tests.waiting import DEADLINE, SECOND, eventually
 
 BACKENDS = {
@@ -138,7 +138,7 @@ def frail(request, settings, no_task_is_left):
 @pytest.fixture
 def link(frail, settings):
     """The link to the Redis of the layer."""
-    with SlowLink(frail.server.port, 0.01) as link:
+    with Link(frail.server.port, 0.01) as link:
         settings.CHANNEL_LAYERS = frail.setting_at(f"redis://127.0.0.1:{link.port}/0")
         yield link
 
@@ -613,7 +613,7 @@ async def test_messages_flow_again_after_a_network_has_lost_the_connections(frai
     peer = await joined()
     await messages_flow(frail, peer)
 
-    link.lose()
+    link.drop()
 
     await messages_flow(frail, peer, 3 * DEADLINE)
     await until(lambda: len(warnings(caplog)), 2)
@@ -669,7 +669,7 @@ async def test_process_sends_probes_while_it_has_groups(frail):
 @pytest.fixture
 def farther_link(frail, link, settings):
     """The link to a second host of the layer, which is the same Redis."""
-    with SlowLink(frail.server.port, 0.05) as farther_link:
+    with Link(frail.server.port, 0.05) as farther_link:
         hosts = settings.CHANNEL_LAYERS["default"]["CONFIG"]["hosts"]
         hosts.append({**hosts[0], "address": f"redis://127.0.0.1:{farther_link.port}/0"})
         yield farther_link

@@ -22,7 +22,7 @@ PUBSUB = {
 
 def documented() -> dict[str, Any]:
     page = (ROOT / "docs" / "howto" / "many-processes.md").read_text()
-    [block] = re.findall(r"```python\n(CHANNEL_LAYERS = .*?)```", page, re.DOTALL)
+    [block] = re.findall(r"```python\n(CHANNEL_LAYERS = [^`]*socket_timeout[^`]*)```", page)
     names: dict[str, Any] = {}
     exec(block, names)
     return names["CHANNEL_LAYERS"]

@@ -151,7 +151,8 @@ async def test_count_that_cannot_be_known_is_503_as_in_the_view(monkeypatch):
     def unknown(name):
         raise StateUnavailable("Redis is away.")
 
-    monkeypatch.setattr(get_state(), "count", unknown)
+    for method in ("count", "snapshot"):
+        monkeypatch.setattr(get_state(), method, unknown)
     django = get_asgi_application()
 
     told = await answer(CountFirst(django))

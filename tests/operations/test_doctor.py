@@ -10,12 +10,14 @@ import sys
 import pytest
 import redis
 
+from tests.faults.redis_server import OwnRedis, Sentinel
+from tests.raw import Client
 from tests.servers import ROOT, Server, free_port
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, eventually
 
 ALL_OK = [
-    *("settings", "static", "state", "layer", "handshake", "echo", "count"),
-    *("live", "shared count", "message", "close", "count after close"),
+    *("settings", "static", "state", "totals", "changes", "layer", "handshake", "echo"),
+    *("count", "live", "shared count", "message", "close", "count after close"),
 ]
 SETTINGS = "from project.settings import *\n"
 ASGI = """
@@ -111,8 +113,53 @@ def test_demo_with_redis_is_in_order_and_leaves_no_key(redis_url):
     assert code == 0
     with redis.Redis.from_url(redis_url) as client:
         # They belong to the database, not to a process.
-        assert set(client.keys()) <= {b"{echo}:born", b"{echo}:processes"}
-        assert client.zrange("{echo}:processes", 0, -1) in ([], [b""])
+        assert set(client.keys()) == {b"{echo}:2:meta", b"{echo}:2:totals"}
+        assert client.hkeys("{echo}:2:totals") == [b"/epoch"]
+
+
+def test_wrong_totals_are_repaired_and_named(redis_url):
+    with Server("daphne", ECHO_STATE_URL=redis_url) as server, Client.opened(server.port):
+        with redis.Redis.from_url(redis_url) as client:
+            client.hincrby("{echo}:2:totals", "foo", 2)
+            client.hset("{echo}:2:totals", mapping={f"name-{number}": 1 for number in range(9)})
+
+        code, found = findings(url=redis_url)
+        again = findings(url=redis_url)[1]["totals"]
+
+    assert (code, found["totals"]["ok"]) == (1, False)
+    assert re.fullmatch(
+        r"10 totals on Redis were wrong and are repaired: ('\S+': \d instead of \d, ){5}…",
+        found["totals"]["message"],
+    )
+    assert "maxmemory-policy" in found["totals"]["remedy"]
+    assert again["ok"] is True
+
+
+def test_change_feed_that_is_forbidden_is_told(site):
+    rights = ("on", ">pass", "~*", "&*", "+@all", "-subscribe")
+    with OwnRedis() as server, server.client() as client:
+        client.execute_command("ACL", "SETUSER", "mute", *rights)
+        url = server.url.replace("//", "//mute:pass@")
+
+        code, found = findings(url=url, **site("CHANNEL_LAYERS = {}"))
+
+    assert (code, found["totals"]["ok"], found["changes"]["ok"]) == (1, True, False)
+    assert found["changes"]["message"] == "the change feed has delivered no change in 5 s"
+    assert "SUBSCRIBE" in found["changes"]["remedy"]
+
+
+@pytest.mark.slow
+def test_sentinel_is_in_order(site):
+    page = (ROOT / "docs" / "howto" / "many-processes.md").read_text()
+    [layers] = re.findall(r"```python\n(CHANNEL_LAYERS = [^`]*sentinels[^`]*)```", page)
+    with OwnRedis() as primary, Sentinel(primary) as sentinel:
+        eventually(sentinel.primary, primary.port)
+        layers = layers.replace("10.0.0.1", "127.0.0.1").replace("26379", str(sentinel.port))
+
+        code, found = findings(url=sentinel.url, **site(layers))
+
+    assert {check: each["ok"] for check, each in found.items()} == dict.fromkeys(ALL_OK, True)
+    assert code == 0
 
 
 def test_core_layer_is_in_order_and_keeps_no_key(site, redis_url):
@@ -270,7 +317,7 @@ def test_site_with_a_consumer_of_its_own_is_tried_there_and_sent_no_text(site):
     assert code == 0
     assert re.search(r"/chat/1/echo-doctor-\w+/ accepts", found["handshake"]["message"])
     assert found["echo"]["message"] == "no text is sent to the site's own consumers"
-    assert {check: found[check]["ok"] for check in ALL_OK[6:] if check in found} == {
+    assert {check: found[check]["ok"] for check in ALL_OK[8:] if check in found} == {
         **{"count": True, "live": True, "close": True, "count after close": True}
     }
 

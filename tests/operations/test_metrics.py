@@ -14,7 +14,7 @@ from echo.counting import counted
 from echo.operations import metrics
 from echo.operations.metrics import MAX_OBJECTS, EchoCollector
 from echo.state import get_state
-from echo.state.redis import writer
+from echo.state.redis import publisher
 from echo.stats import MAX_CODES, OTHER, REASONS, Stats
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame
 from tests.servers import Server, free_port
@@ -28,7 +28,7 @@ TOKEN = {"Authorization": "Bearer token"}
 @pytest.fixture
 def stats(monkeypatch):
     fresh = Stats()
-    for module in (counting, metrics, writer):
+    for module in (counting, metrics, publisher):
         monkeypatch.setattr(module, "process_stats", fresh)
     return fresh
 
@@ -112,6 +112,7 @@ def test_without_connections_all_numbers_are_zero(stats):
         ("echo_joins_total",): 0,
         ("echo_connected_seconds_total",): 0,
         ("echo_outages_total",): 0,
+        ("echo_wrong_totals_total",): 0,
         ("echo_rejections_total", "host"): 0,
         ("echo_rejections_total", "origin"): 0,
         ("echo_rejections_total", "name"): 0,

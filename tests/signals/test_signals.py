@@ -1,20 +1,20 @@
-import itertools
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from channels.testing import WebsocketCommunicator
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
+from echo.exceptions import StateUnavailable
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
-from echo.signals.sender import POLL_INTERVAL, SignalSender, start_sender, start_sender_on_request
+from echo.signals.sender import SignalSender, start_sender, start_sender_on_request
 from echo.state import get_state
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
-from tests.states import known, redis_state
+from tests.states import LEASE, cut_off, known, redis_state
 from tests.waiting import SECOND, eventually
 
 DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
@@ -52,7 +52,7 @@ def changed(name, previous, count):
 async def test_first_connection_sends_occupied_and_changed(state, sent):
     await state.join("foo")
 
-    SignalSender(state).poll(0)
+    SignalSender(state).step(0)
 
     assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
 
@@ -60,10 +60,10 @@ async def test_first_connection_sends_occupied_and_changed(state, sent):
 async def test_nothing_is_sent_without_a_change(state, sent):
     await state.join("foo")
     sender = SignalSender(state)
-    sender.poll(0)
+    sender.step(0)
     sent.clear()
 
-    sender.poll(1)
+    sender.step(1)
 
     assert sent == []
 
@@ -74,7 +74,7 @@ async def test_changes_between_two_polls_are_sent_as_one(state, sent):
         await state.join("foo")
     state.leave("foo")
 
-    sender.poll(0)
+    sender.step(0)
 
     assert sent == [occupied("foo", 4), changed("foo", 0, 4)]
 
@@ -82,12 +82,12 @@ async def test_changes_between_two_polls_are_sent_as_one(state, sent):
 async def test_vacated_is_sent_once_after_the_delay(state, sent):
     sender = SignalSender(state)
     await state.join("foo")
-    sender.poll(0)
+    sender.step(0)
     state.leave("foo")
     sent.clear()
 
     for now in (10, 10 + DELAY - 0.1, 10 + DELAY, 10 + 2 * DELAY):
-        sender.poll(now)
+        sender.step(now)
 
     assert sent == [changed("foo", 1, 0), vacated("foo")]
 
@@ -95,14 +95,14 @@ async def test_vacated_is_sent_once_after_the_delay(state, sent):
 async def test_page_that_is_reloaded_neither_vacates_nor_occupies(state, sent):
     sender = SignalSender(state)
     await state.join("foo")
-    sender.poll(0)
+    sender.step(0)
     sent.clear()
 
     state.leave("foo")
-    sender.poll(10)
+    sender.step(10)
     await state.join("foo")
-    sender.poll(11)
-    sender.poll(11 + 2 * DELAY)
+    sender.step(11)
+    sender.step(11 + 2 * DELAY)
 
     assert sent == [changed("foo", 1, 0), changed("foo", 0, 1)]
 
@@ -111,14 +111,14 @@ async def test_delay_starts_again_each_time_an_object_is_empty(state, sent):
     sender = SignalSender(state)
     for now in (0, 2, 4):
         await state.join("foo")
-        sender.poll(now)
+        sender.step(now)
         state.leave("foo")
-        sender.poll(now + 1)
+        sender.step(now + 1)
     sent.clear()
 
-    sender.poll(4 + DELAY)
+    sender.step(4 + DELAY)
     assert sent == []
-    sender.poll(5 + DELAY)
+    sender.step(5 + DELAY)
 
     assert sent == [vacated("foo")]
 
@@ -127,12 +127,12 @@ async def test_delay_of_zero_vacates_at_the_next_poll(state, sent, settings):
     settings.ECHO_VACATED_DELAY = 0
     sender = SignalSender(state)
     await state.join("foo")
-    sender.poll(0)
+    sender.step(0)
     state.leave("foo")
     sent.clear()
 
-    sender.poll(0.2)
-    sender.poll(0.4)
+    sender.step(0.2)
+    sender.step(0.4)
 
     assert sent == [changed("foo", 1, 0), vacated("foo")]
 
@@ -146,7 +146,7 @@ async def test_receiver_may_be_async(state):
     object_occupied.connect(receive)
     try:
         await state.join("foo")
-        thread = threading.Thread(target=SignalSender(state).poll, args=[0])
+        thread = threading.Thread(target=SignalSender(state).step, args=[0])
         thread.start()
         thread.join()
     finally:
@@ -162,7 +162,7 @@ async def test_exception_of_a_receiver_does_not_stop_the_others(state, sent, cap
     count_changed.connect(fail)
     try:
         await state.join("foo")
-        SignalSender(state).poll(0)
+        SignalSender(state).step(0)
     finally:
         count_changed.disconnect(fail)
 
@@ -218,131 +218,147 @@ async def test_one_thread_sends_until_the_state_is_closed(state, sent):
     eventually(sender_threads, 0)
 
 
-def test_leader_renews_its_lease_between_two_polls(state, monkeypatch):
-    asked = []
-    lead = state.ledger.lead
-    monkeypatch.setattr(state.ledger, "lead", lambda: asked.append("lead") or lead())
-    sender = SignalSender(state)
-
-    pauses = [sender.step() for _ in range(3)]
-
-    assert asked == ["lead"] * 3
-    assert all(0 < pause <= POLL_INTERVAL for pause in pauses)
-
-
 # Many processes
+
+
+@contextmanager
+def candidate(state):
+    """A sender of the state, without its thread."""
+    assert state.ledger.acquire()
+    sender = SignalSender(state)
+    yield sender
+    sender.stop()
+
+
+def lead(sender):
+    """Make it the leader: a process becomes the leader at its next heartbeat without one."""
+    eventually(lambda: step(sender), True)
+
+
+def step(sender, now=0):
+    try:
+        return sender.step(now)
+    except StateUnavailable:
+        return None
 
 
 @pytest.fixture
 def two(redis_url):
-    with redis_state(redis_url) as here, redis_state(redis_url) as there:
-        yield here, there
+    """The states of two processes, and their senders: the first is the leader."""
+    with (
+        redis_state(redis_url) as here,
+        redis_state(redis_url) as there,
+        candidate(here) as leader,
+    ):
+        lead(leader)
+        with candidate(there) as other:
+            yield here, there, leader, other
 
 
-def lead(sender):
-    """Make it the leader: a process becomes the leader at its second poll without one."""
-    eventually(lambda: sender.poll(0), True)
+def step_both(two, now=0):
+    _, _, leader, other = two
+    return step(other, now), step(leader, now)
 
 
 async def test_change_in_any_process_is_sent_by_the_leader(two, sent):
-    here, there = two
-    leader, other = SignalSender(here), SignalSender(there)
-    lead(leader)
+    here, there, *_ = two
     await there.join("foo")
-    known(here)
-
-    for sender in (other, leader, other, leader):
-        sender.poll(0)
-
-    assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
+    eventually(lambda: step_both(two) and sent, [occupied("foo", 1), changed("foo", 0, 1)])
+    await here.join("foo")
+    eventually(lambda: step_both(two) and sent[2:], [changed("foo", 1, 2)])
 
 
-async def test_next_leader_continues_where_the_first_stopped(redis_url, sent):
-    with redis_state(redis_url) as there:
-        with redis_state(redis_url) as here:
-            lead(SignalSender(here))
-            await here.join("bar")
-            await there.join("foo")
-            SignalSender(here).poll(0)
-        sent.clear()
-        known(there)
+async def test_next_leader_continues_where_the_first_stopped(two, sent):
+    here, there, _, other = two
+    await here.join("bar")
+    await there.join("foo")
+    eventually(lambda: step_both(two) and len(sent), 4)
+    sent.clear()
 
-        sender = SignalSender(there)
-        lead(sender)
-        sender.poll(1)
-        sender.poll(1 + DELAY)
+    here.close()
+    lead(other)
+    eventually(lambda: step(other, 1) and sent, [changed("bar", 1, 0)])
+    other.step(1 + DELAY)
 
     assert sent == [changed("bar", 1, 0), vacated("bar")]
 
 
-async def test_next_leader_takes_over_when_the_first_has_vanished(redis_url, sent):
-    with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        lead(SignalSender(here))
-        await there.join("foo")
+async def test_next_leader_takes_over_when_the_first_has_vanished(two, sent):
+    here, there, leader, other = two
+    await there.join("foo")
+    here._publisher.steps._run = cut_off
 
-        lead(SignalSender(there))  # `here` polls no more: its lease expires
+    lead(other)  # when the lease of `here` has ended
 
-        assert sent == [occupied("foo", 1), changed("foo", 0, 1)]
+    eventually(lambda: step(other) and sent, [occupied("foo", 1), changed("foo", 0, 1)])
+    assert not step(leader)
 
 
-async def test_slow_receivers_do_not_cost_the_leader_its_lease(redis_url):
-    with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        first, second = SignalSender(here), SignalSender(there)
-        lead(first)
-        for number in range(6):
-            await there.join(f"room {number}")
-        known(here)
-        received, taken, pauses = [], [], itertools.cycle([0.3, 0.8])
+async def test_slow_receivers_do_not_cost_the_leader_its_lease(two):
+    _here, there, leader, other = two
+    for number in range(3):
+        await there.join(f"room {number}")
+    received, taken = [], []
 
-        def receive(name, **kwargs):
-            time.sleep(next(pauses) * SECOND)  # two take longer than the lease, none does alone
-            taken.append(second.poll(0) or second.poll(0))  # see `lead`
-            received.append(name)
+    def receive(name, **kwargs):
+        time.sleep(LEASE / 2 + 0.1)  # two take longer than the lease
+        taken.append(step(other))
+        received.append(name)
 
-        object_occupied.connect(receive)
-        try:
-            first.poll(0)
-        finally:
-            object_occupied.disconnect(receive)
+    object_occupied.connect(receive)
+    try:
+        eventually(lambda: step(leader) and len(received), 3)
+    finally:
+        object_occupied.disconnect(receive)
 
-    assert len(received) == 6
     assert not any(taken)
 
 
 async def test_flush_of_redis_sends_nothing_twice(two, sent, redis_server):
-    here, there = two
-    leader, other = SignalSender(here), SignalSender(there)
-    lead(leader)
+    here, there, leader, _ = two
     await there.join("foo")
-    eventually(lambda: leader.poll(0) and sent[:1], [occupied("foo", 1)])
+    eventually(lambda: step_both(two) and sent, [occupied("foo", 1), changed("foo", 0, 1)])
     sent.clear()
 
     redis_server.flush()
-    assert here.ledger.lead()
     known(here)
-    other.poll(1)
-    leader.poll(1)
-    here.close()
+    lead(leader)
+    step_both(two)
+
+    assert sent == []
+
+
+async def test_flush_while_the_leader_is_dead_sends_nothing_twice_and_loses_nothing(
+    two, sent, redis_server
+):
+    here, there, _, other = two
+    await here.join("bar")
+    await there.join("foo")
+    eventually(lambda: step_both(two) and len(sent), 4)
+    eventually(lambda: step(other) is False and len(there.ledger.recorded), 2)
+    sent.clear()
+
+    here._publisher.steps._run = cut_off
+    redis_server.flush()
     lead(other)
+    eventually(lambda: step(other, 1) and sent, [changed("bar", 1, 0)])
+    other.step(1 + DELAY)
 
-    assert sent == []
+    assert sent == [changed("bar", 1, 0), vacated("bar")]
 
 
-async def test_process_that_hung_takes_over_the_ledger_of_another(redis_url, sent):
-    with redis_state(redis_url) as there, redis_state(redis_url, lease=1.0 * SECOND) as here:
-        first = SignalSender(here)
-        lead(first)
-        second = SignalSender(there)
-        lead(second)
-        await there.join("foo")
-        second.poll(0)
-        sent.clear()
+async def test_process_that_hung_takes_over_the_ledger_of_another(two, sent):
+    here, there, leader, other = two
+    run, here._publisher.steps._run = here._publisher.steps._run, cut_off
+    lead(other)
+    await there.join("foo")
+    eventually(lambda: step(other) and sent, [occupied("foo", 1), changed("foo", 0, 1)])
+    sent.clear()
 
-        there.ledger._run("return redis.call('DEL', KEYS[1])")
-        known(here)
-        lead(first)
-
-    assert sent == []
+    here._publisher.steps._run = run
+    there.close()
+    lead(leader)
+    eventually(lambda: step(leader, 1) and sent, [changed("foo", 1, 0)])
 
 
 @pytest.mark.slow

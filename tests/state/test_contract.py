@@ -56,6 +56,12 @@ async def joined_together(state, names):
     await asyncio.gather(*map(state.join, names))
 
 
+async def test_no_total_is_wrong(state):
+    await joined_together(state, ["foo", "foo", "bar"])
+
+    assert state.check() == []
+
+
 def test_object_without_connections_has_the_count_0(state):
     assert state.count("foo") == 0
     assert state.counts() == {}

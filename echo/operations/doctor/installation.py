@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from threading import Event
 from typing import Any
 from urllib.parse import urljoin
 
@@ -20,12 +21,23 @@ from echo.names import group_name
 from echo.operations.doctor.finding import REDIS, Finding, settled
 from echo.operations.doctor.probe import TIMEOUT, ProbeFailed, get
 from echo.operations.doctor.site import check_site
+from echo.operations.polling import poll
 from echo.state import get_state
 
 FILES = tuple(
     f"echo/{name}" for name in ("usage.css", "usage.js", "live.js", "admin.css", "admin.js")
 )
 COLLECT = "Run `python manage.py collectstatic`, and have STATIC_ROOT served at STATIC_URL."
+
+MAX_TOTALS = 5  # that are shown
+WRITERS = (
+    "Let only echo write the keys that begin with {echo}:, and set maxmemory-policy to noeviction."
+)
+CHANGE_TIMEOUT = 0.2  # seconds
+FEED = (
+    "Let the user of ECHO_STATE_URL subscribe to the channels &{echo}:*. "
+    "A proxy in front of Redis must pass SUBSCRIBE."
+)
 
 MESSAGES = 3  # more than one: a layer that starves a channel still delivers the first
 
@@ -44,7 +56,11 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     yield check_static()
     if any(finding.check == "echo.E002" for finding in problems):
         return  # the app does not work with an invalid setting
-    yield check_state(name)
+    state = check_state(name)
+    yield state
+    if state.ok and get_state().shared:
+        yield check_totals()
+        yield check_changes(name)
     yield check_layer(name)
     is_up = True
     for finding in check_site(name, url):
@@ -108,6 +124,47 @@ def check_state(name: str) -> Finding:
         return Finding("state", False, f"the counts after join and leave were {counts}", remedy)
     place = "Redis" if state.shared else "this process (ECHO_STATE_URL is memory://)"
     return Finding("state", True, f"joined, counted and left in {place}")
+
+
+def check_totals() -> Finding:
+    """Compare the totals on Redis with the counts of the processes, and repair them."""
+    try:
+        wrong = get_state().check()
+    except StateUnavailable as error:
+        return Finding("totals", False, str(error), REDIS)
+    if wrong:
+        shown = ", ".join(wrong[:MAX_TOTALS]) + (", …" if len(wrong) > MAX_TOTALS else "")
+        message = f"{len(wrong)} totals on Redis were wrong and are repaired: {shown}"
+        return Finding("totals", False, message, WRITERS)
+    return Finding("totals", True, "all totals on Redis are the sums of the processes' counts")
+
+
+def check_changes(name: str) -> Finding:
+    """Check that the feed delivers a change of this process."""
+    state, has_arrived = get_state(), Event()
+
+    def on_change(number: int, changes: Mapping[str, int] | None) -> None:
+        if changes and name in changes:
+            has_arrived.set()
+
+    def change() -> bool:
+        asyncio.run(_join(name))
+        try:
+            return has_arrived.wait(CHANGE_TIMEOUT)
+        finally:
+            state.leave(name)
+
+    stop_listening = state.listen(on_change)
+    try:
+        # A change is missed if it comes before the subscription, so repeat it.
+        if poll(change, bool, TIMEOUT):
+            return Finding("changes", True, "the change feed delivers a change of this process")
+    except StateUnavailable as error:
+        return Finding("changes", False, str(error), REDIS)
+    finally:
+        stop_listening()
+    message = f"the change feed has delivered no change in {TIMEOUT:g} s"
+    return Finding("changes", False, message, FEED)
 
 
 async def _join(name: str) -> None:

@@ -1,288 +1,490 @@
 """The steps of the state: Lua scripts, which Redis runs atomically and by its own clock.
 
-All keys have the hash tag `{echo}`, so that a Redis Cluster keeps them on one node. During a
-rolling deploy, processes of two releases share the keys. So the epoch, the leader and the ledger
-keep their old keys: `born`, `announcer` and `announced`.
+All keys have the hash tag `{echo}`, so that a Redis Cluster keeps them on one node, and the version
+of this layout, so that processes of releases with different layouts share no keys.
 
-| key                    | type       | contents                                                   |
-|------------------------|------------|------------------------------------------------------------|
-| `{echo}:born`          | string     | the epoch: the time since which keys are trusted, in µs    |
-| `{echo}:processes`     | sorted set | the registry: process id -> the end of its lease, in µs;   |
-|                        |            | "" -> time of the last write or exit of any process        |
-| `{echo}:share:<id>`    | hash       | name -> count in that process; "" -> sequence number       |
-| `{echo}:announcer`     | string     | the id of the leader, the process that sends the signals   |
-| `{echo}:announced`     | hash       | the ledger: name -> count that signals were last sent for, |
-|                        |            | 0 until the object is vacated; "" -> stamp                 |
+| key                     | type       | contents                                                 |
+|-------------------------|------------|----------------------------------------------------------|
+| `{echo}:2:meta`         | hash       | the fields below; times in µs                            |
+| `{echo}:2:totals`       | hash       | name -> number of connections; "/epoch"                  |
+| `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
+|                         |            | "/epoch"; "/sequence" -> number of its last write        |
+| `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
+|                         |            | process is dead and its share is being subtracted        |
+| `{echo}:2:awaited`      | set        | ids that have not written their whole share since the    |
+|                         |            | epoch began                                              |
+| `{echo}:2:leader`       | string     | id of the leader, the process that sends the signals     |
+| `{echo}:2:ledger`       | hash       | name -> count that signals were last sent for, 0 until   |
+|                         |            | the object is vacated; "/epoch"                          |
+| `{echo}:2:changes`      | channel    | the feed: number of the change, then names and totals;   |
+|                         |            | the number alone if a new epoch begins                   |
 
-When the sum is known. While Redis is available, each live process writes at least once per warm-up
-(heartbeat + CATCH_UP_GRACE). So after one warm-up without an outage or a loss of data, Redis has
-the shares of all live processes. The epoch is the time since which no outage or loss is known. If
-it is less than one warm-up ago, reads return WARMING_UP. A write sets the epoch to the current time
-in four cases:
+Names of objects contain no "/" and no line break.
 
-1. The epoch or the "" of the registry is missing: the keys were flushed or evicted, or never
-   existed. No process deletes these two, so lost keys differ from the registry after the orderly
-   exit of all processes.
-2. No process holds a lease, and either the registry contains another process, or the epoch was less
-   than one warm-up ago at the last write. The processes were killed; or they are alive, but Redis
-   hung or its clock jumped ahead, and they write again within one warm-up.
-3. No process has written for longer than one warm-up, and the lease of another process has ended or
-   ends within one warm-up. This is like case 2, but some process with a longer lease or a later
-   write still holds its lease. The rule does not depend on the length of the leases: during a
-   deploy there may be two lengths, and a late write of a process with the longer lease must not
-   hide the outage. In this case reads also return WARMING_UP, since they may come before the first
-   write.
-4. The last write is in the future: the clock jumped back. The write shortens all leases to the
-   usual length; otherwise the jump would extend those of dead processes.
+The invariant, true after each step: *the totals are the sum of the shares of all registered
+processes whose "/epoch" is the current epoch*. Each step changes a share and the totals together,
+by the difference of the old and the new number. So the numbers that processes write are absolute,
+and a write may be repeated, merged, late or lost.
 
-When a process is dead. At an orderly exit, a process deletes its entry in the registry (REMOVE). If
-the lease of a process has ended and the epoch is at least one warm-up ago, Redis was available and
-the process did not write: it was killed, hangs or has lost its connection. The next process that
-writes or exits deletes that entry.
+The count of an object is its total, less the numbers in the shares of dead processes, whose lease
+has ended. Writes subtract the share of a dead process from the totals in slices.
 
-So if the epoch is at least one warm-up ago and the registry is empty, all processes have exited or
-are dead, and the process that starts next need not wait for a whole warm-up. The only live
-processes that can be missing from the registry are those that started while Redis was down, and
-those whose entries were lost when Redis loaded an old snapshot. They retry every RETRY_INTERVAL,
-and write at most CATCH_UP_GRACE later. So the first process waits for the settle time,
-RETRY_INTERVAL + CATCH_UP_GRACE + 0.1 s. The scripts cannot detect losses by a restart or a
-failover: each process detects them when it connects (`RestartDetector`).
+An epoch is the time since which no loss of data, restart or outage of Redis is known. When a new
+epoch begins, the totals are deleted, each process writes its whole share again, and all processes
+in the registry are awaited: until each has written, or its lease has ended, the sum is unknown.
+Processes also remember the live ids that they last saw, so that a registry that was lost, or is an
+old snapshot, is completed by their next writes. The sum stays unknown for one warm-up (heartbeat +
+CATCH_UP_GRACE) in any case, within which live processes that nobody remembers write. A write begins
+a new epoch in these cases:
+
+1. `meta` or the totals are missing, the registry of totals, or the share of the writer: they were
+   flushed or evicted.
+2. The server has another run id than the one that began the epoch: it was restarted and may have
+   loaded an old snapshot, or is a promoted replica and may lack the last writes.
+3. No process has written for the time in which one should have (`silence`, the shortest warm-up of
+   all processes), and the registry contains another process: Redis hung or was unreachable, or its
+   clock jumped ahead. The leases that ended meanwhile prove nothing.
+4. The last write is in the future: the clock jumped back.
+5. The share of the writer is older than its last acknowledged write.
+
+If the writer finds no live process, all others have exited or are dead, except for those that
+started while Redis was down. These retry every RETRY_INTERVAL, so the sum is known after the settle
+time (RETRY_INTERVAL + CATCH_UP_GRACE + 0.1 s).
 """
 
-PROCESSES = "{echo}:processes"
-EPOCH = "{echo}:born"
-SHARE = "{echo}:share:"
-LEADER = "{echo}:announcer"
-LEDGER = "{echo}:announced"
+from hashlib import sha1
 
-# Results of COUNT, COUNTS and RESERVE if the sum is unknown:
-# WARMING_UP: the epoch is so recent that a process may not have written yet.
-# MISSING: a live process has no share. NO_LEASE: the caller holds no lease. LOST: there is no
-# epoch.
-WARMING_UP, MISSING, NO_LEASE, LOST = -1, -2, -3, -4
-# Results of LEAD if the caller is not the leader.
-NO_LEADER, OTHER_LEADER = 0, 1
+PREFIX = "{echo}:2:"
+META = PREFIX + "meta"
+TOTALS = PREFIX + "totals"
+PROCESSES = PREFIX + "processes"
+AWAITED = PREFIX + "awaited"
+LEADER = PREFIX + "leader"
+LEDGER = PREFIX + "ledger"
+SHARE = PREFIX + "share:"
+CHANGES = PREFIX + "changes"
 
-# KEYS: processes, epoch. ARGV: id of the caller, warm-up in ms.
-_REGISTRY = """
+# Results of reads and reservations if the sum is unknown.
+LOST, WARMING_UP, AWAITING, NO_LEASE, STALE = -1, -2, -3, -4, -5
+NO_LEADER, OTHER_LEADER, IS_LEADER = 0, 1, 2
+# Result of a write that Redis cannot apply: the process writes its whole share.
+WHOLE_NEEDED = 0
+
+SLICE = 1000  # names of a dead process that one step subtracts
+MAX_AGE = 24 * 3600  # seconds after which Redis deletes the keys if all processes have been killed
+
+
+class Script:
+    """A Lua script with named keys and arguments; an argument that ends with `#` is a number.
+
+    The script accesses all further arguments as `ARGV[i]`, from `i = first`.
+    """
+
+    def __init__(self, keys: str, args: str, body: str) -> None:
+        self.keys, self.args = keys.split(), [name.rstrip("#") for name in args.split()]
+        lines = [f"local {name} = KEYS[{i}]" for i, name in enumerate(self.keys, 1)]
+        for i, name in enumerate(args.split(), 1):
+            value = f"tonumber(ARGV[{i}])" if name.endswith("#") else f"ARGV[{i}]"
+            lines.append(f"local {name.rstrip('#')} = {value}")
+        lines.append(f"local first = {len(self.args) + 1}")
+        lines.append(f"local share_prefix, channel, max_age = '{SHARE}', '{CHANGES}', {MAX_AGE}")
+        self.text = "\n".join([*lines, body])
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_CLOCK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local processes, epoch_key = KEYS[1], KEYS[2]
-local caller_id, warm_up = ARGV[1], ARGV[2] * 1000
-local epoch = tonumber(redis.call('GET', epoch_key) or '')
-local last = tonumber(redis.call('ZSCORE', processes, '') or '')
 local function text(number) return string.format('%.0f', number) end
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+if not server then return redis.error_reply('ERR INFO lacks run_id, which shows a restart.') end
+local fields = redis.call('HMGET', meta,
+  'epoch', 'known_from', 'written', 'server', 'silence', 'lease', 'change', 'members')
+local epoch, known_from, written = fields[1], tonumber(fields[2]), tonumber(fields[3])
+local silence, longest_lease, change = tonumber(fields[5]), tonumber(fields[6]), tonumber(fields[7])
+if redis.call('HGET', totals, '/epoch') ~= epoch then epoch = false end
+if server ~= fields[4] then epoch = false end
 
--- The ids whose leases end in the range, except "".
-local function ids(from, to, ...)
-  local found = redis.call('ZRANGEBYSCORE', processes, from, to, ...)
-  for number, id in ipairs(found) do
-    if id == '' then
-      table.remove(found, number)
-      break
+local function ids(from, to, ...) return redis.call('ZRANGEBYSCORE', processes, from, to, ...) end
+local function is_alive(process)
+  local lease_end = redis.call('ZSCORE', processes, process)
+  return lease_end and tonumber(lease_end) > now
+end
+local dead
+-- The number of connections in all live processes.
+local function live(name, total)
+  dead = dead or ids('-inf', text(now))
+  for _, process in ipairs(dead) do
+    local share = redis.call('HMGET', share_prefix .. process, '/epoch', name)
+    if share[1] == epoch then total = total - (share[2] or 0) end
+  end
+  return total
+end
+"""
+
+# Returns from the script if the sum is unknown. The SETRANGE changes nothing, but fails where a
+# write would: on a replica, without memory, with too few replicas. Other processes cannot write
+# there either, so the sum may be wrong.
+_REQUIRE_KNOWN = """
+redis.call('SETRANGE', leader_key, 0, '')
+if not epoch then return -1 end
+if now < known_from or now - written > silence or written > now + silence then return -2 end
+for _, process in ipairs(redis.call('SMEMBERS', awaited)) do
+  if is_alive(process) then return -3 end
+end
+if not is_alive(id) then return -4 end
+"""
+
+# Applies differences to the totals and publishes them.
+_CHANGE = """
+local changed, has_new_epoch = {}, false
+local function change_total(name, difference)
+  local total = redis.call('HINCRBY', totals, name, difference)
+  if total == 0 then redis.call('HDEL', totals, name) end
+  changed[#changed + 1] = name
+  changed[#changed + 1] = live(name, total)
+end
+-- Publish the changes, and set further fields of `meta`.
+local function publish(...)
+  if has_new_epoch or #changed > 0 then
+    change = math.max(change + 1, tonumber(epoch))
+    if has_new_epoch then changed = {} end
+    table.insert(changed, 1, text(change))
+    redis.call('PUBLISH', channel, table.concat(changed, '\\n'))
+  end
+  redis.call('HSET', meta, 'change', text(change), ...)
+end
+"""
+
+_READ_KEYS = "meta totals processes awaited leader_key"
+
+# The count of one object, and the number of the last change.
+COUNT = Script(
+    _READ_KEYS,
+    "id name",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+return {live(name, tonumber(redis.call('HGET', totals, name) or 0)), change}
+""",
+)
+
+# The epoch, the number of the last change, a cursor, and alternating lines of names and counts: all
+# if there are at most `limit` names, else about `size` at the cursor.
+COUNTS = Script(
+    _READ_KEYS,
+    "id cursor limit# size#",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+local part
+if cursor == '0' and redis.call('HLEN', totals) - 1 <= limit then
+  part = redis.call('HGETALL', totals)
+else
+  part = redis.call('HSCAN', totals, cursor, 'COUNT', size)
+  cursor, part = part[1], part[2]
+end
+dead = ids('-inf', text(now))
+if #dead > 0 then
+  for i = 1, #part, 2 do
+    if part[i] ~= '/epoch' then part[i + 1] = live(part[i], part[i + 1]) end
+  end
+end
+return {epoch, change, cursor, table.concat(part, '\\n')}
+""",
+)
+
+# Write counts of a process, and renew its lease. Returns 0 and writes nothing if the process must
+# write its whole share; else the epoch, the number of the last change, whether dead processes
+# remain, NO_LEADER, OTHER_LEADER or IS_LEADER, the version of the registry, and the ids and lease
+# ends of all live processes if `members` is not that version.
+#
+# `begin`: "1" if the whole share follows, from nothing. `more`: "" unless the write is part of the
+# whole share; "1" if further parts follow, until which the process is awaited; else "0".
+# `acknowledged`, `sequence`: numbers of the last acknowledged write and of this one. `remembered`:
+# "id,id" of the live processes that the process last saw, before `remembered_epoch` ended.
+# `candidate`: "0", or to become the leader "1", "2" if the process has a copy of the ledger from an
+# earlier epoch, "3" if it is the leader. Then names and counts.
+WRITE = Script(
+    "meta totals processes awaited leader_key share ledger",
+    "id warm_up# settle# lease# begin more acknowledged# sequence# "
+    "remembered remembered_epoch candidate members renew size#",
+    _CLOCK
+    + _CHANGE
+    + """
+local version, is_valid = fields[8], is_alive(id)
+dead = ids('-inf', text(now))
+local function change_members() version = text(redis.call('HINCRBY', meta, 'members', 1)) end
+local function await(process)
+  redis.call('ZADD', processes, text(now + math.max(lease, longest_lease or 0)), process)
+  redis.call('SADD', awaited, process)
+  change_members()
+end
+local function begin_epoch()
+  epoch, has_new_epoch, dead, version, is_valid = text(now), true, {}, text(now), false
+  known_from, silence, change = now + warm_up, warm_up, change or 0
+  for _, process in ipairs(ids('-inf', '0')) do
+    redis.call('ZREM', processes, process)
+    redis.call('UNLINK', share_prefix .. process)
+  end
+  for _, process in ipairs(ids('-inf', '+inf')) do await(process) end
+  longest_lease = lease
+  redis.call('UNLINK', totals)
+  redis.call('HSET', totals, '/epoch', epoch)
+  redis.call('HSET', meta, 'epoch', epoch, 'known_from', text(known_from), 'server', server,
+    'silence', text(silence), 'lease', text(lease), 'change', text(change), 'members', epoch)
+end
+-- Begin a new epoch if the keys cannot be trusted.
+local function check_epoch()
+  if not epoch or not written then return begin_epoch() end
+  local latest = now + 2 * warm_up + longest_lease
+  if written > now + warm_up or known_from > latest then return begin_epoch() end
+  if not is_valid and redis.call('HLEN', totals) > 1
+      and redis.call('ZCARD', processes) == 0 then
+    return begin_epoch()
+  end
+  if now - written > silence then
+    for _, process in ipairs(ids('(0', '+inf', 'LIMIT', 0, 2)) do
+      if process ~= id then return begin_epoch() end
     end
   end
-  return found
-end
--- Of three entries, at most two are "" and the caller.
-local function has_others_until(moment)
-  for _, id in ipairs(ids('-inf', text(moment), 'LIMIT', 0, 3)) do
-    if id ~= caller_id then return true end
+  if is_valid or known_from >= now + settle then return end
+  if #ids('(' .. text(now), '+inf', 'LIMIT', 0, 1) == 0 then
+    known_from = now + settle
+    redis.call('HSET', meta, 'known_from', text(known_from))
   end
-  return false
 end
-local function is_lost() return not epoch or not last end
-local function has_jumped_back() return last > now + warm_up end
-local function may_have_hung()
-  return now - last > warm_up and (last - epoch < warm_up or has_others_until(now + warm_up))
-end
-"""
-
-# Starts a new epoch if the keys cannot be trusted, deletes dead processes, and records the time.
-_UPDATE_REGISTRY = """
-local function start_epoch()
-  epoch = now
-  redis.call('SET', epoch_key, text(epoch))
-end
-local function update_registry(is_doubtful)
-  if is_doubtful or is_lost() or has_jumped_back() or may_have_hung() then start_epoch() end
-  if now - epoch >= warm_up then redis.call('ZREMRANGEBYSCORE', processes, '-inf', text(now)) end
-  redis.call('ZADD', processes, text(now), '')
-end
-"""
-
-# Write counts of a process, and renew its lease. The counts are absolute, so a step may be
-# repeated, merged or lost. The step writes nothing and returns 0, so that the process writes its
-# whole share, in two cases: the share is missing or older than the last acknowledged step (expiry,
-# FLUSHALL, an old snapshot, a failover); or the share is newer than this step, which comes late
-# from an abandoned connection. If share and step have the same sequence number, Redis has already
-# run the step: the client of a cluster repeats a step if its reply was lost.
-# KEYS: processes, epoch, share. ARGV: id, warm-up, settle time and lease in ms, sequence number of
-# the last acknowledged step, sequence number of this step, "1" for a whole share, then names and
-# counts.
-WRITE = (
-    _REGISTRY
-    + _UPDATE_REGISTRY
-    + """
-local share = KEYS[3]
-local settle, lease = ARGV[3] * 1000, ARGV[4] * 1000
-local sequence = tonumber(redis.call('HGET', share, '') or -1)
-if sequence == tonumber(ARGV[6]) then return 1 end
-if sequence > tonumber(ARGV[6]) then return 0 end
-if ARGV[7] == '1' then
-  redis.call('DEL', share)
-elseif sequence < 0 or sequence < tonumber(ARGV[5])
-    or not redis.call('ZSCORE', processes, caller_id) then
-  return 0
-end
-local is_doubtful = false
-if not is_lost() then
-  if has_jumped_back() then
-    for _, id in ipairs(ids('(' .. text(now + lease), '+inf')) do
-      redis.call('ZADD', processes, text(now + lease), id)
+-- Subtract a slice of the share of a dead process; return whether dead processes remain.
+local function sweep()
+  if #dead == 0 then return 0 end
+  for _, process in ipairs(ids('(0', text(now))) do
+    if process ~= id then
+      redis.call('ZADD', processes, 0, process)
+      redis.call('SREM', awaited, process)
+      change_members()
     end
   end
-  if #ids('(' .. text(now), '+inf', 'LIMIT', 0, 2) == 0 then
-    is_doubtful = last - epoch < warm_up or has_others_until(now)
-    if now - epoch > warm_up - settle then
-      epoch = now - warm_up + settle
-      redis.call('SET', epoch_key, text(epoch))
+  local process = ids('-inf', '0', 'LIMIT', 0, 1)[1]
+  if not process then return 0 end
+  local key = share_prefix .. process
+  if redis.call('HGET', key, '/epoch') == epoch then
+    local cursor, found = '0', 0
+    repeat
+      local part = redis.call('HSCAN', key, cursor, 'COUNT', size)
+      cursor = part[1]
+      for i = 1, #part[2], 2 do
+        local name = part[2][i]
+        if string.sub(name, 1, 1) ~= '/' then
+          redis.call('HDEL', key, name)
+          change_total(name, -part[2][i + 1])
+          found = found + 1
+        end
+      end
+    until found > 0 or cursor == '0'
+    if redis.call('HLEN', key) > 2 then return 1 end
+  end
+  redis.call('UNLINK', key)
+  redis.call('ZREM', processes, process)
+  return #ids('-inf', '0', 'LIMIT', 0, 1)
+end
+-- The numbers in the share, to be replaced by the whole share that follows.
+local function old_counts()
+  local counts = {}
+  if redis.call('HGET', share, '/epoch') == epoch then
+    if redis.call('HLEN', share) - 2 > size then
+      -- Too many for one step: they are subtracted as those of a dead process.
+      local former = id .. ':' .. sequence
+      redis.call('RENAME', share, share_prefix .. former)
+      redis.call('ZADD', processes, 0, former)
+    else
+      local entries = redis.call('HGETALL', share)
+      for i = 1, #entries, 2 do
+        counts[entries[i]] = tonumber(entries[i + 1])
+      end
     end
   end
+  redis.call('UNLINK', share)
+  counts['/epoch'], counts['/sequence'] = nil, nil
+  return counts
 end
-update_registry(is_doubtful)
-for i = 8, #ARGV, 2 do
-  if ARGV[i + 1] == '0' then
-    redis.call('HDEL', share, ARGV[i])
-  else
-    redis.call('HSET', share, ARGV[i], ARGV[i + 1])
+local function write()
+  local read = {'HMGET', share, '/epoch', '/sequence'}
+  for i = first, begin == '0' and #ARGV or 0, 2 do read[#read + 1] = ARGV[i] end
+  local own = redis.call(unpack(read))
+  local current = own[1] == epoch and tonumber(own[2]) or -1
+  if current == sequence then return true end
+  if current > sequence then return false end
+  local old, set = {}, {'HSET', share, '/sequence', sequence}
+  if begin == '1' then
+    old = old_counts()
+    set[5], set[6] = '/epoch', epoch
+  elseif not is_valid or current < acknowledged then
+    if is_valid and redis.call('SISMEMBER', awaited, id) == 0 then begin_epoch() end
+    return false
+  end
+  redis.call('ZADD', processes, text(now + lease), id)
+  if not is_valid then
+    change_members()
+    dead = ids('-inf', text(now))  -- if the process was dead, its share counts again
+  end
+  if begin == '1' and remembered_epoch ~= epoch then
+    for process in string.gmatch(remembered, '[^,]+') do
+      if not redis.call('ZSCORE', processes, process) then await(process) end
+    end
+  end
+  for i = first, #ARGV, 2 do
+    local name, count = ARGV[i], tonumber(ARGV[i + 1])
+    local previous = tonumber((begin == '1' and old[name] or own[(i - first) / 2 + 3]) or 0)
+    old[name] = nil
+    if count == 0 then
+      redis.call('HDEL', share, name)
+    else
+      set[#set + 1] = name
+      set[#set + 1] = count
+    end
+    -- If the process was dead, all of its names have changed.
+    if count ~= previous or not is_valid then change_total(name, count - previous) end
+  end
+  for name, count in pairs(old) do change_total(name, -count) end
+  redis.call(unpack(set))
+  if more ~= '' then redis.call(more == '1' and 'SADD' or 'SREM', awaited, id) end
+  return true
+end
+local function lead()
+  local leader = redis.call('GET', leader_key)
+  if leader == id then return 2 end
+  if leader and is_alive(leader) then return 1 end
+  if candidate == '0' then return 0 end
+  if candidate == '1' and now < known_from + warm_up then return 0 end
+  if candidate == '2' and now < known_from then return 0 end
+  redis.call('SET', leader_key, id)
+  return 2
+end
+
+check_epoch()
+local is_written = write()
+local remaining = sweep()
+publish('written', text(now), 'silence', text(math.min(silence, warm_up)),
+  'lease', text(math.max(longest_lease, lease)))
+if not is_written then return 0 end
+if renew == '1' then
+  redis.call('EXPIRE', share, 2 * max_age)
+  for _, key in ipairs({meta, totals, processes, awaited, leader_key, ledger}) do
+    redis.call('EXPIRE', key, max_age)
   end
 end
-redis.call('HSET', share, '', ARGV[6])
-redis.call('PEXPIRE', share, ARGV[4])
-redis.call('ZADD', processes, text(now + lease), caller_id)
-return 1
-"""
-)
-
-# Extends _REGISTRY: `live` has the ids of the processes that hold a lease.
-# ARGV: those of _REGISTRY, then the prefix of shares.
-_LIVE = (
-    _REGISTRY
-    + """
-if is_lost() then return -4 end
-if now - epoch < warm_up or has_jumped_back() or may_have_hung() then return -1 end
-local live = ids('(' .. text(now), '+inf')
-"""
-)
-
-# Extends _LIVE: `total` is the sum of the counts of a name in all processes; `caller_share` has the
-# sequence number and the count of the caller. ARGV: those of _LIVE, then the name.
-_SUM = (
-    _LIVE
-    + """
-local total, caller_share = 0, nil
-for _, id in ipairs(live) do
-  local share = redis.call('HMGET', ARGV[3] .. id, '', ARGV[4])
-  if not share[1] then return -2 end
-  if id == caller_id then caller_share = share end
-  total = total + (share[2] or 0)
+local list = false
+if members ~= version then
+  list = redis.call('ZRANGEBYSCORE', processes, '(' .. text(now), '+inf', 'WITHSCORES')
 end
-if not caller_share then return -3 end
-"""
+return {epoch, change, remaining, lead(), version, list}
+""",
 )
 
-# The count of one object in all processes.
-COUNT = _SUM + "return total"
-
-# The shares of all processes, each as a string with a name or a count per line. If there are more
-# names than one step may read without delaying other clients, the result has the keys of the shares
-# instead, for SCAN_SHARE.
-# ARGV: those of _LIVE, then the number of names that one step may read.
-COUNTS = (
-    _LIVE
+# Orderly exit: withdraw the counts of the process at once, or leave a large share to the others.
+REMOVE = Script(
+    f"{_READ_KEYS} share",
+    "id size#",
+    _CLOCK
+    + _CHANGE
     + """
-local shares, size, has_lease = {}, 0, false
-for _, id in ipairs(live) do
-  shares[#shares + 1] = ARGV[3] .. id
-  local length = redis.call('HLEN', ARGV[3] .. id)
-  if length == 0 then return -2 end
-  has_lease = has_lease or id == caller_id
-  size = size + length
+if redis.call('GET', leader_key) == id then redis.call('DEL', leader_key) end
+redis.call('SREM', awaited, id)
+if epoch then redis.call('HINCRBY', meta, 'members', 1) end
+if epoch and redis.call('HGET', share, '/epoch') == epoch then
+  if redis.call('HLEN', share) - 2 > size then return redis.call('ZADD', processes, 'XX', 0, id) end
+  local entries = redis.call('HGETALL', share)
+  redis.call('UNLINK', share)
+  redis.call('ZREM', processes, id)
+  for i = 1, #entries, 2 do
+    if string.sub(entries[i], 1, 1) ~= '/' then change_total(entries[i], -entries[i + 1]) end
+  end
+  return publish()
 end
-if not has_lease then return -3 end
-if size > tonumber(ARGV[4]) then return {1, shares} end
-for number, share in ipairs(shares) do
-  shares[number] = table.concat(redis.call('HGETALL', share), '\\n')
-end
-return {0, shares}
-"""
+redis.call('UNLINK', share)
+return redis.call('ZREM', processes, id)
+""",
 )
 
-# A part of a share, with a name or a count per line.
-# KEYS: share. ARGV: cursor, approximate number of names.
-SCAN_SHARE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return -2 end
-local part = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
-return {part[1], table.concat(part[2], '\\n')}
-"""
-
-# Reserve as many of the wanted connections as the limit allows, and return their number. A late
-# step, after a newer write of the share, reserves nothing.
-# KEYS: those of _SUM, then the share of the caller. ARGV: those of _SUM, then the count of the
-# caller, the number of wanted connections, the limit, the sequence number of the last acknowledged
-# step.
-RESERVE = (
-    _SUM
+# Reserve as many of the wanted connections as the limit allows, and return their number. A repeated
+# step returns the same number; a late step, after a newer one of the process, reserves nothing.
+RESERVE = Script(
+    f"{_READ_KEYS} share",
+    "id name count# wanted# limit# acknowledged sequence",
+    _CLOCK
+    + _CHANGE
+    + _REQUIRE_KNOWN
     + """
-if caller_share[1] ~= ARGV[8] then return -2 end
-local others = total - (caller_share[2] or 0)
-local granted = math.max(0, math.min(ARGV[6], ARGV[7] - ARGV[5] - others))
-if granted > 0 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5] + granted) end
+local own = redis.call('HMGET', share, '/epoch', '/sequence', name)
+local previous = tonumber(own[3] or 0)
+if own[1] == epoch and own[2] == sequence then return math.max(0, previous - count) end
+if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
+local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
+local granted = math.max(0, math.min(wanted, limit - count - others))
+redis.call('HSET', share, '/sequence', sequence)
+if granted > 0 then
+  redis.call('HSET', share, name, count + granted)
+  change_total(name, count + granted - previous)
+  publish()
+end
 return granted
-"""
+""",
 )
 
-# Orderly exit: delete the share at once.
-# KEYS: processes, epoch, share, leader. ARGV: id, warm-up in ms.
-REMOVE = (
-    _REGISTRY
-    + _UPDATE_REGISTRY
+# Check the invariant for a part of the names: those in the totals, or, if `process` is not empty,
+# those of its share that the totals lack. Repairs each wrong total. Returns the next cursor, then
+# each wrong name, its total and the sum.
+CHECK = Script(
+    _READ_KEYS,
+    "id process cursor size#",
+    _CLOCK
+    + _CHANGE
     + """
-update_registry(false)
-redis.call('ZREM', processes, caller_id)
-redis.call('DEL', KEYS[3])
-if redis.call('GET', KEYS[4]) == caller_id then redis.call('DEL', KEYS[4]) end
-return 1
-"""
-)
-
-# Stay the leader, or become it, and return the stamp of the ledger.
-# KEYS: leader, ledger. ARGV: id, lease in ms, "1" to become the leader if there is none.
-LEAD = """
-local leader = redis.call('GET', KEYS[1])
-if not leader and ARGV[3] == '0' then return 0 end
-if leader and leader ~= ARGV[1] then return 1 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return redis.call('HGET', KEYS[2], '') or ''
-"""
-
-# Record counts in the ledger and return 1; return 0 if the caller is not the leader.
-# KEYS: leader, ledger. ARGV: id, stamp, "1" to replace the whole ledger, then names and counts ("":
-# vacated).
-RECORD = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[3] == '1' then redis.call('DEL', KEYS[2]) end
-for i = 4, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', KEYS[2], ARGV[i])
-  else
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+if not epoch or not is_alive(id) then return {'0'} end  -- a write will begin a new epoch
+local shares = {}
+for _, each in ipairs(ids('-inf', '+inf')) do
+  local key = share_prefix .. each
+  if redis.call('HGET', key, '/epoch') == epoch then shares[#shares + 1] = key end
+end
+local part = redis.call('HSCAN', process == '' and totals or share_prefix .. process, cursor,
+  'COUNT', size)
+local result = {part[1]}
+for i = 1, #part[2], 2 do
+  local name = part[2][i]
+  local total = redis.call('HGET', totals, name)
+  if string.sub(name, 1, 1) ~= '/' and (process == '' or not total) then
+    local sum = 0
+    for _, key in ipairs(shares) do sum = sum + (redis.call('HGET', key, name) or 0) end
+    if sum ~= tonumber(total or 0) then
+      change_total(name, sum - (total or 0))
+      for _, each in ipairs({name, total or '0', text(sum)}) do result[#result + 1] = each end
+    end
   end
 end
-redis.call('HSET', KEYS[2], '', ARGV[2])
-return 1
-"""
+publish()
+return result
+""",
+)
 
-# The whole ledger. KEYS: leader, ledger.
-RECORDED = "return redis.call('HGETALL', KEYS[2])"
+# Record counts in the ledger and return 1; return 0 if the caller is not the leader. `whole`: "1"
+# to replace the whole ledger. Then names and counts ("": vacated).
+RECORD = Script(
+    "leader_key ledger",
+    "id epoch whole",
+    """
+if redis.call('GET', leader_key) ~= id then return 0 end
+if whole == '1' then redis.call('UNLINK', ledger) end
+for i = first, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', ledger, ARGV[i])
+  else
+    redis.call('HSET', ledger, ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('HSET', ledger, '/epoch', epoch)
+return 1
+""",
+)
+
+# The whole ledger, with alternating lines of names and counts.
+RECORDED = Script("ledger", "", "return table.concat(redis.call('HGETALL', ledger), '\\n')")

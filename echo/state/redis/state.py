@@ -1,44 +1,46 @@
 """The counts of several processes, on Redis; scripts.py describes the keys.
 
-Each process writes one share, its own. A share expires unless its process renews it: this is the
-lease of the process. A count is the sum over the shares of all live processes.
+Each process writes one share, its own, and holds a lease that it renews. A count is the sum over
+the shares of all live processes.
 """
 
 import logging
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
-from echo.state.base import State
+from echo.state.base import Listener, State
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.client import CONNECTION_ERRORS, RedisClient
+from echo.state.redis.client import CONNECTION_ERRORS, ERRORS, RedisClient
+from echo.state.redis.feed import Feed
 from echo.state.redis.ledger import RedisLedger
-from echo.state.redis.restarts import RestartDetector
+from echo.state.redis.publisher import RECHECK_INTERVAL, Publisher
+from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.threads import ReadThreads
 from echo.state.redis.waiter import Waiter
-from echo.state.redis.writer import BATCH_SIZE, RECHECK_INTERVAL, Writer
 
 logger = logging.getLogger(__name__)
 
 # If a read takes longer than the threshold, Redis has hung. Handshakes may have proceeded meanwhile
 # (JOIN_TIMEOUT), and their writes may come after the read. So repeat the read after the delay.
 SLOW_READ_THRESHOLD, REREAD_DELAY = 0.05, 0.1  # seconds
-SCAN_SIZE = 1000  # names per step of a scan, if the shares have more than BATCH_SIZE
-MAX_ATTEMPTS = 5  # to scan all shares while processes exit
+MAX_NAMES_AT_ONCE = 5000  # if there are more, counts are read in parts
+PART_SIZE = 1000  # names
+MAX_ATTEMPTS = 5  # to read all parts while epochs end
 
 UNKNOWN = {
+    scripts.LOST: "Redis has lost all counts; the processes will write them again.",
     scripts.WARMING_UP: (
         "The counts on Redis are new, or all leases may have expired at once: all processes will "
         "have written their counts within {warm_up:.1f} s."
     ),
-    scripts.MISSING: "Redis has lost the counts of a process, which will write them again.",
+    scripts.AWAITING: "Processes that were alive have not written their counts again yet.",
     scripts.NO_LEASE: "Redis has lost the lease of this process, which will write it again.",
-    scripts.LOST: "Redis has lost all counts; the processes will write them again.",
 }
 
 
@@ -47,8 +49,8 @@ class RedisState(State):
 
     One thread writes; reads run in the thread of the caller. Reads raise StateUnavailable if the
     sum is unknown: Redis is down; or it was flushed or restarted, and some processes may not have
-    written again. In a process that has just started, and so may be the first, reads wait about a
-    second for the sum instead.
+    written again. In a process that has just started, and so may be the first, reads wait for the
+    sum instead: about a second, or for the length of a lease if processes were killed.
     """
 
     shared = True
@@ -59,166 +61,151 @@ class RedisState(State):
         self._lease = lease  # seconds
         self._id = secrets.token_hex(8)
         self._threads = ReadThreads()
-        restarts = RestartDetector(self._on_new_server)
-        # Two pools, so that many reads never delay the writes.
-        writes, self._reads = RedisClient(url, restarts), RedisClient(url, restarts)
-        self._writer = Writer(writes, self._id, self._local, lease, heartbeat)
-        self.ledger = RedisLedger(writes, self._id, lease)
+        # Not the client of the writes, so that many reads never delay them.
+        self._reads = RedisClient(url)
+        self._publisher = Publisher(
+            url, self._id, self._local, lease, heartbeat, on_doubt=self._on_doubt
+        )
+        self._health = self._publisher.health
+        self._feed = Feed(RedisClient(url), self._publisher.share)
+        self.ledger = RedisLedger(self._publisher)
 
     # Joining and leaving
 
     async def join(self, name: str, limit: int | None = None) -> bool:
         """Count one more connection: when this returns, all processes see it.
 
-        Waits like `Writer.publish`. If there is a limit, also waits until the sum is known: about a
-        second after a start, or after Redis has lost data. While Redis is down, the limit applies
-        only to the connections of this process.
+        Waits like `Publisher.publish`. If there is a limit, also waits until the sum is known:
+        about a second after a start, or after Redis has lost data. While Redis is down, the limit
+        applies only to the connections of this process.
         """
         if limit is not None:
             return await self._join_within(name, limit)
         self._local.add(name)
         try:
-            await self._writer.publish(Waiter(), name)
+            await self._publisher.publish(Waiter(), name)
         except BaseException:  # cancelled: the caller will not call leave
             self.leave(name)
             raise
         return True
 
     async def _join_within(self, name: str, limit: int) -> bool:
-        waiter = Waiter(name, limit, until=time.monotonic() + self._lease + self._writer.warm_up)
+        publisher = self._publisher
+        waiter = Waiter(name, limit, until=time.monotonic() + self._lease + publisher.share.warm_up)
         try:
-            await self._writer.publish(waiter)
+            await publisher.publish(waiter)
         except BaseException:
-            if self._writer.abandon(waiter):
+            if publisher.queue.abandon(waiter):
                 self.leave(name)
             raise
-        granted = self._writer.abandon(waiter)
+        granted = publisher.queue.abandon(waiter)
         if granted is None:  # not decided by Redis
-            if not self._writer.is_down() and is_due("limit"):
+            if not self._health.is_down() and is_due("limit"):
                 logger.warning("Redis is too slow to check limits; they apply per process.")
             granted = self._local.add(name, limit)
-            self._writer.mark(name)
+            publisher.mark(name)
         return granted
 
     def leave(self, name: str) -> None:
         self._local.leave(name)
-        self._writer.mark(name)
-
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        return self._local.listen(listener)
+        self._publisher.mark(name)
 
     async def settled(self) -> None:
-        """Return when Redis has all earlier changes. Waits like `Writer.publish`."""
-        if self._writer.has_unwritten():
-            await self._writer.publish(Waiter())
+        """Return when Redis has all earlier changes. Waits like `Publisher.publish`."""
+        if self._publisher.queue.has_unwritten():
+            await self._publisher.publish(Waiter())
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        return self._feed.add(listener)
+
+    def check(self) -> list[str]:
+        try:
+            check = SelfCheck(partial(self._reads.run, id=self._id), self._publisher.share.members)
+            return [total for part in check.slices() for total in part]
+        except ERRORS as error:
+            raise StateUnavailable(f"Redis does not respond: {error}") from error
 
     def close(self) -> None:
-        """Delete the share of this process at once, and stop. Later calls have no effect."""
+        """Withdraw the counts of this process at once, and stop. Later calls have no effect."""
         super().close()
-        self._writer.close()
+        self._feed.close()
+        self._publisher.close()
         self._threads.close()
         self._reads.close()
 
-    # Reading: sums of one moment, after all earlier changes of this process
+    # Reading, after all earlier changes of this process
 
-    def count(self, name: str) -> int:
-        return int(self._read(scripts.COUNT, name, name))
+    def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
+        """Return the number of the last change, and the counts after it: of one object, or of all.
 
-    def counts(self) -> dict[str, int]:
-        """Return the count of every object that has connections: `{"foo": 2}`.
-
-        All counts are of the same moment, unless there are more than BATCH_SIZE: then they are read
-        in parts, one after the other.
+        All counts are of the same moment, unless there are more than MAX_NAMES_AT_ONCE: then they
+        are read in parts, one after the other.
         """
+        self._publisher.wait_until_written(name)
+        if name is not None:
+            count, number = self._read(scripts.COUNT, name=name)
+            return number, {name: count}
         for _ in range(MAX_ATTEMPTS):
-            total: defaultdict[str, int] = defaultdict(int)
-            is_too_large, shares = self._read(scripts.COUNTS, None, BATCH_SIZE)
-            try:
-                for share in shares:
-                    counts = self._scan(share) if is_too_large else _parse(share)
-                    for name, count in counts.items():
-                        total[name] += count
-            except _ShareDeleted:
-                continue
-            return dict(total)
-        raise StateUnavailable("Processes exited while their counts were read; try again.")
+            epochs: set[bytes] = set()
+            numbers: list[int] = []
+            counts: dict[str, int] = {}
+            cursor = b"0"
+            while not epochs or (cursor != b"0" and len(epochs) == 1):
+                epoch, number, cursor, part = self._read(
+                    scripts.COUNTS, cursor=cursor, limit=MAX_NAMES_AT_ONCE, size=PART_SIZE
+                )
+                epochs.add(epoch)
+                numbers.append(number)
+                counts |= _parse(part)
+            if len(epochs) == 1:
+                return numbers[0], {each: count for each, count in counts.items() if count > 0}
+        raise StateUnavailable("Redis lost the counts while they were read; try again.")
 
-    def _scan(self, share: bytes) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        cursor = b"0"
-        while True:
-            result = self._run(scripts.SCAN_SHARE, [share], [cursor, SCAN_SIZE])
-            if result == scripts.MISSING:
-                raise _ShareDeleted
-            cursor, part = result
-            counts |= _parse(part)
-            if cursor == b"0":
-                return counts
+    async def asnapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
+        return await self._threads.run(self.snapshot, name)
 
-    async def acount(self, name: str) -> int:
-        return await self._threads.run(self.count, name)
-
-    async def acounts(self) -> dict[str, int]:
-        return await self._threads.run(self.counts)
-
-    def _read(self, script: str, name: str | None, *args: Any) -> Any:
+    def _read(self, script: scripts.Script, **named: Any) -> Any:
         """Return the result of the script. In a new process, wait until the sum is known."""
-        self._writer.wait_until_written(name)
         while True:
-            result, unknown_reason = self._try_to_read(script, *args)
+            unknown_reason = self._publisher.unknown_reason()
             if unknown_reason is None:
-                return result
-            if not self._writer.is_new():
+                result = self._run(script, **named)
+                # Check again: this process may have lost Redis during the read.
+                unknown_reason = self._publisher.unknown_reason()
+                if isinstance(result, int):
+                    self._publisher.queue.wake()  # a write may begin a new epoch
+                    unknown_reason = UNKNOWN[result].format(warm_up=self._publisher.share.warm_up)
+                if unknown_reason is None:
+                    return result
+            if not self._health.is_new():
                 raise StateUnavailable(unknown_reason)
             time.sleep(RECHECK_INTERVAL)
 
-    def _try_to_read(self, script: str, *args: Any) -> tuple[Any, str | None]:
-        """Return the result of the script and None; if the sum is unknown, None and the reason."""
-        if reason := self._writer.unknown_reason():
-            return None, reason
-        keys = [scripts.PROCESSES, scripts.EPOCH]
-        result = self._run(script, keys, [*self._writer.registry_args, scripts.SHARE, *args])
-        # Check again, because the read may have connected to a restarted server.
-        if reason := self._writer.unknown_reason():
-            return None, reason
-        if isinstance(result, int) and result < 0:
-            self._writer.write_now()
-            return None, UNKNOWN[result].format(warm_up=self._writer.warm_up)
-        return result, None
-
-    def _run(self, script: str, keys: list[Any], args: list[Any]) -> Any:
+    def _run(self, script: scripts.Script, **named: Any) -> Any:
         began = time.monotonic()
         try:
-            result = self._reads.run(script, keys, args)
+            result = self._reads.run(script, id=self._id, **named)
             if time.monotonic() - began > SLOW_READ_THRESHOLD:
                 time.sleep(REREAD_DELAY)
-                result = self._reads.run(script, keys, args)
+                result = self._reads.run(script, id=self._id, **named)
         except Exception as error:
             self._on_read_failure(error)
             raise StateUnavailable(f"Redis does not respond: {error}") from error
         return result
 
     def _on_read_failure(self, error: Exception) -> None:
-        """Log an error that the writer does not log, such as a missing permission to read."""
-        if not (isinstance(error, CONNECTION_ERRORS) or self._writer.is_down()) and is_due("read"):
+        """Log an error that the publisher does not log, such as a missing permission to read."""
+        if not (isinstance(error, CONNECTION_ERRORS) or self._health.is_down()) and is_due("read"):
             logger.warning("Redis rejected a read: %s", error)
 
-    def _on_new_server(self, age: float) -> None:
-        """Treat the sum as unknown until the server is one warm-up old: it may have lost data."""
-        reason = "Redis was restarted or failed over"
-        self._writer.set_uncertain(self._writer.warm_up - age, reason)
+    def _on_doubt(self) -> None:
+        self._reads.drop()
+        self._feed.notify()
 
 
-class _ShareDeleted(Exception):
-    """A share was deleted, or has expired, while it was scanned."""
-
-
-def _parse(share: bytes) -> dict[str, int]:
-    """Return the counts from alternating lines of names and counts, `b"foo\\n2\\nbar\\n1"`.
-
-    Names contain no line breaks.
-    """
-    lines = share.decode().split("\n")
-    counts = dict(zip(lines[::2], map(int, lines[1::2]), strict=True)) if share else {}
-    counts.pop("", None)  # the sequence number
+def _parse(part: bytes) -> dict[str, int]:
+    """Return the counts from alternating lines of names and counts, `b"foo\\n2\\nbar\\n1"`."""
+    lines = part.decode().split("\n") if part else []
+    counts = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
+    counts.pop("/epoch", None)
     return counts

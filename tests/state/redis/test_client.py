@@ -32,7 +32,7 @@ async def test_redis_by_a_unix_socket():
     ):
         await state.join("foo")
 
-        assert server.size() == 3
+        assert server.size() == 4
         assert state.counts() == {"foo": 1}
 
 
@@ -77,7 +77,7 @@ async def test_redis_cluster():
 def test_options_of_a_url_are_kept_for_a_cluster():
     state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
 
-    assert (state._writer._client._is_cluster, state._writer._client._url) == (
+    assert (state._publisher.steps.client._is_cluster, state._publisher.steps.client._url) == (
         True,
         "rediss://h/?ssl_ca_certs=/a.pem",
     )
@@ -103,7 +103,7 @@ async def test_no_message_has_a_credential(user, caplog):
             with pytest.raises(StateUnavailable) as caught:
                 state.count("foo")
             await state.join("foo")
-            eventually(lambda: state._writer._outage, True)
+            eventually(lambda: state._health.is_outage, True)
             with pytest.raises(StateUnavailable):
                 state.counts()
         finally:

@@ -16,22 +16,22 @@ class GivenUp:
     def __init__(self, state, wanted, at_once=False):
         self.steps = []
         self._state, self._wanted, self._at_once = state, wanted, at_once
-        self._run, state._writer._client.run = state._writer._client.run, self._run_or_give_up
+        self._run, state._publisher.steps._run = state._publisher.steps._run, self._run_or_give_up
 
-    def _run_or_give_up(self, *step):
-        if not self._wanted(*step):
-            return self._run(*step)
-        self.steps.append(step)
+    def _run_or_give_up(self, *step, **named):
+        if not self._wanted(*step, **named):
+            return self._run(*step, **named)
+        self.steps.append((step, named))
         if self._at_once:
-            self._run(*step)
+            self._run(*step, **named)
         raise redis.TimeoutError("given up")
 
     def end(self):
-        self._wanted = lambda *step: False
-        eventually(lambda: self._state._writer._outage, False)
+        self._wanted = lambda *step, **named: False
+        eventually(lambda: self._state._health.is_outage, False)
 
     def arrive(self):
-        return [self._run(*step) for step in self.steps]
+        return [self._run(*step, **named) for step, named in self.steps]
 
 
 class Repeated:
@@ -39,22 +39,22 @@ class Repeated:
 
     def __init__(self, state):
         self.results = []
-        self._run, state._writer._client.run = state._writer._client.run, self._run_twice
+        self._run, state._publisher.steps._run = state._publisher.steps._run, self._run_twice
 
-    def _run_twice(self, *step):
-        self.results.append([self._run(*step), self._run(*step)])
+    def _run_twice(self, *step, **named):
+        self.results.append([self._run(*step, **named), self._run(*step, **named)])
         return self.results[-1][-1]
 
 
-def is_write(script, keys, args):
+def is_write(script, *rest, **named):
     return script == scripts.WRITE
 
 
-def is_whole_write(script, keys, args):
-    return script == scripts.WRITE and args[6] == 1
+def is_whole_write(script, *rest, begin=0, **named):
+    return script == scripts.WRITE and begin
 
 
-def is_reservation(script, keys, args):
+def is_reservation(script, *rest, **named):
     return script == scripts.RESERVE
 
 
@@ -64,7 +64,7 @@ async def test_write_after_its_retry_changes_nothing(two, client, wanted):
     given_up = GivenUp(here, wanted)
     client.delete(share(here))  # the next write is of the whole share
     await here.join("foo")
-    eventually(lambda: here._writer._outage, True)
+    eventually(lambda: here._health.is_outage, True)
     here.leave("foo")
     given_up.end()
     assert known(there) == {}
@@ -86,7 +86,7 @@ async def test_reservation_after_the_next_write_changes_nothing(two):
 
     results = given_up.arrive()
 
-    assert set(results) == {scripts.MISSING}
+    assert set(results) == {scripts.STALE}
     assert there.counts() == {}
 
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from echo.exceptions import StateUnavailable
+from echo.state.redis.publisher import JOIN_TIMEOUT
 from echo.state.redis.state import SLOW_READ_THRESHOLD, RedisState
-from echo.state.redis.writer import JOIN_TIMEOUT
 from echo.stats import process_stats
 from tests.states import (
     DOWN,
@@ -35,7 +35,7 @@ async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_red
         own_redis.stop()
         for _ in range(20):
             await state.join("foo")
-        eventually(lambda: state._writer._outage, True)
+        eventually(lambda: state._health.is_outage, True)
         own_redis.start()
         assert known(state) == {"foo": 21}
 
@@ -60,6 +60,7 @@ async def test_reads_raise_while_redis_is_down(own_redis):
 async def test_reads_raise_after_a_restart_until_all_processes_have_written(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await here.join("foo")
+        eventually(lambda: here._health.is_new() or there._health.is_new(), False)
         for _ in range(3):
             own_redis.stop()
             own_redis.start()
@@ -97,7 +98,7 @@ async def test_join_waits_for_a_hanging_redis_only_until_the_outage_is_known(own
             waited = await seconds(state.join("foo"))
             assert JOIN_TIMEOUT * 0.9 < waited < JOIN_TIMEOUT + SLACK / 5
             assert await seconds(state.join("foo", limit=9)) < JOIN_TIMEOUT + SLACK / 5
-            eventually(lambda: state._writer._outage, True)
+            eventually(lambda: state._health.is_outage, True)
 
             known_outage = [await seconds(state.join("foo")) for _ in range(100)]
             known_outage += [await seconds(state.settled()) for _ in range(100)]
@@ -110,16 +111,19 @@ async def test_join_waits_for_a_hanging_redis_only_until_the_outage_is_known(own
 
 async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(two):
     here, _ = two
-    run, pause = here._writer._client.run, Event()
-    here._writer._client.run = lambda *step: (pause.wait(DEADLINE), run(*step))[1]
+    run, pause = here._publisher.steps._run, Event()
+    here._publisher.steps._run = lambda *step, **named: (
+        pause.wait(DEADLINE),
+        run(*step, **named),
+    )[1]
     try:
-        eventually(here._writer.is_down, True)
+        eventually(here._health.is_down, True)
         assert await seconds(here.join("foo")) < SLACK / 5
         began = time.monotonic()
         assert counts_or_unknown(here) == "unknown"
         assert time.monotonic() - began < SLACK / 5
     finally:
-        here._writer._client.run = run
+        here._publisher.steps._run = run
         pause.set()
 
     eventually(lambda: counts_or_unknown(here), {"foo": 1})
@@ -132,9 +136,10 @@ async def test_slow_read_sees_joins_that_did_not_wait(own_redis, stall):
         for number in range(3):
             own_redis.hang()
             try:
-                here._writer.write_now()
+                here._publisher.queue.wake()
                 eventually(
-                    lambda: (here._writer._heartbeat_due, here._writer._is_writing), (False, True)
+                    lambda: (here._publisher.queue._is_urgent, here._publisher.queue._is_in_round),
+                    (False, True),
                 )
                 await here.join("foo")
                 read = asyncio.ensure_future(asyncio.to_thread(counts_or_unknown, there))
@@ -161,7 +166,7 @@ async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
             own_redis.hang()
             try:
                 barrier.wait()
-                here._writer.write_now()
+                here._publisher.queue.wake()
                 await asyncio.sleep(0.3)
             finally:
                 own_redis.resume()
@@ -172,15 +177,15 @@ async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
 
 async def test_unexpected_error_is_an_outage_and_ends(two, caplog):
     here, there = two
-    run = here._writer._client.run
+    run = here._publisher.steps._run
 
-    def fail(*step):
+    def fail(*step, **named):
         raise ZeroDivisionError("not foreseen")
 
-    here._writer._client.run = fail
+    here._publisher.steps._run = fail
     await here.join("foo")
-    eventually(lambda: here._writer._outage, True)
-    here._writer._client.run = run
+    eventually(lambda: here._health.is_outage, True)
+    here._publisher.steps._run = run
 
     assert known(here) == known(there) == {"foo": 1}
     assert "ZeroDivisionError: not foreseen" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 
 from echo import log
 from echo.signals.sender import SignalSender
-from echo.state.redis.state import BATCH_SIZE, RedisState
+from echo.state.redis.state import MAX_NAMES_AT_ONCE, RedisState
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import Site
 from tests.servers import ROOT
@@ -22,14 +22,14 @@ def state_without(server, command):
     log._last.clear()
     with server.client() as client:
         client.execute_command(
-            "ACL", "SETUSER", "some", "on", ">pass", "~*", "+@all", f"-{command}"
+            "ACL", "SETUSER", "some", "on", ">pass", "~*", "&*", "+@all", f"-{command}"
         )
     url = server.url.replace("//", "//some:pass@")
     return closing(RedisState(url, LEASE, HEARTBEAT))
 
 
 async def test_rejected_limit_check_is_logged_once_and_no_outage(own_redis, caplog):
-    with state_without(own_redis, "hmget") as state:
+    with state_without(own_redis, "setrange") as state:
         granted = [await state.join("foo", limit=2) for _ in range(3)]
 
     assert granted == [True, True, False]
@@ -38,7 +38,7 @@ async def test_rejected_limit_check_is_logged_once_and_no_outage(own_redis, capl
 
 
 async def test_rejected_read_is_logged_once(own_redis, caplog):
-    with state_without(own_redis, "hlen") as state:
+    with state_without(own_redis, "smembers") as state:
         eventually(lambda: (counts_or_unknown(state), len(messages(caplog))), ("unknown", 1))
         assert [counts_or_unknown(state) for _ in range(3)] == ["unknown"] * 3
 
@@ -51,7 +51,7 @@ def url_of_user_with_few_rights():
     """The URL of a Redis, with a user that has the rights in the docs."""
     lines = (ROOT / "docs" / "howto" / "security.md").read_text().splitlines()
     steps = [line.split() for line in lines if line.startswith("ACL SETUSER echo ")]
-    assert len(steps) == 4
+    assert len(steps) == 5
     with OwnRedis() as server:
         with server.client() as client:
             for step in steps:
@@ -59,11 +59,12 @@ def url_of_user_with_few_rights():
         yield f"redis://echo:secret@127.0.0.1:{server.port}/0"
 
 
-@pytest.mark.parametrize("at_once", [BATCH_SIZE, 1])
+@pytest.mark.parametrize("at_once", [MAX_NAMES_AT_ONCE, 1])
 async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monkeypatch, at_once):
-    monkeypatch.setattr("echo.state.redis.state.BATCH_SIZE", at_once)
+    monkeypatch.setattr("echo.state.redis.state.MAX_NAMES_AT_ONCE", at_once)
     url = url_of_user_with_few_rights
     with redis_state(url) as here, redis_state(url) as there:
+        assert here.ledger.acquire()
         sender = SignalSender(here)
         await here.join("foo")
         await there.join("foo", limit=9)
@@ -71,8 +72,10 @@ async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monke
 
         assert there.counts() == here.counts() == {"foo": 2, "bar": 1}
         assert there.count("foo") == 2
-        eventually(lambda: sender.poll(0), True)
-        sender.poll(1)
+        assert here.check() == []
+        eventually(lambda: sender.step(0), True)
+        sender.step(1)
+        sender.stop()
 
 
 def test_user_with_few_rights_is_enough_for_the_channel_layer(url_of_user_with_few_rights):
@@ -91,7 +94,7 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
         state = RedisState(replica.url, LEASE, HEARTBEAT)
         try:
             await state.join("foo")
-            eventually(lambda: state._writer._outage, True)
+            eventually(lambda: state._health.is_outage, True)
             assert counts_or_unknown(state) == "unknown"
         finally:
             state.close()

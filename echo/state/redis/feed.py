@@ -1,0 +1,101 @@
+"""The change feed: Redis publishes the new count of each object that has changed."""
+
+import logging
+from collections.abc import Callable, Mapping
+from threading import Event, Lock, Thread
+from typing import Any
+
+from echo.log import describe, is_due
+from echo.state.base import Listener
+from echo.state.redis import scripts
+from echo.state.redis.client import CONNECTION_ERRORS, TIMEOUT, RedisClient
+from echo.state.redis.share import Share
+
+logger = logging.getLogger(__name__)
+
+RETRY_INTERVAL = 0.5  # seconds between attempts to subscribe
+# If the publishing thread knows of a change, and the feed has not passed it on after this time, the
+# connection of the feed has been lost silently.
+LOST_AFTER = 0.5  # seconds
+
+
+class Feed:
+    """Passes the changes on to listeners, in one thread, which runs while there are listeners.
+
+    If changes may have been missed, the listeners are called without changes, and read the counts
+    again. Thread-safe.
+    """
+
+    def __init__(self, client: RedisClient, share: Share) -> None:
+        self._client = client
+        self._share = share
+        self._listeners: tuple[Listener, ...] = ()
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self._closed = Event()
+
+    def add(self, listener: Listener) -> Callable[[], None]:
+        """Call the listener at each change. Return a function that removes it."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+            if self._thread is None and not self._closed.is_set():
+                self._thread = Thread(target=self._run, name="echo-feed", daemon=True)
+                self._thread.start()
+
+        def remove() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return remove
+
+    def notify(self, number: int = 0, changes: Mapping[str, int] | None = None) -> None:
+        """Call all listeners; without changes, they read the counts again."""
+        for listener in self._listeners:
+            listener(number, changes)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    # In the thread of the feed
+
+    def _has_listeners(self) -> bool:
+        if self._listeners and not self._closed.is_set():
+            return True
+        with self._lock:
+            if self._listeners and not self._closed.is_set():
+                return True
+            self._thread = None
+            return False
+
+    def _run(self) -> None:
+        while self._has_listeners():
+            try:
+                with self._client.pubsub() as subscription:
+                    subscription.subscribe(scripts.CHANGES)
+                    self._follow(subscription)
+            except Exception as error:
+                self._client.drop()
+                if not isinstance(error, CONNECTION_ERRORS) and is_due("feed"):
+                    logger.warning("The change feed failed, retrying: %s", describe(error))
+                self.notify()
+                self._closed.wait(RETRY_INTERVAL)
+
+    def _follow(self, subscription: Any) -> None:
+        """Pass on changes until the last listener has been removed."""
+        if subscription.get_message(timeout=TIMEOUT) is None:
+            raise TimeoutError("no reply to SUBSCRIBE")
+        seen = expected = self._share.change
+        is_complete = False  # whether no change before the next message can have been missed
+        self.notify()
+        while self._has_listeners():
+            message = subscription.get_message(timeout=LOST_AFTER)
+            if message is None:
+                if expected > seen:
+                    raise TimeoutError("a change has not arrived")
+                expected = self._share.change
+                continue
+            number, *lines = message["data"].decode().split("\n")
+            changes = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
+            has_gap = is_complete and int(number) != seen + 1
+            seen, is_complete = int(number), True
+            self.notify(seen, changes if changes and not has_gap else None)

@@ -1,0 +1,193 @@
+"""The thread that writes the counts of this process to Redis."""
+
+import asyncio
+import atexit
+import logging
+import os
+from collections.abc import Callable, Iterable
+from threading import Lock, Thread
+
+from echo.exceptions import StateUnavailable
+from echo.state.memory import MemoryState
+from echo.state.redis import scripts
+from echo.state.redis.client import ERRORS
+from echo.state.redis.health import STEP_TIMEOUT, Health
+from echo.state.redis.reservations import Reservations
+from echo.state.redis.selfcheck import SelfCheck
+from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL, Share
+from echo.state.redis.steps import Steps
+from echo.state.redis.waiter import Waiter, wake
+from echo.state.redis.write_queue import WriteQueue
+from echo.stats import process_stats
+
+logger = logging.getLogger(__name__)
+
+JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
+RECHECK_INTERVAL = 0.05  # seconds between attempts while the sum is unknown
+SWEEP_INTERVAL = 0.02  # seconds between two slices of a dead process
+CLOSE_TIMEOUT = 2.5  # seconds
+
+DOWN = "Redis is down."
+EXPIRED = "The lease of this process on Redis has expired; it will be renewed."
+RETURNED = "Redis was down; {} processes have not written their counts since."
+
+
+class Publisher:
+    """Writes the counts of this process to Redis. Thread-safe.
+
+    The publishing thread starts on first use, and runs until `close`. It calls `on_doubt` if all
+    counts may have changed, or may be unknown.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        process_id: str,
+        local: MemoryState,
+        lease: float,
+        heartbeat: float,
+        on_doubt: Callable[[], None],
+    ) -> None:
+        self.health = Health(lease)
+        self.steps = Steps(url, process_id, self.health)
+        self.share = Share(self.steps, self.health, lease, heartbeat)
+        self.queue = WriteQueue()
+        self._local = local
+        self._heartbeat = heartbeat  # seconds
+        self._on_doubt = on_doubt
+        self._reservations = Reservations(self.steps, self.share, self.queue, local)
+        self._self_check = SelfCheck(self.steps.run, self.share.members)
+        self._thread: Thread | None = None
+        self._lock = Lock()
+        self._pid = os.getpid()
+
+    # Called when connections join and leave
+
+    async def publish(self, waiter: Waiter, *names: str) -> None:
+        """Write the counts of these names, and return when Redis has them.
+
+        Waits as long as Redis replies to steps, but at most JOIN_TIMEOUT without a reply, and not
+        at all while Redis is known to be down.
+        """
+        health = self.health
+        is_down = health.is_down()
+        self.mark(*names, waiter=None if is_down else waiter)
+        while not (is_down or waiter.done.done()):
+            replies = health.replies
+            await asyncio.wait([waiter.done], timeout=JOIN_TIMEOUT)
+            if replies == health.replies:
+                break
+
+    def mark(self, *names: str, waiter: Waiter | None = None) -> None:
+        """Schedule a write of the counts of these names. The waiter is woken after the write."""
+        self._start()
+        self.queue.add(*names, waiter=waiter)
+
+    # Called by reads
+
+    def wait_until_written(self, name: str | None = None) -> None:
+        """Return when Redis has all earlier changes of the object, or of all objects.
+
+        Raises StateUnavailable if that takes longer than STEP_TIMEOUT. If Redis is already known to
+        be down, returns at once: `unknown_reason` raises then.
+        """
+        self._start()
+        is_first = self.health.acknowledged is None
+        if self.health.is_down():
+            return
+        if not self.queue.wait_until_written(name, is_first, STEP_TIMEOUT):
+            raise StateUnavailable(DOWN)
+
+    def unknown_reason(self) -> str | None:
+        """Return the reason if the sum is unknown to this process, else None.
+
+        Raises StateUnavailable if Redis is down.
+        """
+        if self.health.is_down():
+            raise StateUnavailable(DOWN)
+        if self.health.lease_has_expired():
+            return EXPIRED
+        awaited = self.share.members.awaited
+        return RETURNED.format(len(awaited)) if awaited else None
+
+    def close(self) -> None:
+        """Withdraw the counts of this process at once, and stop. Later calls have no effect."""
+        if self._pid != os.getpid():  # a forked child has neither the thread nor the share
+            return
+        self.health.is_closed = True
+        self.queue.close()
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(CLOSE_TIMEOUT)
+            atexit.unregister(self.close)
+
+    def _start(self) -> None:
+        if self._thread is not None or self.health.is_closed:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="echo-state", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    # In the publishing thread
+
+    def _run(self) -> None:
+        while not self.health.is_closed:
+            names, waiters = self.queue.begin_round(self._pause())
+            undecided: set[Waiter] = set()
+            try:
+                self._write(names)
+                self._on_success()
+                undecided = self._reservations.decide(waiters)
+                self._self_check.step()
+            except Exception as error:  # without this thread, this process would stop writing
+                self._on_failure(error)
+            self.queue.end_round(is_written=not self.health.is_outage)
+            wake(waiter for waiter in waiters if waiter not in undecided)
+            if self.health.is_outage:
+                self.queue.pause(RETRY_INTERVAL)
+            elif undecided:
+                self.queue.pause(RECHECK_INTERVAL)
+                self.queue.put_back(undecided)
+        try:
+            process = self.steps.process_id
+            self.steps.client.run(scripts.REMOVE, share=process, id=process, size=scripts.SLICE)
+        except Exception as error:
+            logger.debug("The share could not be withdrawn; its lease will end: %s", error)
+        self.steps.close()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next round if there is no work."""
+        if self.health.acknowledged is None or self.health.is_outage:
+            return 0
+        if self.share.has_dead:
+            return SWEEP_INTERVAL
+        return RECHECK_INTERVAL if self.share.members.awaited else self._heartbeat
+
+    def _write(self, names: Iterable[str]) -> None:
+        health = self.health
+        if not health.lease_has_expired():
+            counts = {name: self._local.count(name) for name in names}
+            if self.share.write(counts):
+                return
+        if health.lease_has_expired():
+            self.queue.pause(CATCH_UP_GRACE)
+        self.share.write_whole(self._local.counts())
+        self._on_doubt()
+
+    def _on_failure(self, error: Exception) -> None:
+        if not self.health.is_outage:
+            process_stats.outages += 1
+            unexpected = not isinstance(error, ERRORS)
+            message = "Redis is down: counts are unknown, connections are not affected (%s)"
+            logger.warning(message, error, exc_info=unexpected)
+            self.health.is_outage = True
+            self._on_doubt()
+
+    def _on_success(self) -> None:
+        if self.health.is_outage:
+            logger.warning("Redis is back.")
+            self.health.is_outage = False
+            self._on_doubt()

@@ -1,0 +1,109 @@
+"""The large share of a process that has died or exited."""
+
+import asyncio
+import time
+
+import pytest
+
+from echo.state.redis import scripts
+from tests.faults.redis_server import OwnRedis
+from tests.states import LEASE, SLACK, counts_or_unknown, cut_off, known, redis_state, share
+from tests.waiting import DEADLINE, SECOND, eventually
+
+SLICE = 100  # names
+NAMES = [f"name-{number}" for number in range(3000)]
+MANY = [f"name-{number}" for number in range(100_000)]
+SLOW = 0.05 * SECOND  # seconds of a step, on a machine that is busy
+
+
+@pytest.fixture
+def small_slices(monkeypatch):
+    monkeypatch.setattr(scripts, "SLICE", SLICE)
+
+
+def write(state, names):
+    """Count one connection of each name, and return when all processes see it."""
+    for name in names:
+        state._local.add(name)
+    state._publisher.mark(*names)
+    eventually(state._publisher.queue.has_unwritten, False, deadline=6 * DEADLINE)
+
+
+def kill(state):
+    """Let it write nothing more, not even when it is closed."""
+    steps = state._publisher.steps
+    steps._run = steps.client.run = cut_off
+
+
+def sizes_and_counts(client, reader, key):
+    """Read until the share is deleted; return its sizes and the sums that were read."""
+    results = []
+    end = time.monotonic() + DEADLINE
+    while (size := client.hlen(key)) > 0:
+        assert time.monotonic() < end, f"still {size} names"
+        counts = counts_or_unknown(reader)
+        results.append((size, counts if counts == "unknown" else sum(counts.values())))
+    return results
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_dead_process_is_left_out_of_reads_at_once_and_swept_in_slices(redis_url, client):
+    with redis_state(redis_url) as here, redis_state(redis_url) as dead:
+        write(dead, NAMES)
+        assert here.counts() == dict.fromkeys(NAMES, 1)
+        kill(dead)
+
+        results = sizes_and_counts(client, here, share(dead))
+
+        whole = len(NAMES) + 2  # with "/epoch" and "/sequence"
+        being_swept = [(size, total) for size, total in results if size < whole]
+        assert {total for _, total in results} <= {len(NAMES), 0}
+        assert {total for _, total in being_swept} == {0}
+        assert len({size for size, _ in being_swept}) > len(NAMES) / SLICE / 3
+        eventually(lambda: client.hgetall(scripts.TOTALS).keys(), {b"/epoch"})
+        assert client.zrange(scripts.PROCESSES, 0, -1) == [here._id.encode()]
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_process_that_exits_is_left_out_of_reads_at_once(redis_url, client):
+    with redis_state(redis_url) as here:
+        with redis_state(redis_url) as leaving:
+            write(leaving, NAMES)
+            assert here.counts() == dict.fromkeys(NAMES, 1)
+
+        assert here.counts() == {}
+        assert client.hlen(share(leaving)) > 0
+        eventually(lambda: client.hlen(share(leaving)), 0)
+        assert client.hgetall(scripts.TOTALS).keys() == {b"/epoch"}
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_writes_go_on_while_a_share_is_swept(redis_url, client):
+    with redis_state(redis_url) as here, redis_state(redis_url) as there:
+        with redis_state(redis_url) as leaving:
+            write(leaving, NAMES)
+        number = 0
+        while client.hlen(share(leaving)) > 0:
+            number += 1
+            await asyncio.gather(*(state.join(NAMES[number]) for state in (here, there)))
+            assert here.count(NAMES[number]) == 2
+
+        assert number > 0
+        assert there.counts() == dict.fromkeys(NAMES[1 : number + 1], 2)
+
+
+@pytest.mark.slow
+def test_no_step_holds_redis_for_long_with_100_000_names_in_a_dead_share():
+    options = ("--slowlog-log-slower-than", str(int(SLOW * 1_000_000)))
+    with OwnRedis(*options) as server, server.client() as client:
+        # The lease is long enough for the writes of a busy machine.
+        with redis_state(server.url, 5 * LEASE) as here, redis_state(server.url, LEASE) as dead:
+            write(dead, MANY)
+            eventually(lambda: counts_or_unknown(here) == dict.fromkeys(MANY, 1), True)
+            kill(dead)
+            eventually(lambda: counts_or_unknown(here), {}, deadline=DEADLINE + LEASE + SLACK)
+            eventually(lambda: client.exists(share(dead)), 0, deadline=6 * DEADLINE)
+            assert known(here) == {}
+
+        slow = [(each["duration"], each["command"][:40]) for each in client.slowlog_get(10)]
+        assert slow == []
