@@ -55,6 +55,13 @@ STYLE: Any = {
     **{"xtick.color": INK, "ytick.color": INK, "axes.spines.top": False},
     **{"axes.spines.right": False, "savefig.transparent": True, "svg.hashsalt": "benchmarks"},
 }
+# Title, axis, and its scale.
+STATE_PANELS = {
+    "count-redis": ("count(): µs of Redis", "processes, each with all of 1,000 objects", "log"),
+    "list-redis": ("counts() of 1,000 objects: ms of Redis", "processes", "log"),
+    "write-names": ("A write: µs of Redis", "names in it", "log"),
+    "change-cpu": ("A change: µs of Redis' CPU", "processes that subscribe to the feed", "linear"),
+}
 
 
 def draw(raw: dict[str, Any], folder: Path) -> list[Path]:
@@ -67,6 +74,36 @@ def draw(raw: dict[str, Any], folder: Path) -> list[Path]:
                 drawn.append(folder / f"{name}.svg")
                 chart.savefig(drawn[-1], bbox_inches="tight", metadata={"Date": None})
     return drawn
+
+
+def draw_state(raw: dict[str, Any], path: Path) -> None:
+    """Write the chart of how the costs of the state grow."""
+    found = values(Sample(**sample) for sample in raw["samples"])
+    with matplotlib.rc_context(STYLE):
+        chart = Chart(figsize=(9, 6), layout="constrained")
+        for place, (panel, (title, label, scale)) in enumerate(STATE_PANELS.items(), 1):
+            axes = chart.add_subplot(2, 2, place)
+            for name, colour in (("now", OURS), (raw["against"], ORIGINAL)):
+                points = sorted(
+                    (int(size), median(trees[name].values()))
+                    for figure, trees in found.items()
+                    for prefix, _, size in [figure.rpartition("-")]
+                    if prefix == panel and name in trees
+                )
+                if points:
+                    axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour)
+                    text = "now" if name == "now" else "before"
+                    axes.annotate(f"  {text}", points[-1], color=colour, va="center")
+            axes.set(xscale=scale, yscale=scale, xlabel=label)
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.margins(x=0.18, y=0.15)
+            if scale == "linear":
+                axes.set_ylim(bottom=0)
+            axes.grid(axis="y", color=EDGE, alpha=0.25, linewidth=0.6)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+            axes.minorticks_off()
+        chart.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
 def _peers(found: dict[str, dict[str, ByRound]]) -> Chart | None:

@@ -4,7 +4,6 @@ Exit status 1 if a figure is clearly slower: its median ratio is below SLOWER, a
 but one say so too. Noise moves single rounds far more, but not nearly all of them to one side.
 """
 
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from benchmarks.measure import put_load
 from benchmarks.peers.known import PEERS, Peer
 from benchmarks.server import Server
 from benchmarks.spread import spread
+from benchmarks.trees import export
 
 OURS = ("daphne", "uvicorn")
 FIGURES = ("echo-50x1", "echo-50x16", "handshakes-50")
@@ -30,7 +30,7 @@ def compare(revision: str) -> bool:
     """Print ratios of the working tree to the revision; return whether one is slower."""
     chosen = [(PEERS[name], figures.parse(figure)) for name in OURS for figure in FIGURES]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        _export(revision, Path(folder))
+        export(revision, Path(folder))
         # All are up all the time: idle, they cost the others nothing.
         running = {
             (name, tree): stack.enter_context(Server(PEERS[name], folder=tree))
@@ -54,13 +54,6 @@ def is_slower(values: list[float]) -> bool:
     """Return whether these ratios, one a round, tell of something that is clearly slower."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2] < SLOWER and ordered[-2] < 1
-
-
-def _export(revision: str, folder: Path) -> None:
-    """Put the files of a commit into the folder: nothing is checked out, stashed or registered."""
-    command = ["git", "-C", str(ROOT), "archive", "--format=tar", revision]
-    archive = subprocess.run(command, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
 
 
 def _both(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +11,7 @@ from benchmarks.figures import Sample, parse
 from benchmarks.quick import is_slower
 from benchmarks.report import notes, tables
 from benchmarks.spread import number, ratios, spread, values
+from benchmarks.state.report import report
 from tests.servers import ROOT
 
 
@@ -99,9 +101,27 @@ def test_numbers_have_three_digits_or_so():
 
 def test_costs_of_the_state_are_measured_without_a_site():
     command = [sys.executable, "-m", "benchmarks.state", "--short", "--rounds", "1"]
+    command += ["--parts", "processes,objects"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
 
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
-    assert "count(), ms: 4 processes, 1,000 objects" in done.stdout
+    assert "| `count()`, 4 processes: µs of Redis | " in done.stdout
+    assert "| `counts()` of 1,000 objects in 100 processes, ms for the caller | " in done.stdout
+
+
+def test_costs_of_the_state_are_told_beside_those_of_a_commit():
+    found = samples("count-redis-4", "now", 10, 20) + samples("count-redis-4", "abc", 40, 40)
+    found += samples("subscriber-redis", "now", 2)
+    raw = {"began": "", "rounds": 2, "against": "abc", "versions": {}}
+
+    *_, count, subscriber, _ = report({**raw, "samples": [asdict(each) for each in found]}).split(
+        "\n"
+    )
+
+    assert count == (
+        "| `count()`, 4 processes: µs of Redis | 15.0 (10.0 - 20.0) | 40.0 (40.0 - 40.0) "
+        "| 0.375 (0.250 - 0.500) |"
+    )
+    assert subscriber == "| each subscriber adds, µs of Redis' CPU | 2.00 (2.00 - 2.00) |  |  |"

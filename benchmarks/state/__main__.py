@@ -1,19 +1,21 @@
 """`python -m benchmarks.state`: what exact counting costs, as a Markdown table."""
 
 import argparse
+import json
 import sys
+from pathlib import Path
 from statistics import median
+from typing import Any
 
-from django.conf import settings
-
-from benchmarks import figures, machine, versions
+from benchmarks import figures, machine
 from benchmarks.measure import measure
 from benchmarks.peers.known import PEERS
 from benchmarks.server import Server
 from benchmarks.spread import number
-from benchmarks.state import counts, joins
+from benchmarks.state import run
+from benchmarks.state.report import report
 
-SIZES = [(1, 1000), (4, 1000), (4, 1_000_000), (16, 1000), (100, 1000), (100, 1_000_000)]
+RAW = "state.json"
 SECONDS = 2.0  # of each measurement of a server
 # Side by side, with the same channel layer: the first of each is what the others are compared to.
 SERVERS = {
@@ -27,32 +29,39 @@ Row = tuple[str, str, str]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.state", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--short", action="store_true", help="no servers, no million of objects")
+    parser.add_argument("--against", metavar="COMMIT", help="measure it beside the working tree")
+    parser.add_argument("--parts", default=",".join((*run.PARTS, "servers")))
+    parser.add_argument("--short", action="store_true", help="small sizes, and no servers")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="for state.md, .json, .svg")
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing, write from the JSON in FOLDER"
+    )
     options = parser.parse_args()
-    rounds = options.rounds
-    settings.configure(USE_I18N=False)  # the state's errors are texts of Django's
+    if options.redraw:
+        return _write(json.loads((options.results / RAW).read_text()), options.results)
     machine.raise_open_files()
-    print("| What | Median | Min - max |\n|---|---:|---|", flush=True)
-    # Our core is that of the servers: Redis has the other.
-    with machine.pinned(machine.cores()[0]):
-        _print(_spread("join + leave in memory, µs (wanted: 10 or less)", joins.in_memory(rounds)))
-        what = f"join + leave on Redis, {joins.CONCURRENT} at once, per second"
-        _print(_spread(f"{what} (wanted: 9,000 or more)", joins.on_redis(rounds)))
-        for processes, objects in SIZES[:2] if options.short else SIZES:
-            _print(*_cost(counts.cost(processes, objects, rounds)))
-    for figure, peers in () if options.short else SERVERS.items():
-        _print(*_servers(figure, peers, rounds))
-    print("\n" + ", ".join(f"{name} {version}" for name, version in versions.describe().items()))
+    parts = [part for part in options.parts.split(",") if part != "servers"]
+    sizes = ["--short"] if options.short else []
+    raw = run.measure(parts, options.rounds, options.against, sizes)
+    print(report(raw), flush=True)
+    if options.results:
+        _write(raw, options.results)
+    if "servers" in options.parts.split(",") and not options.short:
+        print("| What | Median | Min - max |\n|---|---:|---|", flush=True)
+        for figure, peers in SERVERS.items():
+            _print(*_servers(figure, peers, options.rounds))
 
 
-def _cost(cost: counts.Cost) -> list[Row]:
-    of = f"{cost.processes} processes, {cost.objects:,} objects"
-    wanted = " (wanted: 0.2 or less)" if cost.processes == 4 else ""
-    rows = [_spread(f"count(), ms: {of}{wanted}", cost.read_ms)]
-    if cost.objects > 1000:
-        rows.append((f"counts(), s: {of}", f"{cost.read_all_s:.2f}", "once"))
-        rows.append((f"bytes of Redis for an object: {of}", f"{cost.bytes_per_object:.0f}", "once"))
-    return rows
+def _write(raw: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / RAW).write_text(json.dumps(raw, indent=1) + "\n")
+    (folder / "state.md").write_text(report(raw))
+    try:
+        from benchmarks.charts import draw_state
+    except ImportError:
+        print("No chart: pip install -r benchmarks/requirements.txt")
+    else:
+        draw_state(raw, folder / "state.svg")
 
 
 def _servers(name: str, peers: list[str], rounds: int) -> list[Row]:

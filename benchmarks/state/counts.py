@@ -1,88 +1,109 @@
-"""The cost of reading a count, and of keeping an object, on a Redis that many processes share.
-
-The processes are simulated: their shares are written as echo/state/redis/scripts.py describes.
-"""
+"""The cost of reading and writing counts on a Redis that many processes share."""
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Any
 
 import redis
 
 from benchmarks import redis_server
-from benchmarks.state.joins import HEARTBEAT, LEASE
-from benchmarks.state.known import known
-from echo.state.redis import scripts
+from benchmarks.state import idle
+from benchmarks.state.known import redis_state
+from benchmarks.state.redis_side import longest_step, taken, used_memory
+from benchmarks.state.simulated import SimulatedProcess, client_of, share_out
+from benchmarks.state.sizes import SHARED, SPREAD_OVER, Sizes
 from echo.state.redis.state import RedisState
 
-READS = 500  # of one object, in a round
-BATCH_SIZE = 5000  # names in one command
-HOUR = 3600  # seconds: the age of the keys, and the leases of the processes
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost with that many processes and objects."""
-
-    processes: int
-    objects: int
-    read_ms: list[float]  # count() of one object, a median for each round
-    read_all_s: float  # counts()
-    bytes_per_object: float
-
-
-def cost(processes: int, objects: int, rounds: int) -> Cost:
-    """Return the cost, with each object in one of the processes."""
-    with redis_server.running() as url, redis.Redis.from_url(url) as client:
-        empty = _used(client)
-        _write(client, processes, objects)
-        size = (_used(client) - empty) / objects
-        with _state(url) as state:
-            read = [_read_ms(state) for _ in range(rounds)]
-            began = time.perf_counter()
-            found = state.counts()
-            read_all = time.perf_counter() - began
-    if len(found) != objects:
-        raise AssertionError(f"{len(found)} of {objects} objects were found")
-    return Cost(processes, objects, read, read_all, size)
+READS, LISTS, FULL_LISTS, WRITES = 1000, 5, 3, 1000
+WRITTEN = 3  # names in a write
+Values = Iterator[tuple[str, float]]
 
 
 @contextmanager
-def _state(url: str) -> Iterator[RedisState]:
-    state = RedisState(url, LEASE, HEARTBEAT)
-    try:
-        if known(state, "object-0") != 1:
-            raise AssertionError("the simulated processes are not counted")
-        yield state
-    finally:
-        state.close()
+def _redis() -> Iterator[tuple[str, Any, RedisState]]:
+    """Give a Redis, its client, and a state.
+
+    The heartbeats of an idle process show that Redis is available, also while this one is busy.
+    """
+    with ExitStack() as stack:
+        url = stack.enter_context(redis_server.running())
+        idle.start(stack, url)
+        client = stack.enter_context(redis.Redis.from_url(url))
+        yield url, client, stack.enter_context(redis_state(url))
 
 
-def _read_ms(state: RedisState) -> float:
+def by_processes(sizes: Sizes) -> Values:
+    """Yield what a count, a list and a write cost, with all objects in each process."""
+    counts = {f"object-{number}": 1 for number in range(SHARED)}
+    with _redis() as (url, client, state):
+        writer, processes = client_of(url), list[SimulatedProcess]()
+        empty = used_memory(client)
+        for size in sizes.processes:
+            while len(processes) < size:
+                processes.append(SimulatedProcess(writer, len(processes)))
+                processes[-1].write(counts)
+            if (found := state.count("object-0")) != size:
+                raise AssertionError(f"{found} of {size} simulated processes are counted")
+            yield f"bytes-each-{size}", (used_memory(client) - empty) / size / SHARED
+            yield from _reads(client, state, size)
+            yield f"write-redis-{size}", _write_cost(client, processes[0], WRITTEN)
+        writer.close()
+
+
+def _reads(client: Any, state: RedisState, size: int) -> Values:
     times = []
-    for _ in range(READS):
-        began = time.perf_counter()
-        state.count("object-0")
-        times.append(time.perf_counter() - began)
-    return median(times) * 1000
+    with taken(client) as cost:
+        for _ in range(READS):
+            began = time.perf_counter()
+            state.count("object-0")
+            times.append(time.perf_counter() - began)
+    yield f"count-redis-{size}", cost.microseconds / cost.steps
+    yield f"count-{size}", median(times) * 1e6
+    with taken(client) as cost:
+        for _ in range(LISTS):
+            state.counts()
+    yield f"list-redis-{size}", cost.microseconds / LISTS / 1000
 
 
-def _write(client: Any, processes: int, objects: int) -> None:
-    now = int(time.time() * 1_000_000)
-    client.set(scripts.EPOCH, now - HOUR * 1_000_000)
-    for number in range(processes):
-        share = f"{scripts.SHARE}simulated-{number}"
-        names = iter(range(number, objects, processes))
-        client.hset(share, "", 1)
-        while part := {f"object-{name}": 1 for name in islice(names, BATCH_SIZE)}:
-            client.hset(share, mapping=part)
-        client.zadd(scripts.PROCESSES, {f"simulated-{number}": now + HOUR * 1_000_000})
+def _write_cost(client: Any, process: SimulatedProcess, names: int) -> float:
+    """Return the microseconds of Redis for a write that changes so many names."""
+    with taken(client) as cost:
+        for number in range(max(1, WRITES // max(1, names // 10))):
+            process.write({f"object-{place}": 1 + (number + 1) % 2 for place in range(names)})
+    return cost.microseconds / cost.steps
 
 
-def _used(client: Any) -> int:
-    memory: dict[str, int] = client.info("memory")
-    return memory["used_memory"]
+def by_names(sizes: Sizes) -> Values:
+    """Yield what a write costs that merges the changes of so many objects."""
+    with _redis() as (url, client, _state):
+        writer = client_of(url)
+        process = SimulatedProcess(writer, 0)
+        share_out([process], range(SHARED))
+        for size in sizes.written:
+            yield f"write-names-{size}", _write_cost(client, process, size)
+        writer.close()
+
+
+def by_objects(sizes: Sizes) -> Values:
+    """Yield what a list of all objects costs, and their memory, with each in one process."""
+    with _redis() as (url, client, state):
+        empty = used_memory(client)
+        writer, before = client_of(url), 0
+        processes = [SimulatedProcess(writer, number) for number in range(SPREAD_OVER)]
+        for size in sizes.objects:
+            share_out(processes, range(before, size))
+            before = size
+            yield f"bytes-{size}", (used_memory(client) - empty) / size
+            times, longest = [], list[float]()
+            for _ in range(FULL_LISTS):
+                with longest_step(client, longest):
+                    began = time.perf_counter()
+                    found = len(state.counts())
+                    times.append((time.perf_counter() - began) * 1000)
+                if found != size:
+                    raise AssertionError(f"{found} of {size} objects were found")
+            yield f"counts-{size}", median(times)
+            yield f"counts-step-{size}", median(longest)
+        writer.close()

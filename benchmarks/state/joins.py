@@ -2,22 +2,24 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 from benchmarks import redis_server
-from benchmarks.state.known import known
+from benchmarks.state.known import redis_state
+from benchmarks.state.sizes import Sizes
 from echo.state.base import State
 from echo.state.memory import MemoryState
-from echo.state.redis.state import RedisState
 
 TIMES = 50_000
 CONCURRENT = 100
 SECONDS = 1.5
-LEASE, HEARTBEAT = 3.0, 1.0  # seconds, the defaults of the settings
 
 
-def in_memory(rounds: int) -> list[float]:
-    """Return the microseconds of a join and its leave, for each round."""
-    return [asyncio.run(_microseconds(MemoryState())) for _ in range(rounds)]
+def cost(sizes: Sizes) -> Iterator[tuple[str, float]]:
+    """Yield microseconds in memory, and joins and leaves per second on Redis."""
+    yield "join-memory", asyncio.run(_microseconds(MemoryState()))
+    with redis_server.running() as url, redis_state(url) as state:
+        yield f"join-redis-{CONCURRENT}", asyncio.run(_per_second(state))
 
 
 async def _microseconds(state: State) -> float:
@@ -26,17 +28,6 @@ async def _microseconds(state: State) -> float:
         await state.join("lobby")
         state.leave("lobby")
     return (time.perf_counter() - began) / TIMES * 1e6
-
-
-def on_redis(rounds: int) -> list[float]:
-    """Return the joins and leaves per second of CONCURRENT connections, for each round."""
-    with redis_server.running() as url:
-        state = RedisState(url, LEASE, HEARTBEAT)
-        try:
-            known(state, "lobby")
-            return [asyncio.run(_per_second(state)) for _ in range(rounds)]
-        finally:
-            state.close()
 
 
 async def _per_second(state: State) -> float:
