@@ -70,7 +70,7 @@ NO_LEADER, OTHER_LEADER, IS_LEADER = 0, 1, 2
 # Result of a write that Redis cannot apply: the process writes its whole share.
 WHOLE_NEEDED = 0
 
-SLICE = 1000  # names of a dead process that one step subtracts
+SLICE = 500  # names of a dead process that one step subtracts
 MAX_AGE = 24 * 3600  # seconds after which Redis deletes the keys if all processes have been killed
 
 
