@@ -114,7 +114,7 @@ def test_costs_of_the_state_are_measured_without_a_site():
 def test_costs_of_the_state_are_told_beside_those_of_a_commit():
     found = samples("count-redis-4", "now", 10, 20) + samples("count-redis-4", "abc", 40, 40)
     found += samples("subscriber-redis", "now", 2)
-    raw = {"began": "", "rounds": 2, "against": "abc", "versions": {}}
+    raw = {"began": "", "rounds": 2, "against": "abc", "left_out": [], "versions": {}}
 
     *_, count, subscriber, _ = report({**raw, "samples": [asdict(each) for each in found]}).split(
         "\n"

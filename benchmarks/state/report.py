@@ -45,6 +45,7 @@ def report(raw: dict[str, Any]) -> str:
     told = ", ".join(f"{name} {version}" for name, version in raw["versions"].items())
     about = f"Measured on {raw['began']}, {raw['rounds']} rounds in turns. {told}."
     note = "Each cell is a median (min - max). A ratio is that of samples of the same round."
+    lines += ["", *(f"Left out: {each}" for each in raw["left_out"])] if raw["left_out"] else []
     return "\n".join(["# Costs of the state\n", f"{about}\n", f"{note}\n", *lines, ""])
 
 

@@ -26,18 +26,22 @@ def measure(
 ) -> dict[str, Any]:
     """Return all samples of the working tree, and of the commit, as they are written to JSON."""
     began = time.strftime("%Y-%m-%d %H:%M")
+    left_out: list[str] = []
     with _trees(against) as trees:
         samples = [
             Sample(figure, tree, number, value)
             for number in range(rounds)
             for part in parts
             for tree in (trees if number % 2 else reversed(trees))
-            for figure, value in _values(part, trees[tree], options, f"round {number + 1}, {tree}")
+            for figure, value in _values(
+                part, trees[tree], options, f"round {number + 1}, {tree}", left_out
+            )
         ]
     return {
         "began": began,
         "rounds": rounds,
         "against": against,
+        "left_out": left_out,
         "versions": versions.describe(),
         "samples": [asdict(sample) for sample in samples],
     }
@@ -54,7 +58,10 @@ def _trees(against: str | None) -> Iterator[dict[str, Path]]:
         yield trees
 
 
-def _values(part: str, tree: Path, options: list[str], where: str) -> list[tuple[str, float]]:
+def _values(
+    part: str, tree: Path, options: list[str], where: str, left_out: list[str]
+) -> list[tuple[str, float]]:
+    """Return the figures of a part; if it fails, none, and its error is appended to `left_out`."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.state.worker", part, *options],
@@ -64,6 +71,8 @@ def _values(part: str, tree: Path, options: list[str], where: str) -> list[tuple
         text=True,
     )
     if done.returncode:
-        sys.exit(f"{part} of {where}: {done.stderr}")
+        print(done.stderr, file=sys.stderr, flush=True)
+        left_out.append(f"{part}, {where}: {done.stderr.strip().rpartition(chr(10))[2]}")
+        return []
     print(f"{where}, {part}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return list(json.loads(done.stdout).items())
