@@ -84,18 +84,24 @@ class Feed:
         """Pass on changes until the last listener has been removed."""
         if subscription.get_message(timeout=TIMEOUT) is None:
             raise TimeoutError("no reply to SUBSCRIBE")
+        # Changes up to `seen` have arrived, or were published before the subscription.
         seen = expected = self._share.change
-        is_complete = False  # whether no change before the next message can have been missed
+        is_exact = False  # before the first message, `seen` may be too low
+        last: int | None = None  # number of the last message
         self.notify()
         while self._has_listeners():
             message = subscription.get_message(timeout=LOST_AFTER)
             if message is None:
-                if expected > seen:
+                if expected > seen and is_exact:
                     raise TimeoutError("a change has not arrived")
+                if expected > seen:
+                    seen, is_exact = expected, True
+                    self.notify()
                 expected = self._share.change
                 continue
             number, *lines = message["data"].decode().split("\n")
             changes = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
-            has_gap = is_complete and int(number) != seen + 1
-            seen, is_complete = int(number), True
+            seen, is_exact = int(number), True
+            has_gap = last is not None and seen != last + 1
+            last = seen
             self.notify(seen, changes if changes and not has_gap else None)

@@ -5,6 +5,7 @@ from math import inf
 
 # If a step has no reply for this time, Redis counts as down, even if the client is still waiting.
 STEP_TIMEOUT = 1.25  # seconds
+SILENCE = 0.15  # seconds; less than a handshake waits for a reply
 
 
 class Health:
@@ -27,6 +28,14 @@ class Health:
         began = self.step_began
         has_timed_out = began is not None and time.monotonic() - began > STEP_TIMEOUT
         return self.is_outage or self.is_closed or has_timed_out
+
+    def is_silent(self) -> bool:
+        """Return whether Redis is down, or a step waits for its reply.
+
+        Returns False if the publishing thread has merely not run yet, on a busy machine.
+        """
+        began = self.step_began
+        return self.is_down() or (began is not None and time.monotonic() - began > SILENCE)
 
     def is_new(self) -> bool:
         """Return whether this process has just begun to write: the sum will be known soon."""

@@ -75,7 +75,7 @@ class Publisher:
         while not (is_down or waiter.done.done()):
             replies = health.replies
             await asyncio.wait([waiter.done], timeout=JOIN_TIMEOUT)
-            if replies == health.replies:
+            if replies == health.replies and health.is_silent():
                 break
 
     def mark(self, *names: str, waiter: Waiter | None = None) -> None:

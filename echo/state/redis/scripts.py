@@ -8,7 +8,8 @@ of this layout, so that processes of releases with different layouts share no ke
 | `{echo}:2:meta`         | hash       | the fields below; times in µs                            |
 | `{echo}:2:totals`       | hash       | name -> number of connections; "/epoch"                  |
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
-|                         |            | "/epoch"; "/sequence" -> number of its last write        |
+|                         |            | "/epoch"; "/sequence" -> number of its last write;       |
+|                         |            | "/cursor" -> rest of the share of a dead process         |
 | `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
 |                         |            | process is dead and its share is being subtracted        |
 | `{echo}:2:awaited`      | set        | ids that have not written their whole share since the    |
@@ -268,7 +269,7 @@ local function sweep()
   if not process then return 0 end
   local key = share_prefix .. process
   if redis.call('HGET', key, '/epoch') == epoch then
-    local cursor, found = '0', 0
+    local cursor, found = redis.call('HGET', key, '/cursor') or '0', 0
     repeat
       local part = redis.call('HSCAN', key, cursor, 'COUNT', size)
       cursor = part[1]
@@ -281,7 +282,11 @@ local function sweep()
         end
       end
     until found > 0 or cursor == '0'
-    if redis.call('HLEN', key) > 2 then return 1 end
+    if cursor ~= '0' then
+      -- Continue there: from the beginning, a scan would pass more and more deleted names.
+      redis.call('HSET', key, '/cursor', cursor)
+      return 1
+    end
   end
   redis.call('UNLINK', key)
   redis.call('ZREM', processes, process)
@@ -304,7 +309,7 @@ local function old_counts()
     end
   end
   redis.call('UNLINK', share)
-  counts['/epoch'], counts['/sequence'] = nil, nil
+  counts['/epoch'], counts['/sequence'], counts['/cursor'] = nil, nil, nil
   return counts
 end
 local function write()

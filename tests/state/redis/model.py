@@ -587,7 +587,7 @@ class World:
         for process in self.registry:
             share = self.raw.hgetall(scripts.SHARE + process)
             if share.pop(b"/epoch", None) == self.epoch:
-                share.pop(b"/sequence", None)
+                share = {name: n for name, n in share.items() if not name.startswith(b"/")}
                 sums.update({name.decode(): int(count) for name, count in share.items()})
         found = {name: int(total) for name, total in totals.items()}
         assert found == dict(sums), f"totals are {found}, shares add up to {dict(sums)}"

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from echo.state.redis import scripts
-from tests.states import HEARTBEAT, WARM_UP, known, redis_state
+from echo.state.redis.feed import LOST_AFTER
+from tests.states import HEARTBEAT, WARM_UP, known, messages, redis_state
 from tests.waiting import DEADLINE, SECOND, eventually
 
 
@@ -33,6 +34,19 @@ async def test_change_in_another_process_arrives_soon(listening):
 
     assert sorted(took)[25] < 0.05 * SECOND
     assert calls == [None, *({f"foo-{number}": 1} for number in range(50))]
+
+
+async def test_change_before_the_subscription_is_not_missed(two, caplog):
+    here, there = two
+    calls = []
+    await here.join("foo")
+    there.listen(lambda number, changes: calls.append(changes))
+    await asyncio.sleep(3 * LOST_AFTER)
+    await here.join("bar")
+
+    eventually(lambda: calls[-1:], [{"bar": 1}])
+    assert calls[:-1] in ([None], [None, None])
+    assert messages(caplog) == []
 
 
 async def test_counts_are_read_once_after_a_gap(listening, client):
