@@ -22,6 +22,7 @@ RETRY_INTERVAL = 0.25  # seconds between reads while counts are unknown
 # Streams that receive an event in one iteration of the event loop, before other connections run.
 # Django takes a third of a millisecond to send one event.
 BATCH_SIZE = 20
+MAX_QUEUED_CHANGES = 10_000
 MAX_SINGLE_READS = 10  # names; if there are more, all counts are read at once
 
 UNKNOWN_EVENT = "event: unknown\ndata: {}\n\n"
@@ -47,6 +48,7 @@ class Watched:
         """Apply changes, unless the last read included them; return whether counts have changed."""
         if self.counts is None or number <= self.number:
             return False
+        self.number = number
         has_changed = False
         for name in changes if self.name is None else [self.name]:
             if changes[name] != self.counts.get(name, 0):
@@ -78,6 +80,7 @@ class Watcher:
         self._must_read = False  # any count may have changed
         self._changes: deque[tuple[int, Mapping[str, int]]] = deque()
         self._wake = asyncio.Event()
+        self._is_woken = False  # whether another thread has set `_wake`, or is about to
         self._task: asyncio.Task[None] | None = None
 
     def add(self, stream: Stream) -> None:
@@ -107,11 +110,15 @@ class Watcher:
         """Store the changes and wake the task. Called in other threads."""
         if changes is None:
             self._must_read = True
+        elif len(self._changes) >= MAX_QUEUED_CHANGES:  # the loop is busy: read them instead
+            self._must_read = True
+            self._changes.clear()
         elif None in self._watched or not self._watched.keys().isdisjoint(changes):
             self._changes.append((number, changes))
         else:
             return
-        if not self._wake.is_set():
+        if not self._is_woken:
+            self._is_woken = True
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -121,6 +128,7 @@ class Watcher:
         try:
             while get_state() is state and not _is_server_stopping():
                 self._wake.clear()
+                self._is_woken = False
                 is_known = await self._read(state)
                 for watched in self._apply():
                     await _send_to(watched.streams, watched)
@@ -132,6 +140,8 @@ class Watcher:
             logger.exception("Following the counts failed. The streams end, and clients reconnect.")
         finally:
             stop_listening()
+        if _watchers.get(self._loop) is self:
+            del _watchers[self._loop]  # the next stream gets a new watcher
         streams = [stream for watched in self._watched.values() for stream in watched.streams]
         for number, stream in enumerate(streams):
             stream.end()

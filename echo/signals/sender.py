@@ -22,6 +22,7 @@ STEP_INTERVAL = 0.2  # seconds; changes in between are combined
 COPY_INTERVAL = 0.02  # seconds between two steps of a process that is not the leader
 LEADER_INTERVAL = 0.5  # seconds between checks whether this process has become the leader
 RETRY_INTERVAL = 0.5  # seconds between attempts to read unknown counts
+MAX_CHANGES = 100_000  # names that wait for the next step
 
 Event = tuple[Signal, dict[str, Any]]
 
@@ -92,6 +93,9 @@ class SignalSender:
                 self.must_read = True
             else:
                 self._changes |= {name: (number, count) for name, count in changes.items()}
+                if len(self._changes) > MAX_CHANGES:  # receivers are slow: read them instead
+                    self._changes.clear()
+                    self.must_read = True
             self._changed.notify()
 
     def wait_for_work(self) -> None:

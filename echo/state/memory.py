@@ -28,9 +28,7 @@ class MemoryState(State):
             if limit is not None and count >= limit:
                 return False
             self._counts[name] = count = count + 1
-            self._changes = number = self._changes + 1
-        for listener in self._listeners:
-            listener(number, {name: count})
+            self._notify(name, count)
         return True
 
     def leave(self, name: str) -> None:
@@ -40,9 +38,13 @@ class MemoryState(State):
                 self._counts[name] = count
             else:
                 del self._counts[name]
-            self._changes = number = self._changes + 1
+            self._notify(name, count)
+
+    def _notify(self, name: str, count: int) -> None:
+        """Call the listeners, with the lock held, so that the numbers are in order."""
+        self._changes += 1
         for listener in self._listeners:
-            listener(number, {name: count})
+            listener(self._changes, {name: count})
 
     def count(self, name: str) -> int:
         return self._counts.get(name, 0)

@@ -129,7 +129,11 @@ class RedisClient:
         addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             [(each.hostname, each.port or 26379) for each in addresses],
-            sentinel_kwargs={"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT},
+            sentinel_kwargs={
+                "socket_timeout": TIMEOUT,
+                "socket_connect_timeout": TIMEOUT,
+                "retry": Retry(NoBackoff(), 0),  # ask the next Sentinel at once
+            },
         )
         return sentinel.master_for(service, **options)
 

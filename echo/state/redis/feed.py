@@ -39,8 +39,12 @@ class Feed:
         with self._lock:
             self._listeners = (*self._listeners, listener)
             if self._thread is None and not self._closed.is_set():
-                self._thread = Thread(target=self._run, name="echo-feed", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="echo-feed", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError:  # too many threads; the next listener tries again
+                    logger.exception("The change feed cannot start.")
 
         def remove() -> None:
             with self._lock:
@@ -51,7 +55,10 @@ class Feed:
     def notify(self, number: int = 0, changes: Mapping[str, int] | None = None) -> None:
         """Call all listeners; without changes, they read the counts again."""
         for listener in self._listeners:
-            listener(number, changes)
+            try:
+                listener(number, changes)
+            except Exception:  # the thread goes on for the other listeners
+                logger.exception("A listener of the change feed failed.")
 
     def close(self) -> None:
         self._closed.set()

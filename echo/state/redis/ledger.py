@@ -8,6 +8,7 @@ from echo.state.ledger import Ledger
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS
 from echo.state.redis.publisher import Publisher
+from echo.state.redis.share import BATCH_SIZE
 
 
 class RedisLedger(Ledger):
@@ -38,12 +39,15 @@ class RedisLedger(Ledger):
 
     def _synchronize(self, epoch: str) -> None:
         """Read the ledger; if it is older than the copy, keep the copy and write it."""
-        lines = self._run(scripts.RECORDED).decode().split("\n")
-        recorded = dict(zip(lines[::2], lines[1::2], strict=False))
+        recorded: dict[str, str] = {}
+        cursor = b""
+        while cursor != b"0":
+            cursor, part = self._run(scripts.RECORDED, cursor=cursor or b"0", size=BATCH_SIZE)
+            lines = part.decode().split("\n") if part else []
+            recorded |= zip(lines[::2], lines[1::2], strict=True)
         recorded_epoch = recorded.pop("/epoch", "")
         copied_epoch = self._share.copied_epoch or epoch
         if epoch in (copied_epoch, recorded_epoch):
-            recorded.pop("", None)  # of an empty ledger
             self.recorded = {name: int(count) for name, count in recorded.items()}
             self._epoch = epoch
         else:
@@ -62,9 +66,14 @@ class RedisLedger(Ledger):
 
     def _write(self, changes: Mapping[str, int | None], whole: bool = False) -> bool:
         epoch = self._share.epoch
-        pairs = [part for name, n in changes.items() for part in (name, "" if n is None else n)]
-        if not self._run(scripts.RECORD, *pairs, epoch=epoch, whole=int(whole)):
-            return False
+        items = list(changes.items())
+        for first in range(0, len(items) or 1, BATCH_SIZE):
+            part = items[first : first + BATCH_SIZE]
+            pairs = [each for name, n in part for each in (name, "" if n is None else n)]
+            is_last = first + BATCH_SIZE >= len(items)
+            named = {"epoch": epoch if is_last else "", "whole": int(whole and first == 0)}
+            if not self._run(scripts.RECORD, *pairs, **named):
+                return False
         self._epoch = epoch
         return True
 

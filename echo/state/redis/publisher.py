@@ -127,8 +127,13 @@ class Publisher:
             return
         with self._lock:
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="echo-state", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="echo-state", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # too many threads; the next call tries again
+                    self._on_failure(error)
+                    return
+                self._thread = thread
                 atexit.register(self.close)
 
     # In the publishing thread

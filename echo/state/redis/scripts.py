@@ -9,6 +9,7 @@ of this layout, so that processes of releases with different layouts share no ke
 | `{echo}:2:totals`       | hash       | name -> number of connections; "/epoch"                  |
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
 |                         |            | "/epoch"; "/sequence" -> number of its last write;       |
+|                         |            | "/granted" -> result of the last reservation;            |
 |                         |            | "/cursor" -> rest of the share of a dead process         |
 | `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
 |                         |            | process is dead and its share is being subtracted        |
@@ -138,18 +139,19 @@ if not is_alive(id) then return -4 end
 
 # Applies differences to the totals and publishes them.
 _CHANGE = """
-local changed, has_new_epoch = {}, false
+local changed, must_read = {}, false
 local function change_total(name, difference)
   local total = redis.call('HINCRBY', totals, name, difference)
   if total == 0 then redis.call('HDEL', totals, name) end
   changed[#changed + 1] = name
   changed[#changed + 1] = live(name, total)
 end
--- Publish the changes, and set further fields of `meta`.
+-- Publish the changes, and set further fields of `meta`. Before the sum is known, subscribers need
+-- no changes: they read all counts then.
 local function publish(...)
-  if has_new_epoch or #changed > 0 then
+  if must_read or (#changed > 0 and now >= known_from) then
     change = math.max(change + 1, tonumber(epoch))
-    if has_new_epoch then changed = {} end
+    if must_read then changed = {} end
     table.insert(changed, 1, text(change))
     redis.call('PUBLISH', channel, table.concat(changed, '\\n'))
   end
@@ -179,13 +181,14 @@ COUNTS = Script(
     + _REQUIRE_KNOWN
     + """
 local part
-if cursor == '0' and redis.call('HLEN', totals) - 1 <= limit then
+dead = ids('-inf', text(now))
+if cursor == '0' and (redis.call('HLEN', totals) - 1) * (#dead + 1) <= limit then
   part = redis.call('HGETALL', totals)
 else
+  size = math.max(10, math.floor(size / (#dead + 1)))
   part = redis.call('HSCAN', totals, cursor, 'COUNT', size)
   cursor, part = part[1], part[2]
 end
-dead = ids('-inf', text(now))
 if #dead > 0 then
   for i = 1, #part, 2 do
     if part[i] ~= '/epoch' then part[i + 1] = live(part[i], part[i + 1]) end
@@ -222,7 +225,7 @@ local function await(process)
   change_members()
 end
 local function begin_epoch()
-  epoch, has_new_epoch, dead, version, is_valid = text(now), true, {}, text(now), false
+  epoch, must_read, dead, version, is_valid = text(now), true, {}, text(now), false
   known_from, silence, change = now + warm_up, warm_up, change or 0
   for _, process in ipairs(ids('-inf', '0')) do
     redis.call('ZREM', processes, process)
@@ -263,15 +266,16 @@ local function sweep()
       redis.call('ZADD', processes, 0, process)
       redis.call('SREM', awaited, process)
       change_members()
+      must_read = must_read or redis.call('HLEN', share_prefix .. process) > size
     end
   end
   local process = ids('-inf', '0', 'LIMIT', 0, 1)[1]
   if not process then return 0 end
-  local key = share_prefix .. process
+  local key, slice = share_prefix .. process, math.max(10, math.floor(size / #dead))
   if redis.call('HGET', key, '/epoch') == epoch then
     local cursor, found = redis.call('HGET', key, '/cursor') or '0', 0
     repeat
-      local part = redis.call('HSCAN', key, cursor, 'COUNT', size)
+      local part = redis.call('HSCAN', key, cursor, 'COUNT', slice)
       cursor = part[1]
       for i = 1, #part[2], 2 do
         local name = part[2][i]
@@ -309,7 +313,7 @@ local function old_counts()
     end
   end
   redis.call('UNLINK', share)
-  counts['/epoch'], counts['/sequence'], counts['/cursor'] = nil, nil, nil
+  for _, field in ipairs({'/epoch', '/sequence', '/cursor', '/granted'}) do counts[field] = nil end
   return counts
 end
 local function write()
@@ -321,6 +325,8 @@ local function write()
   if current > sequence then return false end
   local old, set = {}, {'HSET', share, '/sequence', sequence}
   if begin == '1' then
+    local is_large = more == '1' or redis.call('HLEN', share) - 2 > size
+    if is_valid and current >= 0 and is_large then begin_epoch() end  -- subscribers see no parts
     old = old_counts()
     set[5], set[6] = '/epoch', epoch
   elseif not is_valid or current < acknowledged then
@@ -362,17 +368,18 @@ local function lead()
   if candidate == '0' then return 0 end
   if candidate == '1' and now < known_from + warm_up then return 0 end
   if candidate == '2' and now < known_from then return 0 end
-  redis.call('SET', leader_key, id)
+  redis.call('SET', leader_key, id, 'EX', max_age)
   return 2
 end
 
 check_epoch()
 local is_written = write()
 local remaining = sweep()
+if silence < warm_up and redis.call('ZCARD', processes) == 1 then silence = warm_up end
 publish('written', text(now), 'silence', text(math.min(silence, warm_up)),
   'lease', text(math.max(longest_lease, lease)))
 if not is_written then return 0 end
-if renew == '1' then
+if renew == '1' or begin == '1' then
   redis.call('EXPIRE', share, 2 * max_age)
   for _, key in ipairs({meta, totals, processes, awaited, leader_key, ledger}) do
     redis.call('EXPIRE', key, max_age)
@@ -397,7 +404,11 @@ if redis.call('GET', leader_key) == id then redis.call('DEL', leader_key) end
 redis.call('SREM', awaited, id)
 if epoch then redis.call('HINCRBY', meta, 'members', 1) end
 if epoch and redis.call('HGET', share, '/epoch') == epoch then
-  if redis.call('HLEN', share) - 2 > size then return redis.call('ZADD', processes, 'XX', 0, id) end
+  if redis.call('HLEN', share) - 2 > size then
+    redis.call('ZADD', processes, 'XX', 0, id)
+    must_read = true
+    return publish()
+  end
   local entries = redis.call('HGETALL', share)
   redis.call('UNLINK', share)
   redis.call('ZREM', processes, id)
@@ -420,13 +431,13 @@ RESERVE = Script(
     + _CHANGE
     + _REQUIRE_KNOWN
     + """
-local own = redis.call('HMGET', share, '/epoch', '/sequence', name)
+local own = redis.call('HMGET', share, '/epoch', '/sequence', name, '/granted')
 local previous = tonumber(own[3] or 0)
-if own[1] == epoch and own[2] == sequence then return math.max(0, previous - count) end
+if own[1] == epoch and own[2] == sequence then return tonumber(own[4]) end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
 local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
 local granted = math.max(0, math.min(wanted, limit - count - others))
-redis.call('HSET', share, '/sequence', sequence)
+redis.call('HSET', share, '/sequence', sequence, '/granted', granted)
 if granted > 0 then
   redis.call('HSET', share, name, count + granted)
   change_total(name, count + granted - previous)
@@ -472,7 +483,8 @@ return result
 )
 
 # Record counts in the ledger and return 1; return 0 if the caller is not the leader. `whole`: "1"
-# to replace the whole ledger. Then names and counts ("": vacated).
+# to replace the whole ledger. `epoch`: "" if further parts follow. Then names and counts ("":
+# vacated).
 RECORD = Script(
     "leader_key ledger",
     "id epoch whole",
@@ -486,10 +498,18 @@ for i = first, #ARGV, 2 do
     redis.call('HSET', ledger, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('HSET', ledger, '/epoch', epoch)
+if epoch ~= '' then redis.call('HSET', ledger, '/epoch', epoch) end
+redis.call('EXPIRE', ledger, max_age)
 return 1
 """,
 )
 
-# The whole ledger, with alternating lines of names and counts.
-RECORDED = Script("ledger", "", "return table.concat(redis.call('HGETALL', ledger), '\\n')")
+# The next cursor, and the part of the ledger at the cursor: alternating lines of names and counts.
+RECORDED = Script(
+    "ledger",
+    "cursor size#",
+    """
+local part = redis.call('HSCAN', ledger, cursor, 'COUNT', size)
+return {part[1], table.concat(part[2], '\\n')}
+""",
+)

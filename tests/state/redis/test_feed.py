@@ -97,7 +97,7 @@ async def test_idle_processes_send_only_heartbeats(redis_url, client):
             calls = []
             for _ in range(100):
                 state.listen(lambda number, changes, calls=calls: calls.append(number))
-            eventually(lambda calls=calls: len(calls) >= 100, True)
+            eventually(lambda calls=calls: bool(calls), True)
         await asyncio.sleep(2 * WARM_UP)  # until each has seen all others
 
         commands = observed(client, seconds)

@@ -46,8 +46,8 @@ MISTAKES = {
     ),
     "a change is not published": (
         "REMOVE",
-        "  return publish()\n",
-        "  return 1\n",
+        "  end\n  return publish()\nend\n",
+        "  end\n  return 1\nend\n",
     ),
 }
 
