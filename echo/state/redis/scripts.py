@@ -254,7 +254,7 @@ local function check_epoch()
   end
   if is_valid or known_from >= now + settle then return end
   if #ids('(' .. text(now), '+inf', 'LIMIT', 0, 1) == 0 then
-    known_from = now + settle
+    known_from, must_read = now + settle, true
     redis.call('HSET', meta, 'known_from', text(known_from))
   end
 end
@@ -375,7 +375,8 @@ end
 check_epoch()
 local is_written = write()
 local remaining = sweep()
-if silence < warm_up and redis.call('ZCARD', processes) == 1 then silence = warm_up end
+local is_alone = is_written and redis.call('ZCARD', processes) == 1
+if silence < warm_up and is_alone then silence = warm_up end
 publish('written', text(now), 'silence', text(math.min(silence, warm_up)),
   'lease', text(math.max(longest_lease, lease)))
 if not is_written then return 0 end

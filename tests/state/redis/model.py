@@ -375,7 +375,9 @@ class World:
         else:
             assert not must_begin, "the loss or the silence was not noticed"
         if script is WRITE:
-            self.written, self.silence = self.now, min(self.silence, named["warm_up"])
+            is_alone = {*self.registry} == {named["id"]} and result != scripts.WHOLE_NEEDED
+            silence = max(self.silence, named["warm_up"]) if is_alone else self.silence
+            self.written, self.silence = self.now, min(silence, named["warm_up"])
             self.longest_lease = max(self.longest_lease, named["lease"])
         process = self.all[named["id"]]
         if script is WRITE:
