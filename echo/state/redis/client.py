@@ -10,9 +10,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import BlockingConnectionPool, parse_url
-from redis.exceptions import NoPermissionError, NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from echo.state.redis import scripts
 from echo.state.redis.scripts import Script
@@ -70,8 +76,17 @@ class RedisClient:
             except NoScriptError:
                 self._on_reply()
                 return client.eval(script.text, len(keys), *args)
-        except NoPermissionError:
+        except ResponseError as error:
+            # The error of a command in a script does not have the type NoPermissionError.
+            is_right = any(words in str(error) for words in ("NOPERM", "user executing the script"))
+            if is_right or isinstance(error, NoPermissionError):
+                hint = "the security guide lists the ACL rights that echo needs"
+                raise NoPermissionError(f"{error}; {hint}") from error
+            self.drop(client)
             raise
+        except MasterNotFoundError as error:  # its message is the repr of all clients
+            self.drop(client)
+            raise redis.ConnectionError("No Sentinel knows the primary.") from error
         except Exception:
             self.drop(client)
             raise

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from threading import Lock, Thread
 
+from redis.exceptions import ResponseError
+
 from echo.exceptions import StateUnavailable
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
@@ -27,7 +29,7 @@ RECHECK_INTERVAL = 0.05  # seconds between attempts while the sum is unknown
 SWEEP_INTERVAL = 0.02  # seconds between two slices of a dead process
 CLOSE_TIMEOUT = 2.5  # seconds
 
-DOWN = "Redis is down."
+DOWN = "Redis is down or rejects the counts; the log has the reason."
 EXPIRED = "The lease of this process on Redis has expired; it will be renewed."
 RETURNED = "Redis was down; {} processes have not written their counts since."
 
@@ -186,8 +188,9 @@ class Publisher:
         if not self.health.is_outage:
             process_stats.outages += 1
             unexpected = not isinstance(error, ERRORS)
-            message = "Redis is down: counts are unknown, connections are not affected (%s)"
-            logger.warning(message, error, exc_info=unexpected)
+            fault = "rejects the counts" if isinstance(error, ResponseError) else "is down"
+            message = "Redis %s: counts are unknown, connections are not affected (%s)"
+            logger.warning(message, fault, error, exc_info=unexpected)
             self.health.is_outage = True
             self._on_doubt()
 

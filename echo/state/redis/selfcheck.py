@@ -12,6 +12,7 @@ from echo.stats import process_stats
 logger = logging.getLogger(__name__)
 
 INTERVAL = 60.0  # seconds between two checks
+SLICE_INTERVAL = 0.2  # seconds between two slices, which block Redis for some milliseconds
 LOOKUPS = 5000  # in one slice: names times processes
 
 
@@ -32,8 +33,10 @@ class SelfCheck:
             return
         if self._slices is None:
             self._slices = self.slices()
-        if next(self._slices, None) is None:
-            self._slices, self._due = None, time.monotonic() + INTERVAL
+        is_over = next(self._slices, None) is None
+        self._due = time.monotonic() + (INTERVAL if is_over else SLICE_INTERVAL)
+        if is_over:
+            self._slices = None
 
     def slices(self) -> Iterator[list[str]]:
         """Check a slice at each iteration, and yield its wrong totals: `"'foo': 3 instead of 2"`.

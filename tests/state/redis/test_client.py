@@ -74,6 +74,18 @@ async def test_redis_cluster():
             assert await here.join("foo", limit=2) is False
 
 
+async def test_sentinels_that_are_down_are_named_shortly(caplog):
+    state = RedisState("redis+sentinel://:s3cr3t@127.0.0.1:1,127.0.0.1:2/mine/0", LEASE, HEARTBEAT)
+    try:
+        await state.join("foo")
+        eventually(lambda: state._health.is_outage, True)
+    finally:
+        state.close()
+
+    (warning,) = messages(caplog)
+    assert warning.endswith("(No Sentinel knows the primary.)")
+
+
 def test_options_of_a_url_are_kept_for_a_cluster():
     state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
 

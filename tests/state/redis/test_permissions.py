@@ -8,12 +8,13 @@ from contextlib import closing
 import pytest
 
 from echo import log
+from echo.exceptions import StateUnavailable
 from echo.signals.sender import SignalSender
 from echo.state.redis.state import MAX_NAMES_AT_ONCE, RedisState
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import Site
 from tests.servers import ROOT
-from tests.states import DOWN, HEARTBEAT, LEASE, counts_or_unknown, messages, redis_state
+from tests.states import HEARTBEAT, LEASE, counts_or_unknown, messages, redis_state
 from tests.waiting import eventually
 
 
@@ -100,5 +101,18 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
             state.close()
 
     (warning,) = messages(caplog)
-    assert warning.startswith(DOWN)
+    assert warning.startswith("Redis rejects the counts: counts are unknown, ")
     assert "read only replica" in warning
+
+
+async def test_missing_right_is_named_with_its_remedy(own_redis, caplog):
+    with state_without(own_redis, "hincrby") as state:
+        await state.join("foo")
+        eventually(lambda: state._health.is_outage, True)
+
+        with pytest.raises(StateUnavailable, match="rejects the counts; the log has the reason"):
+            state.count("foo")
+
+    (warning,) = messages(caplog)
+    assert warning.startswith("Redis rejects the counts: counts are unknown, ")
+    assert "the security guide lists the ACL rights" in warning
