@@ -9,8 +9,8 @@ class EchoConfig(AppConfig):
 
     def ready(self) -> None:
         from echo import checks  # noqa: F401  (registers the checks)
-        from echo.signals.sender import start_sender, start_sender_on_request
+        from echo.signals.sender import start_sender
         from echo.state import state_created
 
         state_created.connect(start_sender)
-        request_started.connect(start_sender_on_request)
+        request_started.connect(start_sender)

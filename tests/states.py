@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from echo.exceptions import StateUnavailable
+from echo.signals.sender import SignalSender
 from echo.state.base import State
 from echo.state.redis import scripts
 from echo.state.redis.share import CATCH_UP_GRACE
@@ -50,6 +51,14 @@ def counts_or_unknown(state: State) -> dict[str, int] | str:
         return state.counts()
     except StateUnavailable:
         return "unknown"
+
+
+def step(sender: SignalSender, now: float = 0) -> bool | None:
+    """Make a step; return whether the process leads, or None if that or a count is unknown."""
+    try:
+        return sender.step(now)
+    except StateUnavailable:
+        return None
 
 
 def share(state: RedisState) -> str:

@@ -21,17 +21,12 @@ class Stream:
 
     def __init__(self, name: str | None) -> None:
         self.name = name
-        self._latest = ""
+        self._latest: str | None = None
         self._changed = asyncio.Event()
-        self._ended = False
 
-    def send(self, event: str) -> None:
-        """Send the event next. It replaces an event that has not been sent yet."""
+    def send(self, event: str | None) -> None:
+        """Send the event next, or end if it is None. Replaces an event that was not sent yet."""
         self._latest = event
-        self._changed.set()
-
-    def end(self) -> None:
-        self._ended = True
         self._changed.set()
 
     async def events(self) -> AsyncGenerator[str, None]:
@@ -45,7 +40,7 @@ class Stream:
             except TimeoutError:
                 yield HEARTBEAT_EVENT
                 continue
-            if self._ended:
+            if self._latest is None:
                 return
             self._changed.clear()
             yield self._latest

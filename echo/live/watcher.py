@@ -4,25 +4,22 @@ import asyncio
 import json
 import logging
 import signal
-from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context
 
 from echo.exceptions import StateUnavailable
 from echo.live.stream import Stream
 from echo.state import get_state
-from echo.state.base import State
+from echo.state.follower import Changes, Follower
 
 logger = logging.getLogger(__name__)
 
 SEND_INTERVAL = 0.02  # seconds between sending changes
-CHECK_INTERVAL = 0.2  # seconds between checks whether the server is stopping
-RETRY_INTERVAL = 0.25  # seconds between reads while counts are unknown
+# Seconds between checks whether the server is stopping, and between reads while counts are unknown.
+CHECK_INTERVAL = 0.2
 # Streams that receive an event in one iteration of the event loop, before other connections run.
 # Django takes a third of a millisecond to send one event.
 BATCH_SIZE = 20
-MAX_QUEUED_CHANGES = 10_000
 MAX_SINGLE_READS = 10  # names; if there are more, all counts are read at once
 
 UNKNOWN_EVENT = "event: unknown\ndata: {}\n\n"
@@ -34,37 +31,35 @@ class Watched:
     def __init__(self, name: str | None) -> None:
         self.name = name
         self.streams: set[Stream] = set()
-        self.new: set[Stream] = set()  # need a read that begins after their start
+        self.number = 0  # of the last change that the last read included
         self.counts: dict[str, int] | None = None  # None: unknown
-        self.number = -1  # of the last change in the counts; -1 before the first read
 
     def set(self, number: int, counts: dict[str, int] | None) -> bool:
         """Replace the counts by those of a read; return whether they have changed."""
-        has_changed = self.number < 0 or counts != self.counts
+        if counts is not None and self.name is not None:
+            counts = {self.name: counts[self.name]} if counts.get(self.name) else {}
+        has_changed = counts != self.counts
         self.number, self.counts = number, counts
         return has_changed
 
-    def update(self, number: int, changes: Mapping[str, int]) -> bool:
+    def update(self, changes: Changes) -> bool:
         """Apply changes, unless the last read included them; return whether counts have changed."""
-        if self.counts is None or number <= self.number:
-            return False
-        self.number = number
         has_changed = False
         for name in changes if self.name is None else [self.name]:
-            if changes[name] != self.counts.get(name, 0):
-                has_changed = True
-                self.counts[name] = changes[name]
-                if not changes[name]:
-                    del self.counts[name]
+            number, count = changes[name]
+            if self.counts is None or number <= self.number or count == self.counts.get(name, 0):
+                continue
+            has_changed = True
+            self.counts[name] = count
+            if not count:
+                del self.counts[name]
         return has_changed
 
     def event(self) -> str:
         if self.counts is None:
             return UNKNOWN_EVENT
-        data: dict[str, object] = {"name": self.name, "connections": sum(self.counts.values())}
-        if self.name is None:
-            data = {"objects": len(self.counts), "connections": data["connections"]}
-        return f"data: {json.dumps(data)}\n\n"
+        data = {"objects": len(self.counts)} if self.name is None else {"name": self.name}
+        return f"data: {json.dumps({**data, 'connections': sum(self.counts.values())})}\n\n"
 
 
 class Watcher:
@@ -77,126 +72,83 @@ class Watcher:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._watched: dict[str | None, Watched] = {}
-        self._must_read = False  # any count may have changed
-        self._changes: deque[tuple[int, Mapping[str, int]]] = deque()
+        self._new: set[Stream] = set()  # need a read that begins after their start
         self._wake = asyncio.Event()
-        self._is_woken = False  # whether another thread has set `_wake`, or is about to
-        self._task: asyncio.Task[None] | None = None
+        self._state = get_state()
+        self._follower = Follower(self._state, self._wake_up, self._is_watched)
+        # An empty context, so that the task does not inherit that of the current request.
+        self._task = self._loop.create_task(self._run(), context=Context())
 
     def add(self, stream: Stream) -> None:
-        watched = self._watched.get(stream.name)
-        if watched is None:
-            watched = self._watched[stream.name] = Watched(stream.name)
-        watched.streams.add(stream)
-        watched.new.add(stream)
+        self._watched.setdefault(stream.name, Watched(stream.name)).streams.add(stream)
+        self._new.add(stream)
         self._wake.set()
-        if self._task is None or self._task.done():
-            # An empty context, so that the task does not inherit that of the current request.
-            self._task = self._loop.create_task(self._run(), context=Context())
 
     def discard(self, stream: Stream) -> None:
-        watched = self._watched.get(stream.name)
-        if watched is not None:
-            watched.streams.discard(stream)
-            watched.new.discard(stream)
-            if not watched.streams:
-                del self._watched[stream.name]
-        if not self._watched and self._task is not None:
-            self._task.cancel()
-            self._task = None
-            _watchers.pop(self._loop, None)  # the next stream gets a new watcher
+        self._new.discard(stream)
+        streams = self._watched[stream.name].streams
+        streams.discard(stream)
+        if not streams:
+            del self._watched[stream.name]
+            self._wake.set()
 
-    def _on_change(self, number: int, changes: Mapping[str, int] | None) -> None:
-        """Store the changes and wake the task. Called in other threads."""
-        if changes is None:
-            self._must_read = True
-        elif len(self._changes) >= MAX_QUEUED_CHANGES:  # the loop is busy: read them instead
-            self._must_read = True
-            self._changes.clear()
-        elif None in self._watched or not self._watched.keys().isdisjoint(changes):
-            self._changes.append((number, changes))
-        else:
-            return
-        if not self._is_woken:
-            self._is_woken = True
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._wake.set)
+    def _is_watched(self, name: str) -> bool:
+        return name in self._watched or None in self._watched
+
+    def _wake_up(self) -> None:
+        """Wake the task. Called in other threads."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
-        state = get_state()
-        stop_listening = state.listen(self._on_change)
+        watched = self._watched
         try:
-            while get_state() is state and not _is_server_stopping():
+            while watched and get_state() is self._state and not _is_server_stopping():
                 self._wake.clear()
-                self._is_woken = False
-                is_known = await self._read(state)
-                for watched in self._apply():
-                    await _send_to(watched.streams, watched)
+                must_read, changes = self._follower.take()
+                await self._read(must_read)
+                for name in (None, *changes):
+                    if name in watched and watched[name].update(changes):
+                        await _send(watched[name].event(), watched[name].streams)
                 await asyncio.sleep(SEND_INTERVAL)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_INTERVAL if is_known else RETRY_INTERVAL):
+                    async with asyncio.timeout(CHECK_INTERVAL):
                         await self._wake.wait()
         except Exception:
             logger.exception("Following the counts failed. The streams end, and clients reconnect.")
         finally:
-            stop_listening()
-        if _watchers.get(self._loop) is self:
+            self._follower.stop()
             del _watchers[self._loop]  # the next stream gets a new watcher
-        streams = [stream for watched in self._watched.values() for stream in watched.streams]
-        for number, stream in enumerate(streams):
-            stream.end()
-            if number % BATCH_SIZE == 0:
-                await asyncio.sleep(0)
+        for each in list(watched.values()):
+            await _send(None, each.streams)
 
-    async def _read(self, state: State) -> bool:
-        """Read the counts for new streams, or all if necessary; return whether they are known."""
-        must_read, self._must_read = self._must_read, False
+    async def _read(self, must_read: bool) -> None:
+        """Read and send the counts for new streams, and those that are unknown, or all."""
+        new, self._new = self._new, set()
         to_read = [
-            (watched, watched.new)
+            watched
             for watched in self._watched.values()
-            if must_read or watched.new or watched.counts is None
+            if must_read or watched.counts is None or watched.streams & new
         ]
-        for watched, _new in to_read:
-            watched.new = set()
-        results = await _read(state, [watched.name for watched, _new in to_read])
-        for watched, new in to_read:
-            has_changed = watched.set(*results[watched.name])
-            await _send_to(watched.streams if has_changed else new & watched.streams, watched)
-        return all(counts is not None for _number, counts in results.values())
-
-    def _apply(self) -> set[Watched]:
-        """Apply the changes that the state has sent; return the changed counts."""
-        changed = set()
-        while self._changes:
-            number, changes = self._changes.popleft()
-            for name in (None, *changes):
-                watched = self._watched.get(name)
-                if watched is not None and watched.update(number, changes):
-                    changed.add(watched)
-        return changed
+        names = [watched.name for watched in to_read]
+        results: list[tuple[int, dict[str, int] | None]]
+        try:
+            if None in names or len(names) > MAX_SINGLE_READS:
+                results = [await self._state.asnapshot()] * len(names)
+            else:
+                results = [await self._state.asnapshot(name) for name in names]
+        except StateUnavailable:
+            results = [(0, None)] * len(names)
+        for watched, (number, counts) in zip(to_read, results, strict=True):
+            has_changed = watched.set(number, counts)
+            await _send(watched.event(), watched.streams if has_changed else watched.streams & new)
 
 
-async def _send_to(streams: set[Stream], watched: Watched) -> None:
-    event = watched.event()
-    for number, stream in enumerate(list(streams)):
+async def _send(event: str | None, streams: set[Stream]) -> None:
+    for number, stream in enumerate(list(streams), start=1):
         stream.send(event)
-        if number % BATCH_SIZE == BATCH_SIZE - 1:
+        if number % BATCH_SIZE == 0:
             await asyncio.sleep(0)
-
-
-async def _read(
-    state: State, names: list[str | None]
-) -> dict[str | None, tuple[int, dict[str, int] | None]]:
-    """Return the number of the last change and the counts for each name; None: all counts."""
-    try:
-        if None not in names and len(names) <= MAX_SINGLE_READS:
-            return {name: await state.asnapshot(name) for name in names}
-        number, counts = await state.asnapshot()
-    except StateUnavailable:
-        return dict.fromkeys(names, (0, None))
-    return {
-        name: (number, counts if name is None else {name: counts.get(name, 0)}) for name in names
-    }
 
 
 def _is_server_stopping() -> bool:

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from threading import Condition, Thread
+from collections.abc import Mapping
+from math import inf
+from threading import Event, Thread
 from typing import Any
 
 from django.db import close_old_connections
@@ -11,61 +12,47 @@ from django.dispatch import Signal
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
+from echo.log import is_due
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied, object_vacated
 from echo.state import get_state
 from echo.state.base import State
+from echo.state.follower import Follower
 
 logger = logging.getLogger(__name__)
 
 STEP_INTERVAL = 0.2  # seconds; changes in between are combined
 COPY_INTERVAL = 0.02  # seconds between two steps of a process that is not the leader
 LEADER_INTERVAL = 0.5  # seconds between checks whether this process has become the leader
-RETRY_INTERVAL = 0.5  # seconds between attempts to read unknown counts
-MAX_CHANGES = 100_000  # names that wait for the next step
 
-Event = tuple[Signal, dict[str, Any]]
+Calls = list[tuple[Signal, dict[str, Any]]]  # signals to send, and their arguments
 
 
-def start_sender(state: State, **kwargs: Any) -> None:
+def start_sender(state: State | None = None, **kwargs: Any) -> None:
     """Start the sender thread of the state if any signal has receivers.
 
-    A receiver of the signal `state_created`.
+    A receiver of the signal `state_created`, and of Django's `request_started`: receivers may be
+    connected after the state was created. Processes that serve only HTTP also send signals, because
+    the processes that count connections may have been killed.
     """
-    if _has_receivers() and state.ledger.acquire():
-        Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
-
-
-def start_sender_on_request(**kwargs: Any) -> None:
-    """Call `start_sender`, for receivers that were connected after the state was created.
-
-    A receiver of Django's signal `request_started`. Processes that serve only HTTP also send
-    signals, because the processes that count connections may have been killed.
-    """
-    if _has_receivers():
-        start_sender(get_state())
-
-
-def _has_receivers() -> bool:
-    return any(signal.receivers for signal in ALL)
+    if any(signal.receivers for signal in ALL):
+        state = get_state() if state is None else state
+        if state.ledger.acquire():
+            Thread(target=_run, args=[state], name="echo-signals", daemon=True).start()
 
 
 def _run(state: State) -> None:
     sender = SignalSender(state)
-    try:
-        while not state.closed.is_set():
-            try:
-                is_leader = sender.step()
-                interval = STEP_INTERVAL if is_leader or sender.must_read else COPY_INTERVAL
-            except StateUnavailable:
-                interval = RETRY_INTERVAL
-            except Exception:
+    while not state.closed.is_set():
+        try:
+            interval = STEP_INTERVAL if sender.step() else COPY_INTERVAL
+        except Exception as error:
+            interval = STEP_INTERVAL
+            if not isinstance(error, StateUnavailable) and is_due("signals"):
                 logger.exception("Signals could not be sent, retrying.")
-                interval = RETRY_INTERVAL
-            if not state.closed.wait(interval):
-                sender.wait_for_work()
-    finally:
-        sender.stop()
+        if not state.closed.wait(interval):
+            sender.wait_for_work()
+    sender.stop()
 
 
 class SignalSender:
@@ -80,91 +67,68 @@ class SignalSender:
         self._leads = False
         # name -> time.monotonic() from which the object counts as vacated
         self._vacated_at: dict[str, float] = {}
-        # Set in the threads that make changes.
-        self._changed = Condition()
-        self._changes: dict[str, tuple[int, int]] = {}  # numbers of the changes, and counts
-        self.must_read = True  # any count may have changed
         self._number = 0  # of the last change in the counts that were read
-        self.stop = state.listen(self._on_change)
-
-    def _on_change(self, number: int, changes: Mapping[str, int] | None) -> None:
-        with self._changed:
-            if changes is None:
-                self.must_read = True
-            else:
-                self._changes |= {name: (number, count) for name, count in changes.items()}
-                if len(self._changes) > MAX_CHANGES:  # receivers are slow: read them instead
-                    self._changes.clear()
-                    self.must_read = True
-            self._changed.notify()
+        self._wake = Event()
+        self._follower = Follower(state, self._wake.set)
+        self.stop = self._follower.stop
 
     def wait_for_work(self) -> None:
         """Return at the next change, or when an object may be vacated or the leader replaced."""
-        until = min(self._vacated_at.values(), default=time.monotonic() + LEADER_INTERVAL)
-        timeout = min(max(until - time.monotonic(), 0), LEADER_INTERVAL)
-        with self._changed:
-            self._changed.wait_for(lambda: self.must_read or self._changes, timeout=timeout)
+        until = min(self._vacated_at.values(), default=inf)
+        self._wake.wait(min(until - time.monotonic(), LEADER_INTERVAL))
 
     def step(self, now: float | None = None) -> bool:
         """Send signals for all changes; return False if another process is the leader.
 
         The changes are recorded first, so that no signal is sent twice if this process is killed.
+        Raises StateUnavailable if the counts are unknown, or if no process is the leader.
         """
-        led, self._leads = self._leads, self._state.ledger.lead()
-        with self._changed:
-            taken, self._changes = self._changes, {}
-            must_read, self.must_read = self.must_read, False
-        is_recorded = False
+        ledger = self._state.ledger
+        led, self._leads = self._leads, ledger.lead()
+        self._wake.clear()
+        must_read, changes = self._follower.take()
         try:
-            changes: dict[str, int] = {}
+            counts: dict[str, int] = {}
             if must_read or (self._leads and not led):
                 self._number, counts = self._state.snapshot()
-                changes = dict.fromkeys(self._state.ledger.recorded, 0) | counts
-            changes |= {name: count for name, (n, count) in taken.items() if n > self._number}
+                counts = dict.fromkeys(ledger.recorded, 0) | counts
+            counts |= {name: count for name, (n, count) in changes.items() if n > self._number}
             now = time.monotonic() if now is None else now  # a read may take seconds
-            records: dict[str, int | None] = {}
-            events: list[Event] = []
-            for name, count, events_of_name in self._compare(changes, now):
-                records[name] = count
-                events += events_of_name
-            ledger = self._state.ledger
+            records, signals = self._compare(counts, now)
             record = ledger.record if self._leads else ledger.copy
-            is_recorded = not records or record(records)
-        finally:
-            if not is_recorded:
-                self.must_read = True
-        if self._leads and is_recorded:
-            for signal, params in events:
-                _send(signal, params)
+            if records and not record(records):
+                raise StateUnavailable("The process that sends the signals is being replaced.")
+        except BaseException:
+            self._follower.read_again()
+            raise
+        if self._leads:
+            for signal, params in signals:
+                close_old_connections()
+                signal.send_robust(NamedObject, **params)  # logs the exceptions of receivers
+                close_old_connections()
         return self._leads
 
     def _compare(
-        self, changes: Mapping[str, int], now: float
-    ) -> Iterator[tuple[str, int | None, list[Event]]]:
-        """Yield the names whose record changes, their counts and events; None: vacated."""
-        recorded = self._state.ledger.recorded
-        for name, count in changes.items():
-            previous = recorded.get(name)
-            if not count and previous is not None:
-                self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
+        self, counts: Mapping[str, int], now: float
+    ) -> tuple[dict[str, int | None], Calls]:
+        """Return what to record (None: vacated) and the signals to send."""
+        records: dict[str, int | None] = {}
+        signals: Calls = []
+        for name, count in counts.items():
+            previous = self._state.ledger.recorded.get(name)
             if count:
                 self._vacated_at.pop(name, None)
+            elif previous is not None:
+                self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
             if count == (previous or 0):
                 continue
-            params = {"name": name, "count": count, "previous": previous or 0}
-            events: list[Event] = [(count_changed, params)]
+            records[name] = count
             if previous is None:
-                events.insert(0, (object_occupied, {"name": name, "count": count}))
-            yield name, count, events
+                signals.append((object_occupied, {"name": name, "count": count}))
+            params = {"name": name, "count": count, "previous": previous or 0}
+            signals.append((count_changed, params))
         for name in [name for name, at in self._vacated_at.items() if now >= at]:
             del self._vacated_at[name]
-            yield name, None, [(object_vacated, {"name": name})]
-
-
-def _send(signal: Signal, params: dict[str, Any]) -> None:
-    """Send the signal to all receivers; Django logs their exceptions."""
-    close_old_connections()
-    try:
-        signal.send_robust(NamedObject, **params)
-    finally:
-        close_old_connections()
+            records[name] = None
+            signals.append((object_vacated, {"name": name}))
+        return records, signals

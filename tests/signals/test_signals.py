@@ -7,14 +7,13 @@ from channels.testing import WebsocketCommunicator
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.exceptions import StateUnavailable
 from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
-from echo.signals.sender import SignalSender, start_sender, start_sender_on_request
+from echo.signals.sender import SignalSender, start_sender
 from echo.state import get_state
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
-from tests.states import LEASE, cut_off, known, redis_state
+from tests.states import LEASE, cut_off, known, redis_state, step
 from tests.waiting import SECOND, eventually
 
 DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
@@ -199,7 +198,7 @@ async def test_first_handshake_of_a_process_starts_the_thread(sent, monkeypatch)
 def test_request_starts_the_thread_for_receivers_connected_later(sent, state, monkeypatch):
     monkeypatch.setattr("echo.state._state", state)
 
-    start_sender_on_request()
+    start_sender()
 
     assert sender_threads() == 1
     state.close()
@@ -233,13 +232,6 @@ def candidate(state):
 def lead(sender):
     """Make it the leader: a process becomes the leader at its next heartbeat without one."""
     eventually(lambda: step(sender), True)
-
-
-def step(sender, now=0):
-    try:
-        return sender.step(now)
-    except StateUnavailable:
-        return None
 
 
 @pytest.fixture

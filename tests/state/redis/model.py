@@ -28,7 +28,8 @@ If a share was lost, totals are wrong from the end of its lease until the self-c
 
 import argparse
 import time
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
 from hashlib import sha1
 from types import SimpleNamespace
@@ -49,6 +50,8 @@ from hypothesis.stateful import (
 )
 
 from echo.live.watcher import Watched
+from echo.state.base import Listener
+from echo.state.follower import Follower
 from echo.state.redis import health, scripts
 from echo.state.redis.client import RedisClient
 from echo.state.redis.health import Health
@@ -248,19 +251,22 @@ class Process:
         return health.is_down() or health.lease_has_expired() or bool(self.members.awaited)
 
 
-class Follower:
-    """Applies the change feed as `Feed` and `Watcher` do."""
+class Subscriber:
+    """Passes the change feed on as `Feed` does, and applies it as `Watcher` does."""
 
     def __init__(self, client: Any) -> None:
         self.subscription = client.pubsub()
         self.subscription.subscribe(scripts.CHANGES)
         assert self.subscription.get_message(timeout=5)["type"] == "subscribe"
         self.watched = Watched(None)
-        self.messages: deque[tuple[int, dict[str, int]]] = deque()
         self.seen: int | None = None
-        self.must_read = True
         self.is_held = False  # messages are on their way
         self.is_in_doubt = False  # older keys were restored: numbers may repeat
+        self.follower = Follower(self, wake=lambda: None)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        self.listener = listener
+        return lambda: None
 
     def receive(self) -> None:
         """Receive all messages that Redis has published until now."""
@@ -279,21 +285,17 @@ class Follower:
                 assert number == self.seen + 1, f"change {number} follows {self.seen}"
             assert number > self.seen
         assert min(changes.values(), default=0) >= 0, f"negative: {changes}"
-        if not changes or self.is_in_doubt:
-            self.must_read = True
-        else:
-            self.messages.append((number, changes))
+        self.listener(number, None if self.is_in_doubt else changes or None)
         self.seen, self.is_in_doubt = number, False
 
     def follow(self, number: int, counts: dict[str, int] | None) -> None:
         """Apply all changes; if necessary, after a read, which has had this result."""
         if self.is_held:
             return
-        if self.must_read or self.watched.counts is None:
+        must_read, changes = self.follower.take()
+        if must_read or self.watched.counts is None:
             self.watched.set(number, None if counts is None else dict(counts))
-            self.must_read = False
-        while self.messages:
-            self.watched.update(*self.messages.popleft())
+        self.watched.update(changes)
 
     def compare(self, counts: dict[str, int]) -> None:
         if not self.is_held and not self.is_in_doubt:
@@ -309,7 +311,7 @@ class World:
         self.client = RedisClient(url)
         self.raw = redis.Redis.from_url(url)
         self.raw.flushall()
-        self.follower = Follower(self.raw)
+        self.subscriber = Subscriber(self.raw)
         self.processes: list[Process] = []
         self.all: dict[str, Process] = {}
         self.size = 2  # names in a slice
@@ -334,7 +336,7 @@ class World:
         self.longest_lease = 0  # of all that have written since, µs
 
     def close(self) -> None:
-        self.follower.subscription.close()
+        self.subscriber.subscription.close()
         self.client.close()
         self.raw.close()
 
@@ -404,7 +406,7 @@ class World:
             registry, self.epoch, server = pipe.execute()
         self.is_restarted = server == b"another"
         self.registry = {process.decode(): int(end) for process, end in registry}
-        self.follower.receive()
+        self.subscriber.receive()
 
     def must_begin_epoch(self, named: dict[str, Any]) -> bool:
         others = [p for p, end in self.registry.items() if end > 0 and p != named["id"]]
@@ -527,8 +529,8 @@ class World:
         vars(self).update(deepcopy(state))
         if not is_restart:
             self.unproven = set(self.all)
-        self.follower.is_in_doubt = True
-        self.follower.messages.clear()
+        self.subscriber.is_in_doubt = True
+        self.subscriber.listener(0, None)
         self.refresh()
 
     # Comparisons
@@ -604,7 +606,7 @@ class World:
             name = NAMES[self.reader % len(NAMES)]
             assert self.run(COUNT, id=reader.id, name=name) == result
         if not is_known:
-            self.follower.follow(0, None)
+            self.subscriber.follow(0, None)
             return False
         self.require_all("read")
         if self.is_damaged():
@@ -618,9 +620,9 @@ class World:
             assert (count, number) == (truth.get(name, 0), result[1])
         assert self.read_parts(reader) == truth
         has_dead = any(end <= self.now for end in self.registry.values())
-        self.follower.follow(result[1], counts)
+        self.subscriber.follow(result[1], counts)
         if not has_dead:
-            self.follower.compare(counts)
+            self.subscriber.compare(counts)
         return True
 
     def read_parts(self, reader: Process) -> dict[str, int]:
@@ -831,7 +833,8 @@ class Machine(RuleBasedStateMachine):
         process.is_hung = process.is_disturbed = True
         world.size = 1
         world.advance_to(world.seconds() + process.lease + 0.1)
-        world.follower.must_read |= is_read
+        if is_read:
+            world.subscriber.listener(0, None)
         world.check()
         process.is_hung = False
         process.write()
@@ -968,9 +971,9 @@ class Machine(RuleBasedStateMachine):
     def follow(self, is_read: bool) -> None:
         """The follower reads again, or its messages are delayed, or they arrive now."""
         if is_read:
-            self.world.follower.must_read = True
+            self.world.subscriber.listener(0, None)
         else:
-            self.world.follower.is_held = not self.world.follower.is_held
+            self.world.subscriber.is_held = not self.world.subscriber.is_held
         self._count("follower reads" if is_read else "feed is delayed, or catches up")
 
     @precondition(lambda self: self.world.processes)

@@ -14,7 +14,7 @@ from echo.state.redis.state import MAX_NAMES_AT_ONCE, RedisState
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import Site
 from tests.servers import ROOT
-from tests.states import HEARTBEAT, LEASE, counts_or_unknown, messages, redis_state
+from tests.states import HEARTBEAT, LEASE, counts_or_unknown, messages, redis_state, step
 from tests.waiting import eventually
 
 
@@ -74,7 +74,7 @@ async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monke
         assert there.counts() == here.counts() == {"foo": 2, "bar": 1}
         assert there.count("foo") == 2
         assert here.check() == []
-        eventually(lambda: sender.step(0), True)
+        eventually(lambda: step(sender), True)
         sender.step(1)
         sender.stop()
 

@@ -1,0 +1,55 @@
+"""Collects the changes of a state for one thread or task."""
+
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from echo.state.base import State
+
+MAX_CHANGES = 100_000  # names; if more have changed, all counts are read instead
+
+Changes = dict[str, tuple[int, int]]  # name -> number of its last change, and count
+
+
+class Follower:
+    """Collects the changes of the followed names until they are taken. Thread-safe.
+
+    Calls `wake`, in any thread, at the first change after those that were taken.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        wake: Callable[[], object],
+        follows: Callable[[str], bool] = lambda name: True,
+    ) -> None:
+        self._wake, self._follows = wake, follows
+        self._lock = Lock()
+        self._must_read = True
+        self._changes: Changes = {}
+        self.stop = state.listen(self._on_change)
+
+    def take(self) -> tuple[bool, Changes]:
+        """Return whether to read the counts, because changes may be missing, and the changes.
+
+        A count that was read after change 7 includes all changes up to number 7.
+        """
+        with self._lock:
+            must_read, self._must_read = self._must_read, False
+            changes, self._changes = self._changes, {}
+        return must_read, changes
+
+    def read_again(self) -> None:
+        """Have the counts read at the next step, because the last one failed."""
+        self._on_change(0, None)
+
+    def _on_change(self, number: int, changes: Mapping[str, int] | None) -> None:
+        with self._lock:
+            had_any = self._must_read or bool(self._changes)
+            for name, count in (changes or {}).items():
+                if self._follows(name):
+                    self._changes[name] = number, count
+            if changes is None or len(self._changes) > MAX_CHANGES:
+                self._must_read = True
+                self._changes.clear()
+            if not had_any and (self._must_read or self._changes):
+                self._wake()
