@@ -3,10 +3,10 @@
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-import redis
 
 from echo.exceptions import StateUnavailable
 from echo.signals.sender import SignalSender
@@ -14,6 +14,7 @@ from echo.state.base import State
 from echo.state.redis import scripts
 from echo.state.redis.share import CATCH_UP_GRACE
 from echo.state.redis.state import RedisState
+from tests.faults.link import Link
 from tests.waiting import DEADLINE, SECOND
 
 LEASE = 2.0 * SECOND
@@ -63,7 +64,7 @@ def step(sender: SignalSender, now: float = 0) -> bool | None:
 
 def share(state: RedisState) -> str:
     """Return the key of the state's share."""
-    return scripts.SHARE + state._id
+    return scripts.SHARE + state.id
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -78,6 +79,18 @@ async def seconds(awaitable: Awaitable[object]) -> float:
     return time.monotonic() - began
 
 
-def cut_off(*step: object, **named: object) -> NoReturn:
-    """Replaces `Publisher.run` in a process that cannot reach Redis."""
-    raise redis.ConnectionError("cut off")
+def argument(request: bytes, script: scripts.Script, name: str) -> bytes | None:
+    """Return an argument of a script in a request to Redis; None if it runs another one."""
+    _command, *words = request.split(b"\r\n")[2::2]
+    if not words or words[0] != script.sha.encode():
+        return None
+    return words[2 + len(script.keys) + script.args.index(name)]
+
+
+@contextmanager
+def linked_state(url: str, lease: float = LEASE) -> Iterator[tuple[Any, Link]]:
+    """Yield a state whose counts are known, and the link between its process and Redis."""
+    port = urlsplit(url).port
+    assert port is not None
+    with Link(port) as link, redis_state(link.url, lease) as state:
+        yield state, link

@@ -9,6 +9,7 @@ from contextlib import suppress
 from enum import Enum
 
 from tests.raw import drop_packets
+from tests.waiting import eventually
 
 SO_DETACH_FILTER = 27  # linux/socket.h; Python has no name for it
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
@@ -16,6 +17,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
 RECEIVING = (b"SUBSCRIBE", b"BZPOPMIN", b"BLPOP", b"BRPOP")
 
 REQUESTS, REPLIES = "requests", "replies"  # the directions: to the server, to the client
+CLOSED_PORT = 1  # nothing listens there
 
 
 class Fault(Enum):
@@ -36,6 +38,7 @@ class Link:
         self.target = target
         self.delays = {REQUESTS: delay, REPLIES: delay}
         self._stalled: set[str] = set()
+        self._hold: tuple[str, Callable[[bytes], bool]] | None = None
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -109,6 +112,35 @@ class Link:
 
         self._run(reset)
 
+    def refuse(self) -> None:
+        """Reset all connections, and new ones, until `accept`."""
+        self._accepted, self.target = self.target, CLOSED_PORT
+        self.reset()
+
+    def accept(self) -> None:
+        self.target = self._accepted
+
+    def hold(self, direction: str, wanted: Callable[[bytes], bool]) -> None:
+        """Hold back one direction of a connection, from a wanted request on, until `release`.
+
+        `wanted` gets each request, in the thread of the link. New connections are not affected, so
+        what was held back arrives late if the client has given up and tried again.
+        """
+        self._hold = direction, wanted
+
+    def hold_no_more(self) -> None:
+        """Hold back no further requests; return when the client has given up the others."""
+        self._hold = None
+        eventually(lambda: [each for each in self._held() if not each.is_given_up], [])
+
+    def release(self) -> int:
+        """Pass on what was held back; return the number of connections, when they are over."""
+        self.hold_no_more()
+        held = self._held()
+        self._run(lambda: [connection.held.clear() for connection in held])
+        eventually(lambda: held & self._connections, set())
+        return len(held)
+
     def arm(self, fault: Fault | None) -> None:
         """Set the fate of the next reply on each connection, except those that wait for messages.
 
@@ -145,6 +177,9 @@ class Link:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _held(self) -> "set[_Connection]":
+        return {connection for connection in list(self._connections) if connection.held}
 
     def _sockets(self) -> list[socket.socket]:
         kept = [one.socket for one in self._connections if not one.is_dropped]
@@ -192,6 +227,10 @@ class Link:
                 data = b""
             if direction == REQUESTS and any(word in data for word in RECEIVING):
                 connection.is_receiving = True
+            if direction == REQUESTS and not data:
+                connection.is_given_up = True
+            elif direction == REQUESTS and self._hold and self._hold[1](data):
+                connection.held.add(self._hold[0])
             queue.put_nowait((self._loop.time() + self.delays[direction], data))
 
     async def _send(
@@ -219,7 +258,7 @@ class Link:
             writer.write(data)
 
     def _holds(self, connection: "_Connection", direction: str) -> bool:
-        return connection.is_dropped or direction in self._stalled
+        return connection.is_dropped or direction in self._stalled | connection.held
 
 
 class _Connection:
@@ -230,6 +269,8 @@ class _Connection:
         self.socket: socket.socket = client.get_extra_info("socket")
         self.is_receiving = False
         self.is_dropped = False
+        self.is_given_up = False  # by the client
+        self.held: set[str] = set()  # directions
         self.next_reply: Fault | None = None
 
     def reset(self) -> None:

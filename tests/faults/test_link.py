@@ -103,6 +103,38 @@ def test_reset_ends_all_connections(link, client):
         client.ping()
 
 
+def test_refused_connections_are_accepted_again(link, client):
+    link.refuse()
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+
+    link.accept()
+
+    assert client.ping()
+
+
+def test_request_that_is_held_back_arrives_after_the_next_one(link, client, redis_server):
+    link.hold(REQUESTS, lambda request: b"late" in request)
+    with pytest.raises(redis.TimeoutError):
+        client.set("held", "late")
+    client.set("held", "soon")
+
+    link.release()
+
+    with redis.Redis(port=redis_server.port) as direct:
+        assert direct.getdel("held") == b"late"
+
+
+def test_reply_that_is_held_back_is_that_of_a_request_that_was_run(link, client):
+    link.hold(REPLIES, lambda request: b"held" in request)
+    with pytest.raises(redis.TimeoutError):
+        client.incr("held")
+    link.release()
+
+    assert client.getdel("held") == b"1"
+
+
 def test_new_connections_go_to_another_target(link, client):
     link.target = 1  # nothing listens there
 

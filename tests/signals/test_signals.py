@@ -11,9 +11,10 @@ from echo.objects import NamedObject
 from echo.signals import ALL, count_changed, object_occupied
 from echo.signals.sender import SignalSender, start_sender
 from echo.state import get_state
+from tests.faults.link import Link
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
-from tests.states import LEASE, cut_off, known, redis_state, step
+from tests.states import LEASE, known, redis_state, step
 from tests.waiting import SECOND, eventually
 
 DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
@@ -235,10 +236,16 @@ def lead(sender):
 
 
 @pytest.fixture
-def two(redis_url):
-    """The states of two processes, and their senders: the first is the leader."""
+def link(redis_server):
+    with Link(redis_server.port) as link:
+        yield link
+
+
+@pytest.fixture
+def two(redis_url, link):
+    """The states of two processes, and their senders: the first, at the link, is the leader."""
     with (
-        redis_state(redis_url) as here,
+        redis_state(link.url) as here,
         redis_state(redis_url) as there,
         candidate(here) as leader,
     ):
@@ -275,10 +282,10 @@ async def test_next_leader_continues_where_the_first_stopped(two, sent):
     assert sent == [changed("bar", 1, 0), vacated("bar")]
 
 
-async def test_next_leader_takes_over_when_the_first_has_vanished(two, sent):
-    here, there, leader, other = two
+async def test_next_leader_takes_over_when_the_first_has_vanished(two, sent, link):
+    _here, there, leader, other = two
     await there.join("foo")
-    here._publisher.steps._run = cut_off
+    link.refuse()
 
     lead(other)  # when the lease of `here` has ended
 
@@ -321,7 +328,7 @@ async def test_flush_of_redis_sends_nothing_twice(two, sent, redis_server):
 
 
 async def test_flush_while_the_leader_is_dead_sends_nothing_twice_and_loses_nothing(
-    two, sent, redis_server
+    two, sent, link, redis_server
 ):
     here, there, _, other = two
     await here.join("bar")
@@ -330,7 +337,7 @@ async def test_flush_while_the_leader_is_dead_sends_nothing_twice_and_loses_noth
     eventually(lambda: step(other) is False and len(there.ledger.recorded), 2)
     sent.clear()
 
-    here._publisher.steps._run = cut_off
+    link.refuse()
     redis_server.flush()
     lead(other)
     eventually(lambda: step(other, 1) and sent, [changed("bar", 1, 0)])
@@ -339,15 +346,15 @@ async def test_flush_while_the_leader_is_dead_sends_nothing_twice_and_loses_noth
     assert sent == [changed("bar", 1, 0), vacated("bar")]
 
 
-async def test_process_that_hung_takes_over_the_ledger_of_another(two, sent):
-    here, there, leader, other = two
-    run, here._publisher.steps._run = here._publisher.steps._run, cut_off
+async def test_process_that_was_cut_off_takes_over_the_ledger_of_another(two, sent, link):
+    _here, there, leader, other = two
+    link.refuse()
     lead(other)
     await there.join("foo")
     eventually(lambda: step(other) and sent, [occupied("foo", 1), changed("foo", 0, 1)])
     sent.clear()
 
-    here._publisher.steps._run = run
+    link.accept()
     there.close()
     lead(leader)
     eventually(lambda: step(leader, 1) and sent, [changed("foo", 1, 0)])

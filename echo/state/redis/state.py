@@ -59,14 +59,14 @@ class RedisState(State):
         super().__init__()
         self._local = MemoryState()
         self._lease = lease  # seconds
-        self._id = secrets.token_hex(8)
+        self.id = secrets.token_hex(8)  # of this process, in the keys on Redis
         self._threads = ReadThreads()
         # Not the client of the writes, so that many reads never delay them.
         self._reads = RedisClient(url)
         self._publisher = Publisher(
-            url, self._id, self._local, lease, heartbeat, on_doubt=self._on_doubt
+            url, self.id, self._local, lease, heartbeat, on_doubt=self._on_doubt
         )
-        self._health = self._publisher.health
+        self.health = self._publisher.health
         self._feed = Feed(RedisClient(url), self._publisher.share)
         self.ledger = RedisLedger(self._publisher)
 
@@ -100,7 +100,7 @@ class RedisState(State):
             raise
         granted = publisher.queue.abandon(waiter)
         if granted is None:  # not decided by Redis
-            if not self._health.is_down() and is_due("limit"):
+            if not self.health.is_down() and is_due("limit"):
                 logger.warning("Redis is too slow to check limits; they apply per process.")
             granted = self._local.add(name, limit)
             publisher.mark(name)
@@ -120,7 +120,7 @@ class RedisState(State):
 
     def check(self) -> list[str]:
         try:
-            check = SelfCheck(partial(self._reads.run, id=self._id), self._publisher.share.members)
+            check = SelfCheck(partial(self._reads.run, id=self.id), self._publisher.share.members)
             return [total for part in check.slices() for total in part]
         except ERRORS as error:
             raise StateUnavailable(f"Redis does not respond: {error}") from error
@@ -177,17 +177,17 @@ class RedisState(State):
                     unknown_reason = UNKNOWN[result].format(warm_up=self._publisher.share.warm_up)
                 if unknown_reason is None:
                     return result
-            if not self._health.is_new():
+            if not self.health.is_new():
                 raise StateUnavailable(unknown_reason)
             time.sleep(RECHECK_INTERVAL)
 
     def _run(self, script: scripts.Script, **named: Any) -> Any:
         began = time.monotonic()
         try:
-            result = self._reads.run(script, id=self._id, **named)
+            result = self._reads.run(script, id=self.id, **named)
             if time.monotonic() - began > SLOW_READ_THRESHOLD:
                 time.sleep(REREAD_DELAY)
-                result = self._reads.run(script, id=self._id, **named)
+                result = self._reads.run(script, id=self.id, **named)
         except Exception as error:
             self._on_read_failure(error)
             raise StateUnavailable(f"Redis does not respond: {error}") from error
@@ -195,7 +195,7 @@ class RedisState(State):
 
     def _on_read_failure(self, error: Exception) -> None:
         """Log an error that the publisher does not log, such as a missing permission to read."""
-        if not (isinstance(error, CONNECTION_ERRORS) or self._health.is_down()) and is_due("read"):
+        if not (isinstance(error, CONNECTION_ERRORS) or self.health.is_down()) and is_due("read"):
             logger.warning("Redis rejected a read: %s", error)
 
     def _on_doubt(self) -> None:

@@ -78,7 +78,7 @@ async def test_sentinels_that_are_down_are_named_shortly(caplog):
     state = RedisState("redis+sentinel://:s3cr3t@127.0.0.1:1,127.0.0.1:2/mine/0", LEASE, HEARTBEAT)
     try:
         await state.join("foo")
-        eventually(lambda: state._health.is_outage, True)
+        eventually(lambda: state.health.is_outage, True)
     finally:
         state.close()
 
@@ -115,7 +115,7 @@ async def test_no_message_has_a_credential(user, caplog):
             with pytest.raises(StateUnavailable) as caught:
                 state.count("foo")
             await state.join("foo")
-            eventually(lambda: state._health.is_outage, True)
+            eventually(lambda: state.health.is_outage, True)
             with pytest.raises(StateUnavailable):
                 state.counts()
         finally:

@@ -3,116 +3,101 @@
 import asyncio
 
 import pytest
-import redis
 
 from echo.state.redis import scripts
-from tests.states import counts_or_unknown, known, share
+from tests.faults.link import REPLIES, REQUESTS
+from tests.states import argument, counts_or_unknown, known, linked_state, redis_state, share
 from tests.waiting import eventually
 
 
-class GivenUp:
-    """Gives up the writes that are `wanted`; Redis runs them at `arrive`, or at once."""
-
-    def __init__(self, state, wanted, at_once=False):
-        self.steps = []
-        self._state, self._wanted, self._at_once = state, wanted, at_once
-        self._run, state._publisher.steps._run = state._publisher.steps._run, self._run_or_give_up
-
-    def _run_or_give_up(self, *step, **named):
-        if not self._wanted(*step, **named):
-            return self._run(*step, **named)
-        self.steps.append((step, named))
-        if self._at_once:
-            self._run(*step, **named)
-        raise redis.TimeoutError("given up")
-
-    def end(self):
-        self._wanted = lambda *step, **named: False
-        eventually(lambda: self._state._health.is_outage, False)
-
-    def arrive(self):
-        return [self._run(*step, **named) for step, named in self.steps]
+def is_write(request):
+    return argument(request, scripts.WRITE, "id") is not None
 
 
-class Repeated:
-    """Runs each step twice, as the client of a cluster does if the first reply is lost."""
-
-    def __init__(self, state):
-        self.results = []
-        self._run, state._publisher.steps._run = state._publisher.steps._run, self._run_twice
-
-    def _run_twice(self, *step, **named):
-        self.results.append([self._run(*step, **named), self._run(*step, **named)])
-        return self.results[-1][-1]
+def is_whole_write(request):
+    return argument(request, scripts.WRITE, "begin") == b"1"
 
 
-def is_write(script, *rest, **named):
-    return script == scripts.WRITE
+def is_reservation(request):
+    return argument(request, scripts.RESERVE, "id") is not None
 
 
-def is_whole_write(script, *rest, begin=0, **named):
-    return script == scripts.WRITE and begin
+@pytest.fixture
+async def two(redis_url):
+    """Two states, and the link of the first. All scripts are loaded."""
+    with linked_state(redis_url) as (here, link), redis_state(redis_url) as there:
+        assert await here.join("bar", limit=9)
+        here.leave("bar")
+        await here.settled()
+        yield here, there, link
 
 
-def is_reservation(script, *rest, **named):
-    return script == scripts.RESERVE
+def accept(link, state):
+    """Let its next attempts pass."""
+    link.hold_no_more()
+    eventually(lambda: state.health.is_outage, False)
 
 
 @pytest.mark.parametrize("wanted", [is_write, is_whole_write])
 async def test_write_after_its_retry_changes_nothing(two, client, wanted):
-    here, there = two
-    given_up = GivenUp(here, wanted)
+    here, there, link = two
+    link.hold(REQUESTS, wanted)
     client.delete(share(here))  # the next write is of the whole share
     await here.join("foo")
-    eventually(lambda: here._health.is_outage, True)
+    eventually(lambda: here.health.is_outage, True)
     here.leave("foo")
-    given_up.end()
+    accept(link, here)
     assert known(there) == {}
 
-    results = given_up.arrive()
+    assert link.release() > 0
 
-    assert set(results) == {0}
     assert there.counts() == {}
 
 
 async def test_reservation_after_the_next_write_changes_nothing(two):
-    here, there = two
-    given_up = GivenUp(here, is_reservation)
+    here, there, link = two
+    link.hold(REQUESTS, is_reservation)
     assert await here.join("foo", limit=9)
-    given_up.end()
+    accept(link, here)
     here.leave("foo")
     await here.settled()
     assert known(there) == {}
 
-    results = given_up.arrive()
+    assert link.release() > 0
 
-    assert set(results) == {scripts.STALE}
     assert there.counts() == {}
 
 
-async def test_reservation_without_a_reply_is_undone_if_the_join_was_cancelled(two):
-    here, there = two
-    given_up = GivenUp(here, is_reservation, at_once=True)
+async def test_reservation_without_a_reply_is_undone_if_the_join_was_cancelled(two, client):
+    here, there, link = two
+    link.hold(REPLIES, is_reservation)
     join = asyncio.ensure_future(here.join("foo", limit=9))
     await asyncio.sleep(0)  # it has begun
-    eventually(lambda: len(given_up.steps), 1)
+    eventually(lambda: client.hget(share(here), "foo"), b"1")
     join.cancel()
     with pytest.raises(asyncio.CancelledError):
         await join
-    given_up.end()
+    accept(link, here)
 
     eventually(lambda: counts_or_unknown(there), {})
     assert known(here) == {}
 
 
-@pytest.mark.parametrize("limit", [None, 9])
-async def test_repeated_step_has_the_result_of_the_first(two, client, limit):
-    here, there = two
-    repeated = Repeated(here)
+@pytest.mark.parametrize(("limit", "wanted"), [(None, is_write), (9, is_reservation)])
+async def test_repeated_step_has_the_result_of_the_first(two, client, limit, wanted):
+    """The client tries again at once, if a reply is lost."""
+    here, there, link = two
+    requests = []
+
+    def is_first(request):
+        if wanted(request):
+            requests.append(request)
+        return wanted(request) and len(requests) == 1
+
+    link.hold(REPLIES, is_first)
     client.delete(share(here))
 
     assert await here.join("foo", limit)
 
     eventually(lambda: counts_or_unknown(there), {"foo": 1})
-    assert repeated.results
-    assert all(first == second for first, second in repeated.results)
+    assert requests[0] == requests[1]

@@ -15,8 +15,8 @@ from tests.states import (
     LEASE,
     SLACK,
     counts_or_unknown,
-    cut_off,
     known,
+    linked_state,
     redis_state,
     share,
 )
@@ -31,7 +31,7 @@ async def test_close_deletes_the_share_at_once(redis_url, client):
 
         assert there.counts() == {}
         assert client.exists(share(here)) == 0
-        assert client.zrange(scripts.PROCESSES, 0, -1) == [there._id.encode()]
+        assert client.zrange(scripts.PROCESSES, 0, -1) == [there.id.encode()]
 
 
 async def test_calls_after_close_change_nothing(redis_url, client):
@@ -73,16 +73,16 @@ def other_process(url, what):
 
 async def test_process_cut_off_from_redis_is_left_out_and_returns_with_true_counts(redis_url):
     """It writes nothing before its event loop could process the disconnects meanwhile."""
-    with redis_state(redis_url) as there, redis_state(redis_url) as here:
+    with redis_state(redis_url) as there, linked_state(redis_url) as (here, link):
         await here.join("foo")
         await here.join("foo")
-        run, here._publisher.steps._run = here._publisher.steps._run, cut_off
+        link.refuse()
         eventually(lambda: counts_or_unknown(there), {}, deadline=LEASE + SLACK)
 
         with pytest.raises(StateUnavailable):
             here.counts()
         here.leave("foo")  # a disconnect meanwhile
-        here._publisher.steps._run = run
+        link.accept()
 
         eventually(lambda: counts_or_unknown(there), {"foo": 1})
         assert known(here) == {"foo": 1}
@@ -92,7 +92,7 @@ async def test_id_of_a_dead_process_is_deleted(redis_url, client):
     with redis_state(redis_url) as state:
         client.zadd(scripts.PROCESSES, {"dead": time.time_ns() // 1000 - 1})
 
-        eventually(lambda: set(client.zrange(scripts.PROCESSES, 0, -1)), {state._id.encode()})
+        eventually(lambda: set(client.zrange(scripts.PROCESSES, 0, -1)), {state.id.encode()})
         assert state.counts() == {}
 
 

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pytest
 
 from echo.state.redis import scripts
+from echo.state.redis.client import RedisClient
 from echo.state.redis.state import RedisState
-from tests.states import HEARTBEAT, LEASE, known, redis_state, share
+from tests.states import HEARTBEAT, LEASE, known, linked_state, redis_state, share
 from tests.waiting import DEADLINE, eventually
 
 
@@ -39,7 +40,7 @@ async def test_limit_admits_one_connection_for_each_that_leaves(two):
 async def test_limit_is_of_local_connections_while_redis_is_down(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         own_redis.stop()
-        eventually(lambda: (here._health.is_outage, there._health.is_outage), (True, True))
+        eventually(lambda: (here.health.is_outage, there.health.is_outage), (True, True))
 
         granted = [await state.join("foo", limit=2) for state in (here, there) for _ in range(3)]
 
@@ -72,18 +73,18 @@ async def test_limit_is_exact_when_redis_has_lost_all(redis_url, client, occupie
         assert [known(state) for state in states] == [{"foo": 100}] * 4
 
 
-async def test_limit_is_of_local_connections_if_the_sum_stays_unknown(two):
-    here, _ = two
-    run = here._publisher.steps._run
-    here._publisher.steps._run = lambda script, *rest, **named: (
-        scripts.AWAITING if script == scripts.RESERVE else run(script, *rest, **named)
-    )
-    began = time.monotonic()
+async def test_limit_is_of_local_connections_if_the_sum_stays_unknown(redis_url, client):
+    """Redis has lost a process whose lease goes on."""
+    with redis_state(redis_url) as here, linked_state(redis_url, 60 * LEASE) as (_lost, link):
+        eventually(here.health.is_new, False)
+        link.refuse()
+        client.flushall()
+        began = time.monotonic()
 
-    granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
+        granted = await asyncio.gather(*(here.join("foo", limit=2) for _ in range(3)))
 
-    assert sorted(granted) == [False, True, True]
-    assert LEASE < time.monotonic() - began < LEASE + DEADLINE
+        assert sorted(granted) == [False, True, True]
+        assert LEASE < time.monotonic() - began < LEASE + DEADLINE
 
 
 async def test_join_that_is_cancelled_during_the_warm_up_is_not_counted(two, client):
@@ -100,20 +101,21 @@ async def test_join_that_is_cancelled_during_the_warm_up_is_not_counted(two, cli
     assert known(here) == known(there) == {"foo": 1}
 
 
-async def test_reservation_never_creates_a_lost_share(two, client):
+async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
     """It would not be in the totals."""
     here, there = two
+    acknowledged = client.hget(share(here), "/sequence")
     client.delete(share(here))
 
-    result = here._publisher.steps.client.run(
+    result = RedisClient(redis_url).run(
         scripts.RESERVE,
-        share=here._id,
-        id=there._id,
+        share=here.id,
+        id=there.id,
         name="foo",
         count=0,
         wanted=1,
         limit=10,
-        acknowledged=here._publisher.share.sequence,
+        acknowledged=acknowledged,
         sequence=1_000_000,
     )
 

@@ -4,18 +4,19 @@ import asyncio
 import time
 
 import pytest
-import redis
 
 from echo.exceptions import StateUnavailable
 from echo.state.redis import scripts
+from tests.faults.link import REPLIES, REQUESTS
 from tests.states import (
     HEARTBEAT,
     LEASE,
     SLACK,
     WARM_UP,
+    argument,
     counts_or_unknown,
-    cut_off,
     known,
+    linked_state,
     redis_state,
     share,
 )
@@ -49,13 +50,10 @@ async def test_missing_share_of_a_live_process_is_not_0(redis_url, client):
 
 async def test_lost_process_is_awaited_until_its_lease_is_over(redis_url, client):
     """Another process remembers that it was alive before Redis lost its data."""
-    with redis_state(redis_url) as here, redis_state(redis_url) as lost:
+    with redis_state(redis_url) as here, linked_state(redis_url) as (lost, link):
         await lost.join("foo")
-        eventually(
-            lambda: (len(here._publisher.share.members.lease_ends), here._health.is_new()),
-            (2, False),
-        )
-        run, lost._publisher.steps._run = lost._publisher.steps._run, cut_off
+        eventually(here.health.is_new, False)  # has heard of the other by then
+        link.refuse()
         client.flushall()
         flushed = time.monotonic()
         results = set()
@@ -64,7 +62,7 @@ async def test_lost_process_is_awaited_until_its_lease_is_over(redis_url, client
 
         assert results == {"unknown"}
         eventually(lambda: counts_or_unknown(here), {}, deadline=4 * SLACK)
-        lost._publisher.steps._run = run
+        link.accept()
         eventually(lambda: counts_or_unknown(here), {"foo": 1})
 
 
@@ -87,7 +85,7 @@ async def test_process_that_the_registry_lost_is_written_again(two, client):
     here, there = two
     await here.join("foo")
 
-    client.zrem(scripts.PROCESSES, here._id)
+    client.zrem(scripts.PROCESSES, here.id)
 
     eventually(lambda: counts_or_unknown(there), {"foo": 1})
 
@@ -110,7 +108,7 @@ async def test_leases_that_expire_all_at_once_are_not_0(two, client):
     here, there = two
     await here.join("foo")
     for _ in range(5):
-        client.zadd(scripts.PROCESSES, {here._id: 1, there._id: 1})
+        client.zadd(scripts.PROCESSES, {here.id: 1, there.id: 1})
         end = time.monotonic() + 2 * WARM_UP
         results = set()
         while time.monotonic() < end:
@@ -151,7 +149,7 @@ async def test_flush_is_not_0(two, client):
 async def test_keys_are_not_read_during_the_warm_up(redis_url, client):
     """Some process may not have written yet."""
     with redis_state(redis_url, heartbeat=LEASE / 3) as state:
-        eventually(state._health.is_new, False)
+        eventually(state.health.is_new, False)
         client.flushall()
         with pytest.raises(StateUnavailable, match="has lost all counts; the processes will write"):
             state.count("foo")
@@ -175,26 +173,25 @@ async def test_flushed_scripts_are_loaded_again(two, client):
 
 @pytest.mark.parametrize("is_applied", [False, True])
 async def test_whole_share_begins_anew_if_a_part_of_it_is_lost(
-    two, client, monkeypatch, is_applied
+    redis_url, client, monkeypatch, is_applied
 ):
-    here, there = two
     monkeypatch.setattr("echo.state.redis.share.BATCH_SIZE", 2)
     names = ["a", "b", "c", "d", "e"]
-    await asyncio.gather(*map(here.join, names))
-    run = here._publisher.steps._run
-    parts = []
+    parts = []  # that others follow
 
-    def lose_second_part(script, *rest, **named):
-        parts.append(named.get("more"))
-        if parts[-2:] == [1, 1]:
-            here._publisher.steps._run = run
-            if is_applied:
-                run(script, *rest, **named)
-            raise redis.TimeoutError("lost")
-        return run(script, *rest, **named)
+    def is_second_part(request):
+        """The client sends it again at once, if it has no reply."""
+        if argument(request, scripts.WRITE, "more") == b"1":
+            parts.append(request)
+            return len(parts) in (2, 3)
+        return False
 
-    here._publisher.steps._run = lose_second_part
-    client.flushall()
+    with redis_state(redis_url) as there, linked_state(redis_url) as (here, link):
+        await asyncio.gather(*map(here.join, names))
+        link.hold(REPLIES if is_applied else REQUESTS, is_second_part)
+        client.flushall()
 
-    eventually(lambda: parts[-2:], [1, 1])
-    assert known(there) == known(here) == dict.fromkeys(names, 1)
+        eventually(lambda: len(parts) > 3, True)
+        assert known(there) == known(here) == dict.fromkeys(names, 1)
+        link.release()
+        assert known(there) == known(here) == dict.fromkeys(names, 1)

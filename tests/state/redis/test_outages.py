@@ -35,7 +35,7 @@ async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_red
         own_redis.stop()
         for _ in range(20):
             await state.join("foo")
-        eventually(lambda: state._health.is_outage, True)
+        eventually(lambda: state.health.is_outage, True)
         own_redis.start()
         assert known(state) == {"foo": 21}
 
@@ -60,7 +60,7 @@ async def test_reads_raise_while_redis_is_down(own_redis):
 async def test_reads_raise_after_a_restart_until_all_processes_have_written(own_redis):
     with redis_state(own_redis.url) as here, redis_state(own_redis.url) as there:
         await here.join("foo")
-        eventually(lambda: here._health.is_new() or there._health.is_new(), False)
+        eventually(lambda: here.health.is_new() or there.health.is_new(), False)
         for _ in range(3):
             own_redis.stop()
             own_redis.start()
@@ -98,7 +98,7 @@ async def test_join_waits_for_a_hanging_redis_only_until_the_outage_is_known(own
             waited = await seconds(state.join("foo"))
             assert JOIN_TIMEOUT * 0.9 < waited < JOIN_TIMEOUT + SLACK / 5
             assert await seconds(state.join("foo", limit=9)) < JOIN_TIMEOUT + SLACK / 5
-            eventually(lambda: state._health.is_outage, True)
+            eventually(lambda: state.health.is_outage, True)
 
             known_outage = [await seconds(state.join("foo")) for _ in range(100)]
             known_outage += [await seconds(state.settled()) for _ in range(100)]
@@ -117,7 +117,7 @@ async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(t
         run(*step, **named),
     )[1]
     try:
-        eventually(here._health.is_down, True)
+        eventually(here.health.is_down, True)
         assert await seconds(here.join("foo")) < SLACK / 5
         began = time.monotonic()
         assert counts_or_unknown(here) == "unknown"
@@ -184,7 +184,7 @@ async def test_unexpected_error_is_an_outage_and_ends(two, caplog):
 
     here._publisher.steps._run = fail
     await here.join("foo")
-    eventually(lambda: here._health.is_outage, True)
+    eventually(lambda: here.health.is_outage, True)
     here._publisher.steps._run = run
 
     assert known(here) == known(there) == {"foo": 1}

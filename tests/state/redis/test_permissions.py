@@ -95,7 +95,7 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
         state = RedisState(replica.url, LEASE, HEARTBEAT)
         try:
             await state.join("foo")
-            eventually(lambda: state._health.is_outage, True)
+            eventually(lambda: state.health.is_outage, True)
             assert counts_or_unknown(state) == "unknown"
         finally:
             state.close()
@@ -108,7 +108,7 @@ async def test_read_only_replica_is_an_outage(own_redis, caplog):
 async def test_missing_right_is_named_with_its_remedy(own_redis, caplog):
     with state_without(own_redis, "hincrby") as state:
         await state.join("foo")
-        eventually(lambda: state._health.is_outage, True)
+        eventually(lambda: state.health.is_outage, True)
 
         with pytest.raises(StateUnavailable, match="rejects the counts; the log has the reason"):
             state.count("foo")

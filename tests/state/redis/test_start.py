@@ -230,7 +230,7 @@ async def test_process_that_started_while_redis_hung_is_not_left_out(own_redis):
     try:
         with state_of(url) as here:
             await here.join("foo")  # without Redis
-            eventually(here._health.is_down, True)
+            eventually(here.health.is_down, True)
             own_redis.resume()
             counts, _ = await asyncio.to_thread(first_read, url)
 

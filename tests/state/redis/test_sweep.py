@@ -7,7 +7,7 @@ import pytest
 
 from echo.state.redis import scripts
 from tests.faults.redis_server import OwnRedis
-from tests.states import LEASE, SLACK, counts_or_unknown, cut_off, known, redis_state, share
+from tests.states import LEASE, SLACK, counts_or_unknown, known, linked_state, redis_state, share
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SLICE = 100  # names
@@ -21,18 +21,9 @@ def small_slices(monkeypatch):
     monkeypatch.setattr(scripts, "SLICE", SLICE)
 
 
-def write(state, names):
-    """Count one connection of each name, and return when all processes see it."""
-    for name in names:
-        state._local.add(name)
-    state._publisher.mark(*names)
-    eventually(state._publisher.queue.has_unwritten, False, deadline=6 * DEADLINE)
-
-
-def kill(state):
-    """Let it write nothing more, not even when it is closed."""
-    steps = state._publisher.steps
-    steps._run = steps.client.run = cut_off
+async def join_all(state, names):
+    await asyncio.gather(*map(state.join, names))
+    await state.settled()
 
 
 def sizes_and_counts(client, reader, key):
@@ -47,11 +38,11 @@ def sizes_and_counts(client, reader, key):
 
 
 @pytest.mark.usefixtures("small_slices")
-def test_dead_process_is_left_out_of_reads_at_once_and_swept_in_slices(redis_url, client):
-    with redis_state(redis_url) as here, redis_state(redis_url) as dead:
-        write(dead, NAMES)
+async def test_dead_process_is_left_out_of_reads_at_once_and_swept_in_slices(redis_url, client):
+    with redis_state(redis_url) as here, linked_state(redis_url) as (dead, link):
+        await join_all(dead, NAMES)
         assert here.counts() == dict.fromkeys(NAMES, 1)
-        kill(dead)
+        link.refuse()
 
         results = sizes_and_counts(client, here, share(dead))
 
@@ -61,14 +52,14 @@ def test_dead_process_is_left_out_of_reads_at_once_and_swept_in_slices(redis_url
         assert {total for _, total in being_swept} == {0}
         assert len({size for size, _ in being_swept}) > len(NAMES) / SLICE / 3
         eventually(lambda: client.hgetall(scripts.TOTALS).keys(), {b"/epoch"})
-        assert client.zrange(scripts.PROCESSES, 0, -1) == [here._id.encode()]
+        assert client.zrange(scripts.PROCESSES, 0, -1) == [here.id.encode()]
 
 
 @pytest.mark.usefixtures("small_slices")
-def test_process_that_exits_is_left_out_of_reads_at_once(redis_url, client):
+async def test_process_that_exits_is_left_out_of_reads_at_once(redis_url, client):
     with redis_state(redis_url) as here:
         with redis_state(redis_url) as leaving:
-            write(leaving, NAMES)
+            await join_all(leaving, NAMES)
             assert here.counts() == dict.fromkeys(NAMES, 1)
 
         assert here.counts() == {}
@@ -81,7 +72,7 @@ def test_process_that_exits_is_left_out_of_reads_at_once(redis_url, client):
 async def test_writes_go_on_while_a_share_is_swept(redis_url, client):
     with redis_state(redis_url) as here, redis_state(redis_url) as there:
         with redis_state(redis_url) as leaving:
-            write(leaving, NAMES)
+            await join_all(leaving, NAMES)
         number = 0
         while client.hlen(share(leaving)) > 0:
             number += 1
@@ -93,14 +84,14 @@ async def test_writes_go_on_while_a_share_is_swept(redis_url, client):
 
 
 @pytest.mark.slow
-def test_no_step_holds_redis_for_long_with_100_000_names_in_a_dead_share():
+async def test_no_step_holds_redis_for_long_with_100_000_names_in_a_dead_share():
     options = ("--slowlog-log-slower-than", str(int(SLOW * 1_000_000)))
     with OwnRedis(*options) as server, server.client() as client:
         # The lease is long enough for the writes of a busy machine.
-        with redis_state(server.url, 5 * LEASE) as here, redis_state(server.url, LEASE) as dead:
-            write(dead, MANY)
+        with redis_state(server.url, 5 * LEASE) as here, linked_state(server.url) as (dead, link):
+            await join_all(dead, MANY)
             eventually(lambda: counts_or_unknown(here) == dict.fromkeys(MANY, 1), True)
-            kill(dead)
+            link.refuse()
             eventually(lambda: counts_or_unknown(here), {}, deadline=DEADLINE + LEASE + SLACK)
             eventually(lambda: client.exists(share(dead)), 0, deadline=6 * DEADLINE)
             assert known(here) == {}
