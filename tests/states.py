@@ -88,9 +88,11 @@ def argument(request: bytes, script: scripts.Script, name: str) -> bytes | None:
 
 
 @contextmanager
-def linked_state(url: str, lease: float = LEASE) -> Iterator[tuple[Any, Link]]:
+def linked_state(
+    url: str, lease: float = LEASE, heartbeat: float = HEARTBEAT
+) -> Iterator[tuple[Any, Link]]:
     """Yield a state whose counts are known, and the link between its process and Redis."""
     port = urlsplit(url).port
     assert port is not None
-    with Link(port) as link, redis_state(link.url, lease) as state:
+    with Link(port) as link, redis_state(link.url, lease, heartbeat) as state:
         yield state, link

@@ -70,7 +70,7 @@ def _stream(
         response = text_response(str(TOO_MANY), status=503)
         response["Retry-After"] = RETRY_AFTER
         return response
-    return LiveResponse(_events(name), content_type="text/event-stream", headers={**HEADERS})
+    return LiveResponse(stream_events(name), content_type="text/event-stream", headers={**HEADERS})
 
 
 class OpenStreams:
@@ -108,7 +108,7 @@ class LiveResponse(StreamingHttpResponse):
         self._remove()
 
 
-async def _events(name: str | None) -> AsyncIterator[str]:
+async def stream_events(name: str | None) -> AsyncIterator[str]:
     await _release_thread()
     yield f"retry: {random.randint(*RETRY_INTERVAL)}\n\n"
     stream = Stream(name)

@@ -47,7 +47,7 @@ class Watched:
     """A stream of this process, without its first line."""
 
     def __init__(self, name: str | None) -> None:
-        self.events = views._events(name)
+        self.events = views.stream_events(name)
 
     async def __aenter__(self) -> "Watched":
         retry = await anext(self.events)

@@ -180,9 +180,9 @@ def test_no_thread_runs_without_receivers(state):
     assert sender_threads() == 0
 
 
-async def test_first_handshake_of_a_process_starts_the_thread(sent, monkeypatch):
+async def test_first_handshake_of_a_process_starts_the_thread(sent, settings):
     """Even if the process never serves an HTTP request."""
-    monkeypatch.setattr("echo.state._state", None)
+    settings.ECHO_LEASE_SECONDS = 4  # a change drops the state
     client = WebsocketCommunicator(counted(EchoConsumer.as_asgi()), "/foo/websocket")
     client.scope["url_route"] = {"kwargs": {"name": "foo"}}
     try:
@@ -196,13 +196,19 @@ async def test_first_handshake_of_a_process_starts_the_thread(sent, monkeypatch)
     eventually(sender_threads, 0)
 
 
-def test_request_starts_the_thread_for_receivers_connected_later(sent, state, monkeypatch):
-    monkeypatch.setattr("echo.state._state", state)
+@pytest.fixture
+def earlier_state(settings):
+    settings.ECHO_LEASE_SECONDS = 4  # a change drops the state
+    return get_state()
+
+
+def test_request_starts_the_thread_for_receivers_connected_later(earlier_state, sent):
+    assert sender_threads() == 0
 
     start_sender()
 
     assert sender_threads() == 1
-    state.close()
+    earlier_state.close()
     eventually(sender_threads, 0)
 
 

@@ -15,9 +15,9 @@ def test_all_threads_get_the_same_state():
 
 
 @pytest.fixture
-def created(monkeypatch):
+def created(settings):
     """The states that `state_created` was sent for, beginning without a state."""
-    monkeypatch.setattr("echo.state._state", None)
+    settings.ECHO_LEASE_SECONDS = 4  # a change drops the state
     created = []
 
     def receive(sender, state, **kwargs):

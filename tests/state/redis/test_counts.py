@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.states import SLACK, known, redis_state
+from echo.state.redis import scripts
+from tests.faults.link import REPLIES
+from tests.states import SLACK, argument, known, linked_state, redis_state
 from tests.waiting import DEADLINE, SECOND, eventually
 
 
@@ -98,24 +100,27 @@ async def test_counts_read_in_parts_are_complete(two):
 
 
 @pytest.mark.usefixtures("in_parts")
-async def test_process_may_exit_while_parts_are_read(two, redis_url, monkeypatch):
-    here, there = two
-    with redis_state(redis_url) as ending:
+async def test_process_may_exit_while_parts_are_read(redis_url):
+    with (
+        redis_state(redis_url) as here,
+        linked_state(redis_url) as (there, link),
+        redis_state(redis_url) as ending,
+    ):
         await asyncio.gather(
             *(state.join(f"n{n}") for state in (here, ending) for n in range(1000))
         )
-        run = there._reads.run
         parts = []
 
-        def run_and_end(*step, **named):
-            parts.append(run(*step, **named))
-            if len(parts) == 3:
-                ending.close()
-            return parts[-1]
+        def end_before_third_part(request):
+            if argument(request, scripts.COUNTS, "cursor") is not None:
+                parts.append(request)
+                if len(parts) == 3:
+                    ending.close()
+            return False
 
-        monkeypatch.setattr(there._reads, "run", run_and_end)
+        link.hold(REPLIES, end_before_third_part)
         counts = there.counts()
 
-    assert len(parts) > 3
-    assert set(counts.values()) <= {1, 2}
-    assert there.counts() == {f"n{n}": 1 for n in range(1000)}
+        assert len(parts) > 3
+        assert set(counts.values()) <= {1, 2}
+        assert there.counts() == {f"n{n}": 1 for n in range(1000)}

@@ -52,7 +52,7 @@ async def test_lost_process_is_awaited_until_its_lease_is_over(redis_url, client
     """Another process remembers that it was alive before Redis lost its data."""
     with redis_state(redis_url) as here, linked_state(redis_url) as (lost, link):
         await lost.join("foo")
-        eventually(here.health.is_new, False)  # has heard of the other by then
+        eventually(here.health.is_new, False)  # knows of the other by then
         link.refuse()
         client.flushall()
         flushed = time.monotonic()

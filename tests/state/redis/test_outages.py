@@ -4,15 +4,17 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event
+from threading import Barrier
 
 import pytest
 import redis
 
 from echo.exceptions import StateUnavailable
+from echo.state.redis.client import TIMEOUT, RedisClient
 from echo.state.redis.publisher import JOIN_TIMEOUT
 from echo.state.redis.state import SLOW_READ_THRESHOLD, RedisState
 from echo.stats import process_stats
+from tests.faults.link import REPLIES, Link
 from tests.states import (
     DOWN,
     HEARTBEAT,
@@ -25,7 +27,7 @@ from tests.states import (
     redis_state,
     seconds,
 )
-from tests.waiting import DEADLINE, SECOND, eventually
+from tests.waiting import SECOND, eventually
 
 
 async def test_outage_is_one_warning_when_it_begins_and_one_when_it_ends(own_redis, caplog):
@@ -109,39 +111,33 @@ async def test_join_waits_for_a_hanging_redis_only_until_the_outage_is_known(own
         assert known(state) == {"foo": 102}
 
 
-async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(two):
-    here, _ = two
-    run, pause = here._publisher.steps._run, Event()
-    here._publisher.steps._run = lambda *step, **named: (
-        pause.wait(DEADLINE),
-        run(*step, **named),
-    )[1]
-    try:
+async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(redis_server):
+    """The step includes a new connection, which takes two round trips to select a database."""
+    with Link(redis_server.port) as link, redis_state(f"{link.url[:-1]}1") as here:
+        link.delays[REPLIES] = 0.9 * TIMEOUT
         eventually(here.health.is_down, True)
         assert await seconds(here.join("foo")) < SLACK / 5
         began = time.monotonic()
         assert counts_or_unknown(here) == "unknown"
         assert time.monotonic() - began < SLACK / 5
-    finally:
-        here._publisher.steps._run = run
-        pause.set()
 
-    eventually(lambda: counts_or_unknown(here), {"foo": 1})
+        link.delays[REPLIES] = 0
+        eventually(lambda: counts_or_unknown(here), {"foo": 1})
 
 
 @pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
 async def test_slow_read_sees_joins_that_did_not_wait(own_redis, stall):
-    """Redis hangs, too briefly for an outage, during a heartbeat that a join follows."""
+    """Redis hangs, too briefly for an outage, during a write that a join follows."""
     with redis_state(own_redis.url, LEASE, LEASE / 2) as here, redis_state(own_redis.url) as there:
         for number in range(3):
             own_redis.hang()
             try:
-                here._publisher.queue.wake()
-                eventually(
-                    lambda: (here._publisher.queue._is_urgent, here._publisher.queue._is_in_round),
-                    (False, True),
-                )
+                joining = asyncio.ensure_future(here.join("bar"))
+                await asyncio.sleep(0)
+                eventually(lambda: here.health.step_began is not None, True)
+                here.leave("bar")
                 await here.join("foo")
+                await joining
                 read = asyncio.ensure_future(asyncio.to_thread(counts_or_unknown, there))
                 await asyncio.sleep(stall - JOIN_TIMEOUT + SLOW_READ_THRESHOLD)
             finally:
@@ -166,26 +162,29 @@ async def test_many_reads_while_redis_hangs_are_no_outage(own_redis):
             own_redis.hang()
             try:
                 barrier.wait()
-                here._publisher.queue.wake()
+                joining = asyncio.ensure_future(here.join("bar"))
                 await asyncio.sleep(0.3)
             finally:
                 own_redis.resume()
+            await joining
 
         assert {result.result() for result in results} == {1}
         assert process_stats.outages == outages
 
 
-async def test_unexpected_error_is_an_outage_and_ends(two, caplog):
+async def test_unexpected_error_is_an_outage_and_ends(two, caplog, monkeypatch):
     here, there = two
-    run = here._publisher.steps._run
+    run = RedisClient.run
 
-    def fail(*step, **named):
-        raise ZeroDivisionError("not foreseen")
+    def fail(client, *step, **named):
+        if named["id"] == here.id:
+            raise ZeroDivisionError("not foreseen")
+        return run(client, *step, **named)
 
-    here._publisher.steps._run = fail
-    await here.join("foo")
-    eventually(lambda: here.health.is_outage, True)
-    here._publisher.steps._run = run
+    with monkeypatch.context() as patches:
+        patches.setattr(RedisClient, "run", fail)
+        await here.join("foo")
+        eventually(lambda: here.health.is_outage, True)
 
     assert known(here) == known(there) == {"foo": 1}
     assert "ZeroDivisionError: not foreseen" in caplog.text

@@ -8,14 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from threading import Event
 
 import pytest
 
 from echo.state.redis import scripts
 from echo.state.redis.state import RedisState
 from tests.servers import ROOT
-from tests.states import counts_or_unknown, known, redis_state
+from tests.states import counts_or_unknown, known, linked_state, redis_state
 from tests.waiting import DEADLINE, SECOND, eventually
 
 LEASE, HEARTBEAT = 3.0, 1.0  # seconds, as by default
@@ -199,23 +198,19 @@ async def test_new_process_does_not_read_0_after_redis_hung(own_redis, lease_of_
 async def test_lease_that_expired_in_a_silence_is_not_dead_though_another_lasts(redis_url):
     """No step reaches Redis for a while; then a process starts, and the others continue."""
     with (
-        redis_state(redis_url, LEASE, HEARTBEAT) as here,
-        redis_state(redis_url, 60, HEARTBEAT) as there,
+        linked_state(redis_url, LEASE, HEARTBEAT) as (here, its_link),
+        linked_state(redis_url, 60, HEARTBEAT) as (there, other_link),
     ):
         await here.join("foo")
         assert known(there) == {"foo": 1}
-        go_on = Event()
-        for publisher in (here._publisher, there._publisher):
-            run = publisher.steps._run
-            publisher.steps._run = lambda *step, run=run, **named: (
-                go_on.wait(DEADLINE),
-                run(*step, **named),
-            )[1]
+        for link in (its_link, other_link):
+            link.refuse()
         await asyncio.sleep(LEASE + 0.2)
         with ThreadPoolExecutor() as threads:
             read = threads.submit(first_read, redis_url)
             await asyncio.sleep(0.2)
-            go_on.set()
+            for link in (its_link, other_link):
+                link.accept()
             counts, _ = read.result()
 
         assert counts in NEVER_0
