@@ -11,7 +11,6 @@ from django.urls import path
 
 from echo.counting import counted, read_ahead
 from echo.counting.read_ahead import BUSY_TIMEOUT
-from echo.groups.group import get_groups
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.middleware.origin import HostAndOriginCheck
 from echo.names import group_name
@@ -65,6 +64,14 @@ class Wire:
 
 async def until(read, expected, deadline=DEADLINE):
     await asyncio.to_thread(eventually, read, expected, deadline)
+
+
+async def end_tasks():
+    """End what keeps this process in its groups, which would last as long as the event loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def echo(scope, receive, send):
@@ -130,9 +137,7 @@ async def test_handshake_waits_once_for_state_and_channel_layer(slow_state, sett
     assert seconds < 1.6 * JOIN_TIMEOUT  # one after the other they would take 1.8
     wire.arrive(DISCONNECT)
     await wire.end()
-    task = get_groups()._subscription._task
-    task.cancel()
-    await asyncio.wait([task])
+    await end_tasks()
 
 
 class SlowLayer(InMemoryChannelLayer):
@@ -152,9 +157,7 @@ async def test_slow_state_takes_nothing_of_the_time_for_the_channel_layer(slow_s
     assert group_name("foo") in get_channel_layer().groups
     wire.arrive(DISCONNECT)
     await wire.end()
-    task = get_groups()._subscription._task
-    task.cancel()
-    await asyncio.wait([task])
+    await end_tasks()
 
 
 async def test_connection_counts_before_its_accept_goes_out():

@@ -11,7 +11,6 @@ import redis
 from channels.layers import get_channel_layer
 
 from echo import log
-from echo.groups import group as groups
 from echo.groups import member, subscription
 from echo.groups.group import get_groups, send_to_group
 from echo.groups.member import Member
@@ -102,13 +101,11 @@ class Layer:
 @pytest.fixture(autouse=True)
 async def no_task_is_left():
     yield
-    this = get_groups()._subscription
-    assert this._names == set()
-    if this._task is not None:
-        this._task.cancel()
-        await asyncio.wait([this._task], timeout=DEADLINE)
-        assert this._task.done()
-    groups._groups.clear()
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        _, unfinished = await asyncio.wait(tasks, timeout=DEADLINE)
+        assert unfinished == set()
     layer = get_channel_layer()
     if hasattr(layer, "close_pools"):
         await layer.close_pools()

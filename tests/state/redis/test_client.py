@@ -4,8 +4,11 @@ import logging
 import subprocess
 
 import pytest
+from redis.exceptions import RedisClusterException, RedisError
 
 from echo.exceptions import StateUnavailable
+from echo.state.redis import scripts
+from echo.state.redis.client import RedisClient
 from echo.state.redis.state import RedisState
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.redis_server import require_version
@@ -87,12 +90,12 @@ async def test_sentinels_that_are_down_are_named_shortly(caplog):
 
 
 def test_options_of_a_url_are_kept_for_a_cluster():
-    state = RedisState("rediss://h/?cluster=true&ssl_ca_certs=/a.pem", LEASE, HEARTBEAT)
+    url = "rediss://127.0.0.1:1/?cluster=true&ssl_min_version="  # nothing listens there
 
-    assert (state._publisher.steps.client._is_cluster, state._publisher.steps.client._url) == (
-        True,
-        "rediss://h/?ssl_ca_certs=/a.pem",
-    )
+    with pytest.raises(RedisClusterException, match="Connection refused"):
+        RedisClient(f"{url}771").run(scripts.COUNT, id="", name="")
+    with pytest.raises(RedisError, match="invalid option: Invalid value for 'ssl_min_version'"):
+        RedisClient(f"{url}old").run(scripts.COUNT, id="", name="")
 
 
 @pytest.mark.parametrize(
