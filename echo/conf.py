@@ -101,7 +101,7 @@ class Conf:
 
     @property
     def ECHO_VACATED_DELAY(self) -> float:
-        """Seconds without a connection after which `object_vacated` is sent.
+        """Seconds without a connection until `object_vacated` or `member_left` is sent.
 
         The default is long enough for a client to reload the page.
         """
@@ -109,8 +109,13 @@ class Conf:
 
     @property
     def ECHO_MAX_STREAMS(self) -> int | None:
-        """The maximum number of live counts that a process streams at a time; None for no limit."""
+        """The maximum number of streams that a process sends at a time; None for no limit."""
         return _limit("ECHO_MAX_STREAMS", 2000)
+
+    @property
+    def ECHO_MAX_MEMBERS_SHOWN(self) -> int | None:
+        """The maximum number of members in a list on a page or in a stream; None for no limit."""
+        return _limit("ECHO_MAX_MEMBERS_SHOWN", 200)
 
     @property
     def ECHO_MAX_UPLOAD_SIZE(self) -> int | None:

@@ -21,6 +21,8 @@ SendNow = Callable[[str], bool]
 
 # The scope's key for the name of the object of a counted application.
 NAME = "echo.name"
+# The scope's key for the connection of a counted application in the group of its object.
+CONNECTION = "echo.connection"
 
 # The codes that a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
 CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}

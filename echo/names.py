@@ -1,11 +1,11 @@
 """Validation of object names, and the channel-layer group of a name."""
 
-import unicodedata
 from hashlib import sha256
 
 from django.utils.translation import gettext as _
 
 from echo.exceptions import InvalidName
+from echo.members import has_control_character
 
 MAX_NAME_BYTES = 128
 
@@ -24,9 +24,7 @@ def check_name(name: str) -> str:
     if not 1 <= size <= MAX_NAME_BYTES:
         rule = _("A name has 1 to %(most)d bytes of UTF-8; this one has %(size)d.")
         raise InvalidName(rule % {"most": MAX_NAME_BYTES, "size": size})
-    # Fast path: most names are ASCII, and these methods are implemented in C.
-    is_plain = name.isascii() and name.isprintable()
-    if not is_plain and any(unicodedata.category(char) == "Cc" for char in name):
+    if has_control_character(name):
         raise InvalidName(_("The name %r has a control character.") % name)
     if "/" in name:
         raise InvalidName(_("The name %r has a slash.") % name)
@@ -48,6 +46,8 @@ def visible(text: str) -> str:
     Zero-width and bidirectional characters can make one name look like another (Unicode TR36,
     §2.10).
     """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text

@@ -17,7 +17,8 @@ from echo.log import is_due
 
 logger = logging.getLogger(__name__)
 
-CONNECT, COUNT, LIST, SEND, CLOSE = ACTIONS = ("connect", "count", "list", "send", "close")
+ACTIONS = ("connect", "count", "list", "send", "close", "members")
+CONNECT, COUNT, LIST, SEND, CLOSE, MEMBERS = ACTIONS
 
 RequestOrScope = HttpRequest | WebSocketScope
 
@@ -25,9 +26,10 @@ RequestOrScope = HttpRequest | WebSocketScope
 def default_authorize(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:
     """Allow "connect" and "count" to everyone, as in the original program, and the rest to staff.
 
-    The rest is "list", "send" and "close". If DEBUG is True, everyone may list the objects.
+    The rest is "list", "send", "close" and "members". If DEBUG is True, everyone may list the
+    objects and see their members.
     """
-    if action in (CONNECT, COUNT) or (action == LIST and settings.DEBUG):
+    if action in (CONNECT, COUNT) or (action in (LIST, MEMBERS) and settings.DEBUG):
         return True
     user: Any = _get_user(request_or_scope)
     return bool(user is not None and user.is_active and user.is_staff)
@@ -63,18 +65,32 @@ async def ahas_permission(request_or_scope: RequestOrScope, name: str | None, ac
     if authorize is default_authorize and isinstance(request_or_scope, dict):
         return default_authorize(request_or_scope, name, action)  # makes no query for a scope
     try:
-        if _is_async(authorize):
+        if is_async(authorize):
             return bool(await authorize(request_or_scope, name, action))
-        # The function may use the database: close the thread's unusable connections first.
-        result = await database_sync_to_async(authorize)(request_or_scope, name, action)
+        result = await run_in_thread(authorize, request_or_scope, name, action)
         return bool(await result if isawaitable(result) else result)
     except Exception as error:
         return _deny(error)
 
 
-def _is_async(function: Any) -> bool:
+def is_async(function: Any) -> bool:
     """Return whether the argument is an async function, or has an async `__call__`."""
     return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
+
+
+async def run_in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+    """Return the result of a function that may use the database."""
+
+    def run() -> Any:
+        try:
+            return function(*arguments)
+        except StopIteration as error:
+            # The event loop would wait forever: https://github.com/python/cpython/issues/112182.
+            # Can go with the support of Python 3.12.1.
+            raise RuntimeError("A function raised StopIteration.") from error
+
+    # Also closes unusable database connections of the thread.
+    return await database_sync_to_async(run)()
 
 
 async def _wait_for(result: Awaitable[Any]) -> Any:

@@ -77,6 +77,7 @@ WRONG = [
     ("ECHO_HEARTBEAT_SECONDS", "1", "ECHO_HEARTBEAT_SECONDS '1' is not a number of seconds great"),
     ("ECHO_MAX_CONNECTIONS", "5", "ECHO_MAX_CONNECTIONS '5' is not a positive integer or"),
     ("ECHO_MAX_CONNECTIONS", True, "ECHO_MAX_CONNECTIONS True is not a positive integer or"),
+    ("ECHO_MAX_MEMBERS_SHOWN", 0, "ECHO_MAX_MEMBERS_SHOWN 0 is not a positive integer or None."),
     ("ECHO_ALLOWED_ORIGINS", None, "ECHO_ALLOWED_ORIGINS None is not a list of origins like"),
     ("ECHO_ALLOWED_ORIGINS", [7], "ECHO_ALLOWED_ORIGINS [7] is not a list of origins like"),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),

@@ -9,10 +9,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
 from echo.counting.connection import CountedConnection
+from echo.counting.members import MemberOf, user_of
 from echo.counting.read_ahead import ReadAhead
 from echo.denial import deny
 from echo.exceptions import InvalidName
-from echo.extensions import NAME, ON_END
+from echo.extensions import CONNECTION, NAME, ON_END
 from echo.introspection import is_router
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
@@ -25,22 +26,36 @@ Naming = str | Callable[[WebSocketScope], str]
 Counted = Callable[..., Coroutine[Any, Any, Any]]
 
 
-def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
+def counted(
+    app: Callable[..., Any], by: Naming = "name", member: MemberOf | str | None = None
+) -> Counted:
     """Return the application with its WebSocket connections counted.
 
     `app` is any ASGI 3 application or `Consumer.as_asgi()`; its behaviour does not change. Wrap the
     application at the end of a route, not a router. `by` names the object of a connection: an
     argument of the route, or a function of the scope.
 
+    `member` names the member, the person behind the connection: "user" for the authenticated user
+    of the scope (key: the primary key, info: `{"name": username}`), or a function of the scope,
+    plain or async, that returns a Member with key and info, or None for a connection that is only
+    counted. Plain functions run in a thread, so they may use the database. If the function raises
+    or its result is invalid, the error is logged, and the connection is only counted.
+
     A connection counts from just before its handshake is accepted until the first of:
     `websocket.disconnect`, `websocket.close`, the end of `app`. If the name is invalid, the
     handshake is denied with 400; if ECHO_AUTHORIZE denies access, with 403 (Close 4403 if the
     server does not support denial responses).
 
-    Raises ImproperlyConfigured if `app` is a consumer class, or if it is a router and `by` is an
-    argument of its routes. Each connection raises it if its route has no argument `by`.
+    Raises ImproperlyConfigured if `app` is a consumer class, if it is a router and `by` is an
+    argument of its routes, or if `member` is neither "user" nor a function. Each connection raises
+    it if its route has no argument `by`.
     """
     _require_endpoint(app, by)
+    member_of = user_of if member == "user" else member
+    if member_of is not None and not callable(member_of):
+        raise ImproperlyConfigured(
+            f'counted(member={member!r}): expected "user" or a function of the scope.'
+        )
 
     async def application(
         scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -54,10 +69,11 @@ def counted(app: Callable[..., Any], by: Naming = "name") -> Counted:
         if name is None:
             return
         state = get_state()
-        connection = CountedConnection(state, name, stats, scope, send)
+        connection = CountedConnection(state, name, stats, scope, send, member_of)
         # `{**scope, NAME: name}` would reserve room for twice as many keys.
         named = cast(dict[str, Any], scope).copy()
         named[NAME] = name
+        named[CONNECTION] = connection.group_connection
         on_end = (named.get("extensions") or {}).get(ON_END)
         read_ahead = None
         if on_end is not None:

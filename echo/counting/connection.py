@@ -15,10 +15,11 @@ from asgiref.typing import ASGISendCallable, ASGISendEvent, WebSocketScope
 from django.utils.translation import ngettext
 
 from echo.conf import conf
+from echo.counting.members import MemberOf, find_member
 from echo.denial import deny, log_rejection
 from echo.extensions import CLOSE_CODES, SEND_NOW
+from echo.groups.connection import GroupConnection
 from echo.groups.group import get_groups
-from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.state.base import State
 from echo.stats import Stats
@@ -38,16 +39,18 @@ class CountedConnection:
         stats: Stats,
         scope: WebSocketScope,
         send: ASGISendCallable,
+        member_of: MemberOf | None = None,
     ) -> None:
         self._state = state
         self._name = name
         self._stats = stats
         self._scope = scope
         self._send = send
+        self._member_of = member_of
         self._loop = asyncio.get_running_loop()
         self._groups = get_groups()
         extensions = cast(dict[str, Any], scope).get("extensions") or {}
-        self._member = Member(self._send_for_group, extensions.get(SEND_NOW))
+        self.group_connection = GroupConnection(self._send_for_group, extensions.get(SEND_NOW))
         self._accepted = False
         self._joined = False
         self.has_left = False
@@ -97,24 +100,32 @@ class CountedConnection:
         """Join and pass the accept on, or deny the handshake if the object is full."""
         self._accepted = True
         limit = conf.ECHO_MAX_CONNECTIONS
+        member = key = None
+        if self._member_of is not None:
+            member = await find_member(self._member_of, self._scope)
+            if self.has_left:  # the connection has ended meanwhile
+                await self._send(event)
+                return
+        if member is not None:
+            self.group_connection.key = key = member[0]
         began = monotonic()
         # State and channel layer work at the same time. Both finish before the client can know that
         # the connection is open.
-        subscribed = self._groups.join(self._name, self._member)
-        if not await self._state.join(self._name, limit):
+        subscribed = self._groups.join(self._name, self.group_connection)
+        if not await self._state.join(self._name, limit, member):
             await self._deny_full(limit or 0)
             return
         self._joined = True
         self._joined_at = monotonic()
         self._stats.joins += 1
         if self.has_left:  # the connection has ended during the join
-            self._state.leave(self._name)
+            self._state.leave(self._name, key)
         elif subscribed is not None:
             timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
             await asyncio.wait([subscribed], timeout=timeout)
         await self._send(event)
         if not self.has_left:
-            self._member.start()
+            self.group_connection.start()
 
     async def _deny_full(self, limit: int) -> None:
         self.leave()
@@ -177,8 +188,9 @@ class CountedConnection:
         self.has_left = True
         self._left_at = monotonic()
         if self._joined:
-            self._state.leave(self._name)
-        self._groups.leave(self._name, self._member)
+            self._state.leave(self._name, self.group_connection.key)
+        self._groups.leave(self._name, self.group_connection)
+        self.group_connection.key = None  # set_member_info() has no effect any more
 
     def end(self, code: int | None) -> None:
         """Leave when the application has finished, and record the connection.

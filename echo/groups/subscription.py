@@ -47,7 +47,7 @@ class ChannelLayerSubscription:
     leaves in quick succession cannot cause a wrong subscription.
     """
 
-    def __init__(self, names: Set[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(self, names: Set[str], deliver: Callable[..., None]) -> None:
         self._names = names
         self._deliver = deliver
         # True: the layer has added the group. False: it may have. Absent: it has not.
@@ -121,7 +121,9 @@ class ChannelLayerSubscription:
         while not _is_cancelled():  # some layers swallow CancelledError
             message = await layer.receive(channel)
             if message["type"] == "echo.event":
-                self._deliver(message["name"], message["event"])
+                self._deliver(
+                    message["name"], message["event"], message.get("key"), message.get("exclude")
+                )
             # Probes of other processes in the group have another channel.
             elif message == self._probe_message(channel):
                 self._probe_arrived.set()

@@ -22,7 +22,7 @@ from echo.responses import (
     count_response,
     set_common_headers,
     text_response,
-    unknown_count_response,
+    unknown_response,
 )
 from echo.state import get_state
 
@@ -86,7 +86,7 @@ async def _get_response(name: str, scope: HTTPScope) -> HttpResponse:
     except InvalidName as error:
         response = text_response(str(error), status=400)
     except StateUnavailable:
-        response = unknown_count_response()
+        response = unknown_response()
     else:
         response = count_response(name, count, accept_prefers_json(_get_accept(scope)))
     return set_common_headers(response)

@@ -1,16 +1,18 @@
 """The interface of all states."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from threading import Event
 
+from echo.members import MemberList, NewMember, Presence, entry_name
 from echo.state.ledger import Ledger
 
-# Called after each change with its number and the new counts of the objects that have changed, for
-# example `(7, {"foo": 2, "bar": 0})`. Numbers increase. If the counts are None, any may have
-# changed, or they have become unknown or known: read them again. Runs in any thread, and must
-# neither block nor raise.
-Listener = Callable[[int, Mapping[str, int] | None], None]
+# Called after each change with its number, the new counts of the objects that have changed, and the
+# new presences of the members that have changed, by entry name and as strings ("0": left), for
+# example `(7, {"foo": 2, "bar": 0}, {"foo/ada": "1 17000 17000 {}"})`. Numbers increase. If the
+# counts are None, anything may have changed, or has become unknown or known: read it again. Runs in
+# any thread, and must neither block nor raise.
+Listener = Callable[[int, Mapping[str, int] | None, Mapping[str, str]], None]
 
 
 class State(ABC):
@@ -23,18 +25,34 @@ class State(ABC):
         self.closed = Event()
 
     @abstractmethod
-    async def join(self, name: str, limit: int | None = None) -> bool:
+    async def join(
+        self, name: str, limit: int | None = None, member: NewMember | None = None
+    ) -> bool:
         """Count one more connection of the object. Return True when all readers see it.
 
-        Returns False, and counts nothing, if the object already has `limit` connections.
+        If a member is given, the connection is one of that member. Returns False, and counts
+        nothing, if the object already has `limit` connections.
         """
 
     @abstractmethod
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, key: str | None = None) -> None:
         """Count one connection fewer. Call it once for each `join` that returned True.
 
-        Never waits and never fails: safe in a `finally` and during cancellation.
+        `key` is that of the member that joined. Never waits and never fails: safe in a `finally`
+        and during cancellation.
         """
+
+    @abstractmethod
+    def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
+        """Replace the info of a member that has a connection in this process.
+
+        `info` is valid JSON; it replaces info that was set at `newer_than` (µs), perhaps by another
+        clock. Returns False if the member has no connection here. Never waits.
+        """
+
+    @abstractmethod
+    def local_member(self, name: str, key: str) -> Presence | None:
+        """Return the connections of the member in this process, None if it has none."""
 
     @abstractmethod
     def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
@@ -45,6 +63,42 @@ class State(ABC):
 
     async def asnapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         return self.snapshot(name)
+
+    @abstractmethod
+    def members(self, name: str) -> MemberList:
+        """Return the members of the object. Raises StateUnavailable if they are unknown."""
+
+    async def amembers(self, name: str) -> MemberList:
+        return self.members(name)
+
+    def members_of(self, names: Collection[str]) -> dict[str, Presence]:
+        """Return the members of these objects by entry name: `{"foo/ada": Presence(...)}`.
+
+        They include all changes up to the number of any earlier `snapshot`. Raises StateUnavailable
+        if they are unknown.
+        """
+        return {
+            entry_name(name, key): presence
+            for name in names
+            for key, presence in self.members(name).members.items()
+        }
+
+    def member_count(self, name: str) -> int:
+        """Return the number of members of the object. Raises StateUnavailable if it is unknown."""
+        return len(self.members(name).members)
+
+    async def amember_count(self, name: str) -> int:
+        return self.member_count(name)
+
+    def member(self, name: str, key: str) -> Presence | None:
+        """Return one member; None if it has no connection to the object.
+
+        Raises StateUnavailable if that is unknown.
+        """
+        return self.members(name).members.get(key)
+
+    async def amember(self, name: str, key: str) -> Presence | None:
+        return self.member(name, key)
 
     def count(self, name: str) -> int:
         """Return the current number of connections of the object (0 or more).

@@ -1,15 +1,21 @@
-"""The ledger: the counts for which signals were last sent."""
+"""The ledger: the counts and members for which signals were last sent."""
 
 from collections.abc import Mapping
 from threading import Lock
 
+from echo.members import Presence
+
+# The count of an object, by name, or the presence of a member, by entry name.
+Recorded = int | Presence
+
 
 class Ledger:
-    """The counts for which signals were last sent, in memory. Not thread-safe, except `acquire`."""
+    """What signals were last sent for, in memory. Not thread-safe, except `acquire`."""
 
     def __init__(self) -> None:
-        # The count of each occupied name; 0 until `object_vacated` is sent.
-        self.recorded: dict[str, int] = {}
+        # The count of each occupied object, 0 until `object_vacated` is sent, and the presence of
+        # each member until `member_left` is sent.
+        self.recorded: dict[str, Recorded] = {}
         self._acquired = Lock()
 
     def acquire(self) -> bool:
@@ -24,21 +30,21 @@ class Ledger:
         """
         return True
 
-    def record(self, changes: Mapping[str, int | None]) -> bool:
-        """Record the counts before their signals are sent (None: the object is vacated).
+    def record(self, changes: Mapping[str, Recorded | None]) -> bool:
+        """Record the changes before their signals are sent (None: vacated, or left).
 
         Returns False, and records nothing, if this process is no longer the leader.
         """
         return self.copy(changes)
 
-    def copy(self, changes: Mapping[str, int | None]) -> bool:
-        """Update `recorded` with the counts for which the leader sends signals.
+    def copy(self, changes: Mapping[str, Recorded | None]) -> bool:
+        """Update `recorded` with the changes for which the leader sends signals.
 
         Returns False, and changes nothing, if there is no leader.
         """
-        for name, count in changes.items():
-            if count is None:
+        for name, value in changes.items():
+            if value is None:
                 self.recorded.pop(name, None)
             else:
-                self.recorded[name] = count
+                self.recorded[name] = value
         return True

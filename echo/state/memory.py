@@ -1,10 +1,14 @@
 """The counts of this process, in memory."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 
+from echo.members import MemberList, NewMember, Presence, entry_name, split_entry
 from echo.state.base import Listener, State
 from echo.state.ledger import Ledger
+
+NO_MEMBERS: Mapping[str, str] = {}
 
 
 class MemoryState(State):
@@ -14,37 +18,92 @@ class MemoryState(State):
         super().__init__()
         self.ledger = Ledger()
         self._counts: dict[str, int] = {}
+        self._members: dict[str, dict[str, Presence]] = {}  # by name and key
         self._changes = 0
         self._lock = Lock()
         self._listeners: tuple[Listener, ...] = ()
 
-    async def join(self, name: str, limit: int | None = None) -> bool:
-        return self.add(name, limit)
+    async def join(
+        self, name: str, limit: int | None = None, member: NewMember | None = None
+    ) -> bool:
+        return self.add(name, limit, member)
 
-    def add(self, name: str, limit: int | None = None) -> bool:
+    def add(self, name: str, limit: int | None = None, member: NewMember | None = None) -> bool:
         """Sync version of `join`."""
         with self._lock:
             count = self._counts.get(name, 0)
             if limit is not None and count >= limit:
                 return False
             self._counts[name] = count = count + 1
-            self._notify(name, count)
+            if member is not None:
+                self._add_member(name, member)
+            self._changes += 1
+            if self._listeners:
+                self._notify({name: count}, name, None if member is None else member[0])
         return True
 
-    def leave(self, name: str) -> None:
+    def _add_member(self, name: str, member: NewMember) -> None:
+        (key, info), now = member, _now()
+        present = self._members.setdefault(name, {})
+        old = present.get(key) or Presence(0, now, 0, "")
+        presence = Presence(old.connections + 1, old.since, max(now, old.changed + 1), info)
+        present[key] = presence
+
+    def leave(self, name: str, key: str | None = None) -> None:
         with self._lock:
             count = self._counts[name] - 1
             if count:
                 self._counts[name] = count
             else:
                 del self._counts[name]
-            self._notify(name, count)
+            if key is not None:
+                self._remove_member(name, key)
+            self._changes += 1
+            if self._listeners:
+                self._notify({name: count}, name, key)
 
-    def _notify(self, name: str, count: int) -> None:
-        """Call the listeners, with the lock held, so that the numbers are in order."""
-        self._changes += 1
+    def _remove_member(self, name: str, key: str) -> None:
+        present = self._members[name]
+        presence = present[key]
+        if presence.connections > 1:
+            present[key] = presence._replace(connections=presence.connections - 1)
+        else:
+            del present[key]
+            if not present:
+                del self._members[name]
+
+    def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
+        with self._lock:
+            presence = self.member(name, key)
+            if presence is None:
+                return False
+            changed = max(_now(), presence.changed + 1, newer_than + 1)
+            presence = presence._replace(info=info, changed=changed)
+            self._members[name][key] = presence
+            self._changes += 1
+            self._notify({}, name, key)
+        return True
+
+    def local_member(self, name: str, key: str) -> Presence | None:
+        return self.member(name, key)
+
+    def member(self, name: str, key: str) -> Presence | None:
+        return self._members.get(name, {}).get(key)
+
+    def member_count(self, name: str) -> int:
+        return len(self._members.get(name, ()))
+
+    def _notify(self, counts: Mapping[str, int], name: str, key: str | None) -> None:
+        """Call the listeners, with the lock held, so that the numbers are in order.
+
+        `key`: the member of the object that has changed.
+        """
+        members = NO_MEMBERS
+        if key is not None:
+            entry = entry_name(name, key)
+            members = {entry: str(self._value(entry))}
         for listener in self._listeners:
-            listener(self._changes, {name: count})
+            listener(self._changes, counts, members)
 
     def count(self, name: str) -> int:
         return self._counts.get(name, 0)
@@ -54,6 +113,32 @@ class MemoryState(State):
             if name is None:
                 return self._changes, dict(self._counts)
             return self._changes, {name: self._counts.get(name, 0)}
+
+    def members(self, name: str) -> MemberList:
+        with self._lock:
+            members = dict(self._members.get(name, {}))
+            return MemberList(self._changes, self._counts.get(name, 0), members)
+
+    def values(self, names: Iterable[str] | None = None) -> dict[str, int | str]:
+        """Return counts and presences, of one moment, by name or entry name; None: all."""
+        with self._lock:
+            if names is None:
+                entries = {entry: self._value(entry) for entry in self._entry_names()}
+                return {**self._counts, **entries}
+            get = self._counts.get
+            return {name: self._value(name) if "/" in name else get(name, 0) for name in names}
+
+    def entry_names(self) -> list[str]:
+        """Return the entry names of all members."""
+        with self._lock:
+            return self._entry_names()
+
+    def _entry_names(self) -> list[str]:
+        return [entry_name(name, key) for name, keys in self._members.items() for key in keys]
+
+    def _value(self, entry: str) -> int | str:
+        presence = self.member(*split_entry(entry))
+        return 0 if presence is None else str(presence)
 
     async def settled(self) -> None:
         """Return at once: each change is visible immediately."""
@@ -67,3 +152,7 @@ class MemoryState(State):
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
 
         return stop
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

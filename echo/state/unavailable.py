@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from echo.exceptions import StateUnavailable
+from echo.members import MemberList, NewMember, Presence
 from echo.state.base import Listener, State
 from echo.state.memory import MemoryState
 
@@ -21,11 +22,22 @@ class UnavailableState(State):
         self.ledger = self._local.ledger
         self._problem = problem
 
-    async def join(self, name: str, limit: int | None = None) -> bool:
-        return self._local.add(name, limit)
+    async def join(
+        self, name: str, limit: int | None = None, member: NewMember | None = None
+    ) -> bool:
+        return self._local.add(name, limit, member)
 
-    def leave(self, name: str) -> None:
-        self._local.leave(name)
+    def leave(self, name: str, key: str | None = None) -> None:
+        self._local.leave(name, key)
+
+    def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
+        return self._local.set_info(name, key, info, newer_than)
+
+    def local_member(self, name: str, key: str) -> Presence | None:
+        return self._local.member(name, key)
+
+    def members(self, name: str) -> MemberList:
+        raise StateUnavailable(self._problem)
 
     def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         raise StateUnavailable(self._problem)

@@ -11,9 +11,9 @@ import redis
 from channels.layers import get_channel_layer
 
 from echo import log
-from echo.groups import member, subscription
+from echo.groups import connection, subscription
+from echo.groups.connection import GroupConnection
 from echo.groups.group import get_groups, send_to_group
-from echo.groups.member import Member
 from echo.groups.subscription import JOIN_TIMEOUT
 from echo.names import group_name
 from echo.objects import get_object
@@ -41,7 +41,7 @@ class Peer:
 
     def __init__(self, started=True):
         self.got = []
-        self.member = Member(self._send)
+        self.member = GroupConnection(self._send)
         if started:
             self.member.start()
 
@@ -91,9 +91,9 @@ class Layer:
                 return client.zcard(f"asgi:group:{group}")
             return client.pubsub_numsub(f"asgi__group__{group}")[0][1]
 
-    def send_from_another_process(self, name, event):
+    def send_from_another_process(self, name, event, key=None, exclude=None):
         """Send through a layer, a loop and connections of its own, as another process would."""
-        thread = Thread(target=asyncio.run, args=(send_to_group(name, event),))
+        thread = Thread(target=asyncio.run, args=(send_to_group(name, event, key, exclude),))
         thread.start()
         thread.join()
 
@@ -173,6 +173,54 @@ async def test_message_to_a_group_reaches_all_its_members_in_order(layer):
         left(peer)
     assert other.got == []
     left(other, "bar")
+
+
+async def test_message_to_a_member_reaches_its_connections_only(layer):
+    peers = {key: await joined() for key in ("ada", "bob", "a/b")}
+    visitor = await joined()
+    for key, peer in peers.items():
+        peer.member.key = key
+
+    for key in peers:
+        await send_to_group("foo", text(f"to {key}"), key)
+    await send_to_group("foo", text("to nobody"), "eve")
+    await send_to_group("foo", text("to all"))
+
+    for key, peer in peers.items():
+        await until(lambda peer=peer: peer.got, [text(f"to {key}"), text("to all")])
+        left(peer)
+    await until(lambda: visitor.got, [text("to all")])
+    left(visitor)
+
+
+async def test_message_does_not_reach_the_connection_that_is_excluded(layer):
+    sender, *others = [await joined() for _ in range(3)]
+    sender.member.key = others[0].member.key = "ada"
+
+    await send_to_group("foo", text("hello"), exclude=sender.member.id)
+    await send_to_group("foo", text("to ada"), "ada", sender.member.id)
+    await send_to_group("foo", text("to all"))
+
+    await until(lambda: others[0].got, [text(each) for each in ("hello", "to ada", "to all")])
+    await until(lambda: others[1].got, [text("hello"), text("to all")])
+    await until(lambda: sender.got, [text("to all")])
+    for peer in (sender, *others):
+        left(peer)
+
+
+@pytest.mark.parametrize("layer", ["redis", "pubsub"], indirect=True)
+async def test_message_of_another_process_reaches_one_member_or_all_but_one_connection(layer):
+    ada, bob = await joined(), await joined()
+    ada.member.key, bob.member.key = "ada", "bob"
+    send = layer.send_from_another_process
+
+    await asyncio.to_thread(send, "foo", text("to ada"), "ada")
+    await asyncio.to_thread(send, "foo", text("not to ada"), None, ada.member.id)
+
+    await until(lambda: ada.got, [text("to ada")])
+    await until(lambda: bob.got, [text("not to ada")])
+    left(ada)
+    left(bob)
 
 
 @pytest.mark.parametrize("layer", ["redis", "pubsub"], indirect=True)
@@ -295,7 +343,7 @@ async def test_names_that_were_used_once_leave_nothing_behind(layer):
 
     this = get_groups()
     await until(lambda: {*this._subscription._added, *this._subscription._pending}, set())
-    assert this._members == {}
+    assert this._connections == {}
     if layer.kind == "memory":
         assert get_channel_layer().groups == {}
     elif layer.kind == "redis":
@@ -335,7 +383,7 @@ async def test_slow_member_delays_nobody(layer):
 
 
 async def test_member_that_lets_too_much_wait_is_closed(monkeypatch, settings):
-    monkeypatch.setattr(member, "MAX_QUEUED_EVENTS", 10)
+    monkeypatch.setattr(connection, "MAX_QUEUED_EVENTS", 10)
     slow, fast = SlowPeer(), Peer()
     for peer in (slow, fast):
         await join("foo", peer.member)

@@ -63,10 +63,12 @@ async def test_default_lets_all_connect_and_count_and_staff_the_rest(
     assert [action for action in ACTIONS if await ahas_permission(scope, "foo", action)] == allowed
 
 
-def test_default_lets_all_list_in_debug(settings: Any) -> None:
+def test_default_lets_all_list_and_see_members_in_debug(settings: Any) -> None:
     settings.DEBUG = True
+    request = RequestFactory().get("/")
 
-    assert has_permission(RequestFactory().get("/"), None, "list")
+    allowed = [action for action in ACTIONS if has_permission(request, "foo", action)]
+    assert allowed == ["connect", "count", "list", "members"]
 
 
 @pytest.mark.parametrize("function", ["no_secrets", "no_secrets_async"])
@@ -117,10 +119,11 @@ async def test_function_that_gives_no_answer_refuses(settings: Any, function: st
     request = RequestFactory().get("/")
     scope: Any = {"type": "websocket"}
 
+    denied = [False] * len(ACTIONS)
     assert [
         await asyncio.to_thread(has_permission, request, "foo", action) for action in ACTIONS
-    ] == [False] * 5
-    assert [await ahas_permission(scope, "foo", action) for action in ACTIONS] == [False] * 5
+    ] == denied
+    assert [await ahas_permission(scope, "foo", action) for action in ACTIONS] == denied
 
 
 @pytest.mark.django_db(transaction=True)  # as Channels' threads may have connections

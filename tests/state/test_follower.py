@@ -20,7 +20,7 @@ def follower(state, wakes):
 
 
 def test_counts_are_read_first(state, wakes):
-    assert Follower(state, lambda: wakes.append(1)).take() == (True, {})
+    assert Follower(state, lambda: wakes.append(1)).take() == (True, {}, {})
 
 
 def test_last_change_of_each_name_is_taken_once(state, follower):
@@ -28,8 +28,8 @@ def test_last_change_of_each_name_is_taken_once(state, follower):
         state.add(name)
     state.leave("bar")
 
-    assert follower.take() == (False, {"foo": (2, 2), "bar": (4, 0)})
-    assert follower.take() == (False, {})
+    assert follower.take() == (False, {"foo": (2, 2), "bar": (4, 0)}, {})
+    assert follower.take() == (False, {}, {})
 
 
 def test_first_change_wakes(state, follower, wakes):
@@ -44,7 +44,7 @@ def test_first_change_wakes(state, follower, wakes):
 def test_change_of_another_name_does_not_wake(state, follower, wakes):
     state.add("other")
 
-    assert (follower.take(), wakes) == ((False, {}), [])
+    assert (follower.take(), wakes) == ((False, {}, {}), [])
 
 
 def test_failed_step_is_followed_by_a_read(state, follower, wakes):
@@ -53,7 +53,7 @@ def test_failed_step_is_followed_by_a_read(state, follower, wakes):
 
     follower.read_again()
 
-    assert (follower.take(), len(wakes)) == ((True, {}), 2)
+    assert (follower.take(), len(wakes)) == ((True, {}, {}), 2)
 
 
 def test_more_changes_than_the_limit_are_read_instead(state, follower, monkeypatch):
@@ -61,7 +61,7 @@ def test_more_changes_than_the_limit_are_read_instead(state, follower, monkeypat
     for name in ("a", "b", "c", "d"):
         state.add(name)
 
-    assert follower.take() == (True, {"d": (4, 1)})
+    assert follower.take() == (True, {"d": (4, 1)}, {})
 
 
 def test_stopped_follower_gets_no_change(state, follower, wakes):
@@ -69,4 +69,4 @@ def test_stopped_follower_gets_no_change(state, follower, wakes):
 
     state.add("foo")
 
-    assert (follower.take(), wakes) == ((False, {}), [])
+    assert (follower.take(), wakes) == ((False, {}, {}), [])

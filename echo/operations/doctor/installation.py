@@ -143,8 +143,8 @@ def check_changes(name: str) -> Finding:
     """Check that the feed delivers a change of this process."""
     state, has_arrived = get_state(), Event()
 
-    def on_change(number: int, changes: Mapping[str, int] | None) -> None:
-        if changes and name in changes:
+    def on_change(number: int, counts: Mapping[str, int] | None, members: object) -> None:
+        if counts and name in counts:
             has_arrived.set()
 
     def change() -> bool:

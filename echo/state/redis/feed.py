@@ -7,6 +7,7 @@ from typing import Any
 
 from echo.log import describe, is_due
 from echo.state.base import Listener
+from echo.state.memory import NO_MEMBERS
 from echo.state.redis import scripts
 from echo.state.redis.client import CONNECTION_ERRORS, TIMEOUT, RedisClient
 from echo.state.redis.share import Share
@@ -52,11 +53,16 @@ class Feed:
 
         return remove
 
-    def notify(self, number: int = 0, changes: Mapping[str, int] | None = None) -> None:
-        """Call all listeners; without changes, they read the counts again."""
+    def notify(
+        self,
+        number: int = 0,
+        counts: Mapping[str, int] | None = None,
+        members: Mapping[str, str] = NO_MEMBERS,
+    ) -> None:
+        """Call all listeners; without counts, they read everything again."""
         for listener in self._listeners:
             try:
-                listener(number, changes)
+                listener(number, counts, members)
             except Exception:  # the thread goes on for the other listeners
                 logger.exception("A listener of the change feed failed.")
 
@@ -107,8 +113,17 @@ class Feed:
                 expected = self._share.change
                 continue
             number, *lines = message["data"].decode().split("\n")
-            changes = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
+            counts: dict[str, int] = {}
+            members: dict[str, str] = {}
+            for name, value in zip(lines[::2], lines[1::2], strict=True):
+                if "/" in name:
+                    members[name] = value
+                else:
+                    counts[name] = int(value)
             seen, is_exact = int(number), True
             has_gap = last is not None and seen != last + 1
             last = seen
-            self.notify(seen, changes if changes and not has_gap else None)
+            if lines and not has_gap:
+                self.notify(seen, counts, members)
+            else:
+                self.notify(seen)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from echo.exceptions import StateUnavailable
-from echo.state.ledger import Ledger
+from echo.members import parse_presence
+from echo.state.ledger import Ledger, Recorded
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS
 from echo.state.redis.publisher import Publisher
@@ -48,28 +49,31 @@ class RedisLedger(Ledger):
         recorded_epoch = recorded.pop("/epoch", "")
         copied_epoch = self._share.copied_epoch or epoch
         if epoch in (copied_epoch, recorded_epoch):
-            self.recorded = {name: int(count) for name, count in recorded.items()}
+            self.recorded = {
+                name: parse_presence(value) or 0 if "/" in name else int(value)
+                for name, value in recorded.items()
+            }
             self._epoch = epoch
         else:
             self._write(self.recorded, whole=True)
         self._share.copied_epoch = copied_epoch
 
-    def record(self, changes: Mapping[str, int | None]) -> bool:
+    def record(self, changes: Mapping[str, Recorded | None]) -> bool:
         if not self._write(changes):
             self._was_leader = False
             return False
         return super().copy(changes)
 
-    def copy(self, changes: Mapping[str, int | None]) -> bool:
+    def copy(self, changes: Mapping[str, Recorded | None]) -> bool:
         # Without a leader, nobody sends the signals of these changes.
         return self._share.leader == scripts.OTHER_LEADER and super().copy(changes)
 
-    def _write(self, changes: Mapping[str, int | None], whole: bool = False) -> bool:
+    def _write(self, changes: Mapping[str, Recorded | None], whole: bool = False) -> bool:
         epoch = self._share.epoch
         items = list(changes.items())
         for first in range(0, len(items) or 1, BATCH_SIZE):
             part = items[first : first + BATCH_SIZE]
-            pairs = [each for name, n in part for each in (name, "" if n is None else n)]
+            pairs = [s for name, value in part for s in (name, "" if value is None else str(value))]
             is_last = first + BATCH_SIZE >= len(items)
             named = {"epoch": epoch if is_last else "", "whole": int(whole and first == 0)}
             if not self._run(scripts.RECORD, *pairs, **named):

@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import Lock, Thread
 
 from redis.exceptions import ResponseError
@@ -58,32 +58,39 @@ class Publisher:
         self._heartbeat = heartbeat  # seconds
         self._on_doubt = on_doubt
         self._reservations = Reservations(self.steps, self.share, self.queue, local)
-        self._self_check = SelfCheck(self.steps.run, self.share.members)
+        self._self_check = SelfCheck(self.steps.run, self.share.processes)
         self._thread: Thread | None = None
         self._lock = Lock()
         self._pid = os.getpid()
 
     # Called when connections join and leave
 
-    async def publish(self, waiter: Waiter, *names: str) -> None:
-        """Write the counts of these names, and return when Redis has them.
+    async def publish(
+        self, waiter: Waiter, *names: str, change: Callable[[], bool | None] | None = None
+    ) -> None:
+        """Change the counts of these names, write them, and return when Redis has them.
 
         Waits as long as Redis replies to steps, but at most JOIN_TIMEOUT without a reply, and not
         at all while Redis is known to be down.
         """
         health = self.health
         is_down = health.is_down()
-        self.mark(*names, waiter=None if is_down else waiter)
+        self.mark(*names, change=change, waiter=None if is_down else waiter)
         while not (is_down or waiter.done.done()):
             replies = health.replies
             await asyncio.wait([waiter.done], timeout=JOIN_TIMEOUT)
             if replies == health.replies and health.is_silent():
                 break
 
-    def mark(self, *names: str, waiter: Waiter | None = None) -> None:
-        """Schedule a write of the counts of these names. The waiter is woken after the write."""
+    def mark(
+        self,
+        *names: str,
+        change: Callable[[], bool | None] | None = None,
+        waiter: Waiter | None = None,
+    ) -> bool | None:
+        """Change the counts of these names, and schedule their write. See `WriteQueue.add`."""
         self._start()
-        self.queue.add(*names, waiter=waiter)
+        return self.queue.add(*names, change=change, waiter=waiter)
 
     # Called by reads
 
@@ -109,7 +116,7 @@ class Publisher:
             raise StateUnavailable(DOWN)
         if self.health.lease_has_expired():
             return EXPIRED
-        awaited = self.share.members.awaited
+        awaited = self.share.processes.awaited
         return RETURNED.format(len(awaited)) if awaited else None
 
     def close(self) -> None:
@@ -171,17 +178,18 @@ class Publisher:
             return 0
         if self.share.has_dead:
             return SWEEP_INTERVAL
-        return RECHECK_INTERVAL if self.share.members.awaited else self._heartbeat
+        return RECHECK_INTERVAL if self.share.processes.awaited else self._heartbeat
 
-    def _write(self, names: Iterable[str]) -> None:
+    def _write(self, names: set[str]) -> None:
         health = self.health
-        if not health.lease_has_expired():
-            counts = {name: self._local.count(name) for name in names}
-            if self.share.write(counts):
-                return
+        if self.share.is_renewal_due():
+            names = {*names, *self._local.entry_names()}
+        values = self.queue.read(self._local.values, names)
+        if not health.lease_has_expired() and self.share.write(values):
+            return
         if health.lease_has_expired():
             self.queue.pause(CATCH_UP_GRACE)
-        self.share.write_whole(self._local.counts())
+        self.share.write_whole(self._local.values())
         self._on_doubt()
 
     def _on_failure(self, error: Exception) -> None:

@@ -44,13 +44,13 @@ class Reservations:
                 undecided.update(waiter for waiter in group if now < waiter.until)
                 continue
             for waiter in group:
-                join = partial(self._local.add, name) if granted > 0 else None
+                join = partial(self._local.add, name, member=waiter.member) if granted > 0 else None
                 granted -= self._queue.decide(waiter, join)
         return undecided
 
     def _reserve(self, name: str, limit: int, wanted: int) -> int:
         """Reserve up to `wanted` connections. Return their number, or < 0 if the sum is unknown."""
-        if self._share.members.awaited:
+        if self._share.processes.awaited:
             return scripts.AWAITING
         self._queue.add(name)  # the next write corrects a reservation that is not used
         share, sequence = self._share, self._share.next_sequence()

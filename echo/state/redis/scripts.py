@@ -7,7 +7,10 @@ of this layout, so that processes of releases with different layouts share no ke
 |-------------------------|------------|----------------------------------------------------------|
 | `{echo}:2:meta`         | hash       | the fields below; times in µs                            |
 | `{echo}:2:totals`       | hash       | name -> number of connections; "/epoch"                  |
+| `{echo}:2:members:<name>` | hash     | member key -> its presence: "connections since changed   |
+|                         |            | info", see members.py; "" -> epoch                       |
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
+|                         |            | "name/key" -> the same for a member;                     |
 |                         |            | "/epoch"; "/sequence" -> number of its last write;       |
 |                         |            | "/granted" -> result of the last reservation;            |
 |                         |            | "/cursor" -> rest of the share of a dead process         |
@@ -17,16 +20,19 @@ of this layout, so that processes of releases with different layouts share no ke
 |                         |            | epoch began                                              |
 | `{echo}:2:leader`       | string     | id of the leader, the process that sends the signals     |
 | `{echo}:2:ledger`       | hash       | name -> count that signals were last sent for, 0 until   |
-|                         |            | the object is vacated; "/epoch"                          |
+|                         |            | the object is vacated; "name/key" -> presence of a       |
+|                         |            | member, if the signals of members have receivers, until  |
+|                         |            | `member_left` is sent; "/epoch"                          |
 | `{echo}:2:changes`      | channel    | the feed: number of the change, then names and totals;   |
 |                         |            | the number alone if a new epoch begins                   |
 
-Names of objects contain no "/" and no line break.
+Names of objects contain no "/" and no line break, member keys no line break.
 
 The invariant, true after each step: *the totals are the sum of the shares of all registered
 processes whose "/epoch" is the current epoch*. Each step changes a share and the totals together,
 by the difference of the old and the new number. So the numbers that processes write are absolute,
-and a write may be repeated, merged, late or lost.
+and a write may be repeated, merged, late or lost. The numbers of connections in the hashes of
+members are totals, too; a hash of an earlier epoch counts as empty.
 
 The count of an object is its total, less the numbers in the shares of dead processes, whose lease
 has ended. Writes subtract the share of a dead process from the totals in slices.
@@ -64,6 +70,7 @@ AWAITED = PREFIX + "awaited"
 LEADER = PREFIX + "leader"
 LEDGER = PREFIX + "ledger"
 SHARE = PREFIX + "share:"
+MEMBERS_OF = PREFIX + "members:"
 CHANGES = PREFIX + "changes"
 
 # Results of reads and reservations if the sum is unknown.
@@ -89,7 +96,8 @@ class Script:
             value = f"tonumber(ARGV[{i}])" if name.endswith("#") else f"ARGV[{i}]"
             lines.append(f"local {name.rstrip('#')} = {value}")
         lines.append(f"local first = {len(self.args) + 1}")
-        lines.append(f"local share_prefix, channel, max_age = '{SHARE}', '{CHANGES}', {MAX_AGE}")
+        lines.append(f"local share_prefix, members_prefix = '{SHARE}', '{MEMBERS_OF}'")
+        lines.append(f"local channel, max_age = '{CHANGES}', {MAX_AGE}")
         self.text = "\n".join([*lines, body])
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
@@ -119,7 +127,8 @@ local function is_alive(process)
   return lease_end and tonumber(lease_end) > now
 end
 local dead
--- The number of connections in all live processes.
+-- The number of connections in all live processes, of an object or, if `name` is "name/key", of a
+-- member.
 local function live(name, total)
   dead = dead or ids('-inf', text(now))
   for _, process in ipairs(dead) do
@@ -147,7 +156,65 @@ if not is_alive(id) then return -4 end
 _CHANGE = """
 local changed, must_read = {}, false
 dead = ids('-inf', text(now))
-local function change_total(name, difference)
+local hashes = {}
+-- The hash of the members of an object; empty if it was of an earlier epoch.
+local function members_of(name)
+  if not hashes[name] then
+    local hash = members_prefix .. name
+    if redis.call('HGET', hash, '') ~= epoch then
+      redis.call('UNLINK', hash)
+      redis.call('HSET', hash, '', epoch)
+      redis.call('EXPIRE', hash, 2 * max_age)
+    end
+    hashes[name] = hash
+  end
+  return hashes[name]
+end
+-- Change the connections of a member. `value`: its presence in the process, if that is known.
+local function change_member(entry, slash, difference, value, must_publish)
+  local name, key = string.sub(entry, 1, slash - 1), string.sub(entry, slash + 1)
+  local hash, pattern = members_of(name), '^(%d+) (%d+) (%d+) (.*)$'
+  local stored = redis.call('HGET', hash, key)
+  local total, since, changed_at, info
+  if stored then
+    total, since, changed_at, info = string.match(stored, pattern)
+    total = total + difference
+  else
+    total = difference
+  end
+  if total <= 0 then  -- less than 0 if the hash has been evicted; the self-check repairs that
+    total = 0
+    redis.call('HDEL', hash, key)
+    if redis.call('HLEN', hash) == 1 then
+      redis.call('UNLINK', hash)
+      hashes[name] = nil
+    end
+  elseif not stored and value and tonumber(string.match(value, '^%d+')) == total then
+    -- Fast path: the member has connections in this process only.
+    redis.call('HSET', hash, key, value)
+    total = value
+  else
+    local _, new_since, new_changed_at, new_info = string.match(value or '', pattern)
+    if not stored then
+      since, changed_at, info = new_since or text(now), new_changed_at or '0', new_info or '{}'
+    else
+      local is_newer = new_info and tonumber(new_changed_at) > tonumber(changed_at)
+      local is_older = new_since and tonumber(new_since) < tonumber(since)
+      if is_newer then changed_at, info = new_changed_at, new_info end
+      if is_older then since = new_since end
+      if difference == 0 and not (is_newer or is_older or must_publish) then return end
+    end
+    local rest = ' ' .. since .. ' ' .. changed_at .. ' ' .. info
+    redis.call('HSET', hash, key, text(total) .. rest)
+    total = live(entry, total)
+    if total > 0 then total = text(total) .. rest end
+  end
+  changed[#changed + 1] = entry
+  changed[#changed + 1] = total
+end
+local function change_total(name, difference, value, must_publish)
+  local slash = string.find(name, '/', 2, true)
+  if slash then return change_member(name, slash, difference, value, must_publish) end
   local total = redis.call('HINCRBY', totals, name, difference)
   if total == 0 then redis.call('HDEL', totals, name) end
   changed[#changed + 1] = name
@@ -205,6 +272,106 @@ return {epoch, change, cursor, table.concat(part, '\\n')}
 """,
 )
 
+# The number of the last change, the count of the object, the epoch, a cursor, and alternating lines
+# of keys and presences of its members: all if there are at most `limit`, else about `size` at the
+# cursor.
+MEMBERS = Script(
+    _READ_KEYS,
+    "id name cursor limit# size#",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+local hash, part = members_prefix .. name, {}
+local count = live(name, tonumber(redis.call('HGET', totals, name) or 0))
+if redis.call('HGET', hash, '') ~= epoch then
+  cursor = '0'
+elseif cursor == '0' and redis.call('HLEN', hash) * (#dead + 1) <= limit then
+  part = redis.call('HGETALL', hash)
+else
+  size = math.max(10, math.floor(size / (#dead + 1)))
+  part = redis.call('HSCAN', hash, cursor, 'COUNT', size)
+  cursor, part = part[1], part[2]
+end
+for i = 1, #part, 2 do
+  if part[i] == '' then
+    part[i + 1] = '0'
+  elseif #dead > 0 then
+    local total, rest = string.match(part[i + 1], '^(%d+)(.*)$')
+    total = live(name .. '/' .. part[i], tonumber(total))
+    part[i + 1] = total > 0 and text(total) .. rest or '0'
+  end
+end
+return {change, count, epoch, cursor, table.concat(part, '\\n')}
+""",
+)
+
+# The members of the given objects from `cursor` of the first, at least one scan and until about
+# `size` are found: the epoch, the number of objects that are finished, the cursor in the next one,
+# and alternating lines of "name/key" and presence.
+MEMBERS_OF_OBJECTS = Script(
+    _READ_KEYS,
+    "id cursor size#",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+dead = ids('-inf', text(now))
+size = math.max(10, math.floor(size / (#dead + 1)))
+local lines, i = {}, first
+repeat
+  local name, part = ARGV[i], {'0', {}}
+  local hash = members_prefix .. name
+  if redis.call('HGET', hash, '') == epoch then
+    part = redis.call('HSCAN', hash, cursor, 'COUNT', size)
+  end
+  for j = 1, #part[2], 2 do
+    local entry, presence = name .. '/' .. part[2][j], part[2][j + 1]
+    if #dead > 0 and part[2][j] ~= '' then
+      local total, rest = string.match(presence, '^(%d+)(.*)$')
+      total = live(entry, tonumber(total))
+      presence = total > 0 and text(total) .. rest or '0'
+    end
+    if part[2][j] ~= '' then
+      lines[#lines + 1] = entry
+      lines[#lines + 1] = presence
+    end
+  end
+  cursor, size = part[1], size - math.max(1, #part[2] / 2)
+  if cursor == '0' then i = i + 1 end
+until size <= 0 or i > #ARGV
+return {epoch, i - first, cursor, table.concat(lines, '\\n')}
+""",
+)
+
+# The number of members of the object in a table; -1 if there are dead processes, whose members must
+# be left out.
+MEMBER_COUNT = Script(
+    _READ_KEYS,
+    "id name",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+local hash = members_prefix .. name
+if redis.call('HGET', hash, '') ~= epoch then return {0} end
+if #ids('-inf', text(now), 'LIMIT', 0, 1) > 0 then return {-1} end
+return {redis.call('HLEN', hash) - 1}
+""",
+)
+
+# The presence of one member in a table; "0" if it has no connections.
+MEMBER = Script(
+    _READ_KEYS,
+    "id name key",
+    _CLOCK
+    + _REQUIRE_KNOWN
+    + """
+local stored = redis.call('HMGET', members_prefix .. name, '', key)
+if stored[1] ~= epoch or not stored[2] then return {'0'} end
+local total, rest = string.match(stored[2], '^(%d+)(.*)$')
+total = live(name .. '/' .. key, tonumber(total))
+return {total > 0 and text(total) .. rest or '0'}
+""",
+)
+
 # Write counts of a process, and renew its lease. Returns 0 and writes nothing if the process must
 # write its whole share; else the epoch, the number of the last change, whether dead processes
 # remain, NO_LEADER, OTHER_LEADER or IS_LEADER, the version of the registry, and the ids and lease
@@ -215,7 +382,8 @@ return {epoch, change, cursor, table.concat(part, '\\n')}
 # `acknowledged`, `sequence`: numbers of the last acknowledged write and of this one. `remembered`:
 # "id,id" of the live processes that the process last saw, before `remembered_epoch` ended.
 # `candidate`: "0", or to become the leader "1", "2" if the process has a copy of the ledger from an
-# earlier epoch, "3" if it is the leader. Then names and counts.
+# earlier epoch, "3" if it is the leader. Then names and counts, "name/key" and presences: if the
+# count of an object is not given, it changes by the same difference as those of its members.
 WRITE = Script(
     "meta totals processes awaited leader_key share ledger",
     "id warm_up# settle# lease# begin more acknowledged# sequence# "
@@ -349,18 +517,40 @@ local function write()
       if not redis.call('ZSCORE', processes, process) then await(process) end
     end
   end
+  local counted, of_members = {}, {}
   for i = first, #ARGV, 2 do
-    local name, count = ARGV[i], tonumber(ARGV[i + 1])
+    local name, count, presence = ARGV[i], tonumber(ARGV[i + 1]), nil
+    local slash = more == '' and string.find(name, '/', 2, true)
+    local of = slash and string.sub(name, 1, slash - 1)
+    if not of then counted[name] = true end
+    if not count then
+      presence = ARGV[i + 1]
+      count = tonumber(string.match(presence, '^%d+'))
+      if renew == '1' then
+        redis.call('EXPIRE', members_prefix .. string.match(name, '^[^/]+'), 2 * max_age)
+      end
+    end
     local previous = tonumber((begin == '1' and old[name] or own[(i - first) / 2 + 3]) or 0)
     old[name] = nil
     if count == 0 then
       redis.call('HDEL', share, name)
     else
       set[#set + 1] = name
-      set[#set + 1] = ARGV[i + 1]
+      set[#set + 1] = presence and count or ARGV[i + 1]
     end
-    -- If the process was dead, all of its names have changed.
-    if count ~= previous or not is_valid then change_total(name, count - previous) end
+    -- The info of a member may change while its number of connections does not. If the process was
+    -- dead, all of its names have changed.
+    if count ~= previous or presence or not is_valid then
+      change_total(name, count - previous, presence, not is_valid)
+    end
+    if of then of_members[of] = (of_members[of] or 0) + count - previous end
+  end
+  for name, difference in pairs(of_members) do
+    if difference ~= 0 and not counted[name] then
+      local count = redis.call('HINCRBY', share, name, difference)
+      if count == 0 then redis.call('HDEL', share, name) end
+      change_total(name, difference)
+    end
   end
   for name, count in pairs(old) do change_total(name, -count) end
   redis.call(unpack(set))
@@ -368,10 +558,10 @@ local function write()
   return true
 end
 local function lead()
-  if candidate == '0' then return 0 end
   local leader = redis.call('GET', leader_key)
   if leader == id then return 2 end
   if leader and is_alive(leader) then return 1 end
+  if candidate == '0' then return 0 end
   if candidate == '1' and now < known_from + warm_up then return 0 end
   if candidate == '2' and now < known_from then return 0 end
   redis.call('SET', leader_key, id, 'EX', max_age)
@@ -389,8 +579,13 @@ publish('written', text(now), 'silence', text(math.min(silence, warm_up)),
 if not is_written then return 0 end
 if renew == '1' or begin == '1' then
   redis.call('EXPIRE', share, 2 * max_age)
-  for _, key in ipairs({meta, totals, processes, awaited, leader_key, ledger}) do
+  for _, key in ipairs({meta, totals, processes, awaited}) do
     redis.call('EXPIRE', key, max_age)
+  end
+  -- Without a leader, the ledger expires: it may contain infos of members.
+  if redis.call('GET', leader_key) == id then
+    redis.call('EXPIRE', leader_key, max_age)
+    redis.call('EXPIRE', ledger, max_age)
   end
 end
 local list = false
@@ -444,6 +639,8 @@ local previous = tonumber(own[3] or 0)
 if own[1] == epoch and own[2] == sequence then return tonumber(own[4]) end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
 local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
+-- Members that have left since the last write are still in the share, and so are their connections.
+count = math.max(count, previous)
 local granted = math.max(0, math.min(wanted, limit - count - others))
 redis.call('HSET', share, '/sequence', sequence, '/granted', granted)
 if granted > 0 then
@@ -455,44 +652,75 @@ return granted
 """,
 )
 
-# Check the invariant for a part of the names: those in the totals, or, if `process` is not empty,
-# those of its share that the totals lack. Repairs each wrong total. Returns the next cursor, then
-# each wrong name, its total and the sum.
+# Check the invariant for a part of the totals: those of all objects; those of the members of
+# `object`; those of the share of `process`; or those of the members of further objects. Repairs
+# each wrong total. Returns the next cursor, a list of each wrong name, its total and the sum, and a
+# list of objects: those with members; of the further objects, those that are too many for the step.
 CHECK = Script(
     _READ_KEYS,
-    "id process cursor size#",
+    "id object process cursor size#",
     _CLOCK
     + _CHANGE
     + """
-if not epoch or not is_alive(id) then return {'0'} end  -- a write will begin a new epoch
-local shares = {}
+if not epoch or not is_alive(id) then return {'0', {}, {}} end  -- a write will begin a new epoch
+local shares, wrong, objects = {}, {}, {}
 for _, each in ipairs(ids('-inf', '+inf')) do
   local key = share_prefix .. each
   if redis.call('HGET', key, '/epoch') == epoch then shares[#shares + 1] = key end
 end
-local part = redis.call('HSCAN', process == '' and totals or share_prefix .. process, cursor,
-  'COUNT', size)
-local result = {part[1]}
+local function check(name, total)
+  local sum = 0
+  total = tonumber(total)
+  for _, each in ipairs(shares) do sum = sum + (redis.call('HGET', each, name) or 0) end
+  if sum == total then return end
+  change_total(name, sum - total)
+  for _, each in ipairs({name, text(total), text(sum)}) do wrong[#wrong + 1] = each end
+end
+local function check_members(name, entries)
+  for i = 1, #entries, 2 do
+    local key, total = entries[i], string.match(entries[i + 1], '^%d+')
+    if key ~= '' then check(name .. '/' .. key, total) end
+  end
+end
+local function has_members(name)
+  return redis.call('HGET', members_prefix .. name, '') == epoch
+end
+local part, scanned = {'0', {}}, first > #ARGV and totals
+if process ~= '' then scanned = share_prefix .. process end
+if object ~= '' then scanned = has_members(object) and members_prefix .. object end
+if scanned then part = redis.call('HSCAN', scanned, cursor, 'COUNT', size) end
+if object ~= '' then
+  check_members(object, part[2])
+  part[2] = {}
+end
 for i = 1, #part[2], 2 do
   local name = part[2][i]
-  local total = redis.call('HGET', totals, name)
-  if string.sub(name, 1, 1) ~= '/' and (process == '' or not total) then
-    local sum = 0
-    for _, key in ipairs(shares) do sum = sum + (redis.call('HGET', key, name) or 0) end
-    if sum ~= tonumber(total or 0) then
-      change_total(name, sum - (total or 0))
-      for _, each in ipairs({name, total or '0', text(sum)}) do result[#result + 1] = each end
-    end
+  local of, key = string.match(name, '^([^/]+)/(.+)$')
+  if of then
+    local stored = has_members(of) and redis.call('HGET', members_prefix .. of, key)
+    check(name, stored and string.match(stored, '^%d+') or 0)
+  elseif string.sub(name, 1, 1) ~= '/' then
+    check(name, redis.call('HGET', totals, name) or 0)
+    if scanned == totals and has_members(name) then objects[#objects + 1] = name end
+  end
+end
+for i = first, #ARGV do
+  local name = ARGV[i]
+  size = size - redis.call('HLEN', members_prefix .. name)
+  if size < 0 then
+    objects[#objects + 1] = name
+  elseif has_members(name) then
+    check_members(name, redis.call('HGETALL', members_prefix .. name))
   end
 end
 publish()
-return result
+return {part[1], wrong, objects}
 """,
 )
 
-# Record counts in the ledger and return 1; return 0 if the caller is not the leader. `whole`: "1"
-# to replace the whole ledger. `epoch`: "" if further parts follow. Then names and counts ("":
-# vacated).
+# Record counts and presences in the ledger and return 1; return 0 if the caller is not the leader.
+# `whole`: "1" to replace the whole ledger. `epoch`: "" if further parts follow. Then names and
+# counts, "name/key" and presences ("": vacated, or left).
 RECORD = Script(
     "leader_key ledger",
     "id epoch whole",
@@ -512,7 +740,7 @@ return 1
 """,
 )
 
-# The next cursor, and the part of the ledger at the cursor: alternating lines of names and counts.
+# The next cursor, and the part of the ledger at the cursor: alternating lines of names and values.
 RECORDED = Script(
     "ledger",
     "cursor size#",

@@ -8,8 +8,13 @@ from redis.exceptions import RedisError
 
 from echo.state.redis import scripts
 from echo.state.redis.health import Health
-from echo.state.redis.members import Members
+from echo.state.redis.processes import Processes
 from echo.state.redis.steps import Steps
+
+# Counts, and presences as strings, by name or entry name.
+Values = Mapping[str, int | str]
+
+Part = list[tuple[str, int | str]]
 
 BATCH_SIZE = 1000  # names in one step, which blocks Redis for some milliseconds
 MAX_ATTEMPTS = 3  # to write the whole share, while new epochs begin
@@ -28,7 +33,7 @@ class Share:
     def __init__(self, steps: Steps, health: Health, lease: float, heartbeat: float) -> None:
         self._steps = steps
         self._health = health
-        self.members = Members(steps.process_id)
+        self.processes = Processes(steps.process_id)
         # In seconds, see scripts.py. Each live process writes within a warm-up; after an outage of
         # Redis, within the settle time.
         self.warm_up = heartbeat + CATCH_UP_GRACE
@@ -45,36 +50,45 @@ class Share:
         self.copied_epoch: str | None = None
         self._renewed = -inf  # time.monotonic() of the last renewal of the maximum age
 
-    def write(self, counts: Mapping[str, int]) -> bool:
-        """Write the counts of these names; return False if Redis needs the whole share.
+    def write(self, values: Values) -> bool:
+        """Write the values of these names; return False if Redis needs the whole share.
 
         Raises one of ERRORS.
         """
-        return self._is_complete and self._write(counts, whole=False)
+        pairs = list(values.items())
+        if len(pairs) > BATCH_SIZE:
+            # Members first: a step without the count of their object changes it by their
+            # difference, so that their connections never add up to more than the count.
+            pairs.sort(key=lambda pair: "/" not in pair[0])
+        return self._is_complete and self._write(_parts(pairs), whole=False)
 
-    def write_whole(self, counts: Mapping[str, int]) -> None:
-        """Replace the share by these counts. Raises one of ERRORS."""
+    def write_whole(self, values: Values) -> None:
+        """Replace the share by these values. Raises one of ERRORS."""
         self._is_complete = False
         for _ in range(MAX_ATTEMPTS):
-            if self._write(counts, whole=True):
+            if self._write(_parts(list(values.items())), whole=True):
                 self._is_complete = True
                 return
         raise RedisError("New epochs began while the counts of this process were written.")
 
-    def _write(self, counts: Mapping[str, int], whole: bool) -> bool:
-        pairs = list(counts.items())
-        for first in range(0, len(pairs) or 1, BATCH_SIZE):
-            part = pairs[first : first + BATCH_SIZE]
-            more = int(first + BATCH_SIZE < len(pairs)) if whole else ""
-            if not self._write_part(part, begin=whole and first == 0, more=more):
+    def is_renewal_due(self) -> bool:
+        """Return whether the next write is to renew the maximum age of its keys."""
+        return time.monotonic() - self._renewed > RENEWAL_INTERVAL
+
+    def _write(self, parts: list[Part], whole: bool) -> bool:
+        began, is_renewal = time.monotonic(), self.is_renewal_due()
+        for number, part in enumerate(parts, 1):
+            more = int(number < len(parts)) if whole else ""
+            if not self._write_part(part, whole and number == 1, more, is_renewal):
                 return False
+        if is_renewal:
+            self._renewed = began
         return True
 
-    def _write_part(self, part: list[tuple[str, int]], begin: bool, more: int | str) -> bool:
-        health, members = self._health, self.members
+    def _write_part(self, part: Part, begin: bool, more: int | str, is_renewal: bool) -> bool:
+        health, processes = self._health, self.processes
         began = time.monotonic()
-        is_renewal = began - self._renewed > RENEWAL_INTERVAL
-        needs_members = bool(members.awaited) or health.is_outage
+        needs_processes = bool(processes.awaited) or health.is_outage
         sequence = self.next_sequence()
         result = self._steps.run(
             scripts.WRITE,
@@ -85,10 +99,10 @@ class Share:
             more=more,
             acknowledged=self.sequence,
             sequence=sequence,
-            remembered=",".join(members.lease_ends) if begin else "",
+            remembered=",".join(processes.lease_ends) if begin else "",
             remembered_epoch=self.epoch,
             candidate=self._candidate(),
-            members="" if needs_members else members.version,
+            members="" if needs_processes else processes.version,
             renew=int(is_renewal),
             size=scripts.SLICE,
         )
@@ -97,11 +111,9 @@ class Share:
         epoch, self.change, has_dead, self.leader, version, live = result
         self.epoch, self.has_dead = epoch.decode(), bool(has_dead)
         if live is not None:
-            members.set(
+            processes.set(
                 version.decode(), [value.decode() for value in live], after_outage=health.is_outage
             )
-        if is_renewal:
-            self._renewed = began
         if health.acknowledged is None:
             seconds = self._times["lease"] / 1_000_000 + self.warm_up + WARM_UP_SLACK
             health.new_until = time.monotonic() + seconds
@@ -118,3 +130,7 @@ class Share:
         if self.leader == scripts.IS_LEADER:
             return 3
         return 1 if self.copied_epoch == self.epoch else 2
+
+
+def _parts(pairs: Part) -> list[Part]:
+    return [pairs[first : first + BATCH_SIZE] for first in range(0, len(pairs) or 1, BATCH_SIZE)]

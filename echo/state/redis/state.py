@@ -7,12 +7,13 @@ the shares of all live processes.
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.members import MemberList, NewMember, Presence, entry_name, parse_presence
 from echo.state.base import Listener, State
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
@@ -30,7 +31,9 @@ logger = logging.getLogger(__name__)
 # (JOIN_TIMEOUT), and their writes may come after the read. So repeat the read after the delay.
 SLOW_READ_THRESHOLD, REREAD_DELAY = 0.05, 0.1  # seconds
 MAX_NAMES_AT_ONCE = 5000  # if there are more, counts are read in parts
+MAX_MEMBERS_AT_ONCE = 2000  # the same for the members of an object
 PART_SIZE = 1000  # names
+MEMBERS_PART_SIZE = 250  # of several objects; with infos of 1 KiB, Redis needs 3 ms
 MAX_ATTEMPTS = 5  # to read all parts while epochs end
 
 UNKNOWN = {
@@ -72,7 +75,9 @@ class RedisState(State):
 
     # Joining and leaving
 
-    async def join(self, name: str, limit: int | None = None) -> bool:
+    async def join(
+        self, name: str, limit: int | None = None, member: NewMember | None = None
+    ) -> bool:
         """Count one more connection: when this returns, all processes see it.
 
         Waits like `Publisher.publish`. If there is a limit, also waits until the sum is known:
@@ -80,35 +85,56 @@ class RedisState(State):
         applies only to the connections of this process.
         """
         if limit is not None:
-            return await self._join_within(name, limit)
-        self._local.add(name)
+            return await self._join_within(name, limit, member)
         try:
-            await self._publisher.publish(Waiter(), name)
+            if member is None:
+                self._local.add(name)
+                await self._publisher.publish(Waiter(), name)
+            else:
+                await self._publisher.publish(
+                    Waiter(),
+                    *_names(name, member[0]),
+                    change=partial(self._local.add, name, None, member),
+                )
         except BaseException:  # cancelled: the caller will not call leave
-            self.leave(name)
+            self.leave(name, _key(member))
             raise
         return True
 
-    async def _join_within(self, name: str, limit: int) -> bool:
+    async def _join_within(self, name: str, limit: int, member: NewMember | None) -> bool:
         publisher = self._publisher
-        waiter = Waiter(name, limit, until=time.monotonic() + self._lease + publisher.share.warm_up)
+        waiter = Waiter(
+            name, limit, member, until=time.monotonic() + self._lease + publisher.share.warm_up
+        )
         try:
             await publisher.publish(waiter)
+            granted = publisher.queue.abandon(waiter)
+            if granted and member is not None:  # Redis has the count, but not the member
+                await publisher.publish(Waiter(), *_names(name, member[0]))
         except BaseException:
             if publisher.queue.abandon(waiter):
-                self.leave(name)
+                self.leave(name, _key(member))
             raise
-        granted = publisher.queue.abandon(waiter)
         if granted is None:  # not decided by Redis
             if not self.health.is_down() and is_due("limit"):
                 logger.warning("Redis is too slow to check limits; they apply per process.")
-            granted = self._local.add(name, limit)
-            publisher.mark(name)
-        return granted
+            join = partial(self._local.add, name, limit, member)
+            granted = publisher.mark(*_names(name, _key(member)), change=join)
+        return bool(granted)
 
-    def leave(self, name: str) -> None:
-        self._local.leave(name)
-        self._publisher.mark(name)
+    def leave(self, name: str, key: str | None = None) -> None:
+        if key is None:
+            self._local.leave(name)
+            self._publisher.mark(name)
+        else:
+            self._publisher.mark(*_names(name, key), change=partial(self._local.leave, name, key))
+
+    def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
+        change = partial(self._local.set_info, name, key, info, newer_than)
+        return bool(self._publisher.mark(*_names(name, key), change=change))
+
+    def local_member(self, name: str, key: str) -> Presence | None:
+        return self._local.member(name, key)
 
     async def settled(self) -> None:
         """Return when Redis has all earlier changes. Waits like `Publisher.publish`."""
@@ -120,7 +146,7 @@ class RedisState(State):
 
     def check(self) -> list[str]:
         try:
-            check = SelfCheck(partial(self._reads.run, id=self.id), self._publisher.share.members)
+            check = SelfCheck(partial(self._reads.run, id=self.id), self._publisher.share.processes)
             return [total for part in check.slices() for total in part]
         except ERRORS as error:
             raise StateUnavailable(f"Redis does not respond: {error}") from error
@@ -164,12 +190,74 @@ class RedisState(State):
     async def asnapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         return await self._threads.run(self.snapshot, name)
 
-    def _read(self, script: scripts.Script, **named: Any) -> Any:
+    def members(self, name: str) -> MemberList:
+        """Return the members of the object.
+
+        They and the count are of the same moment, unless there are more than MAX_MEMBERS_AT_ONCE
+        members: then they are read in parts, one after the other.
+        """
+        self._publisher.wait_until_written(name)
+        for _ in range(MAX_ATTEMPTS):
+            number, count, epoch, cursor, part = self._read(
+                scripts.MEMBERS, name=name, cursor=0, limit=MAX_MEMBERS_AT_ONCE, size=PART_SIZE
+            )
+            members = _parse_members(part)
+            last_epoch = epoch
+            while cursor != b"0" and last_epoch == epoch:
+                _, _, last_epoch, cursor, part = self._read(
+                    scripts.MEMBERS, name=name, cursor=cursor, limit=0, size=PART_SIZE
+                )
+                members |= _parse_members(part)
+            if last_epoch == epoch:
+                return MemberList(number, count, members)
+        raise StateUnavailable("Redis lost the members while they were read; try again.")
+
+    async def amembers(self, name: str) -> MemberList:
+        return await self._threads.run(self.members, name)
+
+    def members_of(self, names: Collection[str]) -> dict[str, Presence]:
+        self._publisher.wait_until_written()
+        for _ in range(MAX_ATTEMPTS):
+            rest = list(names)
+            epochs: set[bytes] = set()
+            members: dict[str, Presence] = {}
+            cursor = b"0"
+            while rest and len(epochs) < 2:
+                epoch, finished, cursor, part = self._read(
+                    scripts.MEMBERS_OF_OBJECTS,
+                    *rest[:MEMBERS_PART_SIZE],
+                    cursor=cursor,
+                    size=MEMBERS_PART_SIZE,
+                )
+                epochs.add(epoch)
+                members |= _parse_members(part)
+                del rest[:finished]
+            if len(epochs) < 2:
+                return members
+        raise StateUnavailable("Redis lost the members while they were read; try again.")
+
+    def member_count(self, name: str) -> int:
+        self._publisher.wait_until_written(name)
+        count = int(self._read(scripts.MEMBER_COUNT, name=name)[0])
+        # Redis cannot tell how many of them have connections in live processes only.
+        return len(self.members(name).members) if count < 0 else count
+
+    async def amember_count(self, name: str) -> int:
+        return await self._threads.run(self.member_count, name)
+
+    def member(self, name: str, key: str) -> Presence | None:
+        self._publisher.wait_until_written(name)
+        return parse_presence(self._read(scripts.MEMBER, name=name, key=key)[0].decode())
+
+    async def amember(self, name: str, key: str) -> Presence | None:
+        return await self._threads.run(self.member, name, key)
+
+    def _read(self, script: scripts.Script, *rest: str, **named: Any) -> Any:
         """Return the result of the script. In a new process, wait until the sum is known."""
         while True:
             unknown_reason = self._publisher.unknown_reason()
             if unknown_reason is None:
-                result = self._run(script, **named)
+                result = self._run(script, *rest, **named)
                 # Check again: this process may have lost Redis during the read.
                 unknown_reason = self._publisher.unknown_reason()
                 if isinstance(result, int):
@@ -181,13 +269,13 @@ class RedisState(State):
                 raise StateUnavailable(unknown_reason)
             time.sleep(RECHECK_INTERVAL)
 
-    def _run(self, script: scripts.Script, **named: Any) -> Any:
+    def _run(self, script: scripts.Script, *rest: str, **named: Any) -> Any:
         began = time.monotonic()
         try:
-            result = self._reads.run(script, id=self.id, **named)
+            result = self._reads.run(script, *rest, id=self.id, **named)
             if time.monotonic() - began > SLOW_READ_THRESHOLD:
                 time.sleep(REREAD_DELAY)
-                result = self._reads.run(script, id=self.id, **named)
+                result = self._reads.run(script, *rest, id=self.id, **named)
         except Exception as error:
             self._on_read_failure(error)
             raise StateUnavailable(f"Redis does not respond: {error}") from error
@@ -209,3 +297,19 @@ def _parse(part: bytes) -> dict[str, int]:
     counts = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
     counts.pop("/epoch", None)
     return counts
+
+
+def _parse_members(part: bytes) -> dict[str, Presence]:
+    """Return the members from alternating lines of keys and presences."""
+    lines = part.decode().split("\n") if part else []
+    pairs = zip(lines[::2], map(parse_presence, lines[1::2]), strict=True)
+    return {key: presence for key, presence in pairs if presence is not None}
+
+
+def _names(name: str, key: str | None) -> tuple[str, ...]:
+    """Return the names whose values change with a connection of the member."""
+    return (name,) if key is None else (name, entry_name(name, key))
+
+
+def _key(member: NewMember | None) -> str | None:
+    return None if member is None else member[0]

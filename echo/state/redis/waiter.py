@@ -5,18 +5,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
+from echo.members import NewMember
+
 
 class Waiter:
     """A coroutine that waits until its change is written or its join within a limit is decided."""
 
-    __slots__ = ("abandoned", "done", "granted", "limit", "loop", "name", "until")
+    __slots__ = ("abandoned", "done", "granted", "limit", "loop", "member", "name", "until")
 
     def __init__(
-        self, name: str | None = None, limit: int | None = None, until: float = 0.0
+        self,
+        name: str | None = None,
+        limit: int | None = None,
+        member: NewMember | None = None,
+        until: float = 0.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.name, self.limit = name, limit  # only for a join with a limit
+        self.name, self.limit, self.member = name, limit, member  # only for a join with a limit
         self.until = until  # time.monotonic() until which to retry the decision
         self.granted: bool | None = None  # the decision
         self.abandoned = False

@@ -1,8 +1,13 @@
-"""The names whose counts Redis lacks, and the coroutines and threads that wait for them."""
+"""The names whose counts Redis lacks, and the coroutines and threads that wait for them.
 
-from collections.abc import Callable
+A change of the local counts and the record of its names are one step, and so are the values of a
+round: what is written has the members of the counts that it has.
+"""
+
+from collections.abc import Callable, Set
 from threading import Condition, Lock
 
+from echo.state.redis.share import Values
 from echo.state.redis.waiter import Waiter
 
 
@@ -20,13 +25,28 @@ class WriteQueue:
         self._is_urgent = False
         self.is_closed = False
 
-    def add(self, *names: str, waiter: Waiter | None = None) -> None:
-        """Schedule a write of the counts of these names. The waiter is woken after the write."""
+    def add(
+        self,
+        *names: str,
+        change: Callable[[], bool | None] | None = None,
+        waiter: Waiter | None = None,
+    ) -> bool | None:
+        """Schedule a write of the counts of these names. The waiter is woken after the write.
+
+        `change` changes the counts before; returns its result.
+        """
         with self._has_work:
+            result = None if change is None else change()
             self._dirty.update(names)
             if waiter is not None:
                 self._waiters.append(waiter)
             self._has_work.notify()
+            return result
+
+    def read(self, values: Callable[[Set[str]], Values], names: Set[str]) -> Values:
+        """Return the values of these names and of all that have changed since, of one moment."""
+        with self._has_work:
+            return values(names | self._dirty)
 
     def wake(self) -> None:
         """Begin a round now, without waiting for work or the next heartbeat."""

@@ -18,7 +18,7 @@ def listening(two):
     """The calls of a listener in another process than the one that changes."""
     here, there = two
     calls = []
-    there.listen(lambda number, changes: calls.append(changes))
+    there.listen(lambda number, counts, members: calls.append(counts))
     eventually(lambda: calls, [None])
     return here, calls
 
@@ -40,7 +40,7 @@ async def test_change_before_the_subscription_is_not_missed(two, caplog):
     here, there = two
     calls = []
     await here.join("foo")
-    there.listen(lambda number, changes: calls.append(changes))
+    there.listen(lambda number, counts, members: calls.append(counts))
     await asyncio.sleep(3 * LOST_AFTER)
     await here.join("bar")
 
@@ -96,7 +96,7 @@ async def test_idle_processes_send_only_heartbeats(redis_url, client):
             await state.join("foo")
             calls = []
             for _ in range(100):
-                state.listen(lambda number, changes, calls=calls: calls.append(number))
+                state.listen(lambda number, counts, members, calls=calls: calls.append(number))
             eventually(lambda calls=calls: bool(calls), True)
         await asyncio.sleep(2 * WARM_UP)  # until each has seen all others
 
@@ -120,7 +120,7 @@ def observed(client, seconds):
 
 async def test_feed_ends_with_its_last_listener(two, client):
     here, _ = two
-    removes = [here.listen(lambda number, changes: None) for _ in range(3)]
+    removes = [here.listen(lambda number, counts, members: None) for _ in range(3)]
     eventually(lambda: client.pubsub_numsub(scripts.CHANGES)[0][1], 1)
 
     for remove in removes:

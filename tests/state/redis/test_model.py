@@ -49,6 +49,61 @@ MISTAKES = {
         "  end\n  return publish()\nend\n",
         "  end\n  return 1\nend\n",
     ),
+    "a member of a dead process is listed": (
+        "MEMBERS",
+        "  elseif #dead > 0 then\n",
+        "  elseif false then\n",
+    ),
+    "a member of a dead process is found": (
+        "MEMBER",
+        "total = live(name .. '/' .. key, tonumber(total))\n",
+        "total = tonumber(total)\n",
+    ),
+    "members of dead processes are in their number": (
+        "MEMBER_COUNT",
+        "if #ids('-inf', text(now), 'LIMIT', 0, 1) > 0 then return {-1} end\n",
+        "",
+    ),
+    "members of an earlier epoch are listed": (
+        "MEMBERS",
+        "if redis.call('HGET', hash, '') ~= epoch then\n",
+        "if not redis.call('HGET', hash, '') then\n",
+    ),
+    "members of an earlier epoch are kept": (
+        "WRITE",
+        "    if redis.call('HGET', hash, '') ~= epoch then\n",
+        "    if not redis.call('HGET', hash, '') then\n",
+    ),
+    "older info replaces newer info": (
+        "WRITE",
+        "new_info and tonumber(new_changed_at) > tonumber(changed_at)\n",
+        "new_info\n",
+    ),
+    "the time of the last connection is listed": (
+        "WRITE",
+        "tonumber(new_since) < tonumber(since)\n",
+        "tonumber(new_since) > tonumber(since)\n",
+    ),
+    "info changes only with the number of connections": (
+        "WRITE",
+        "if count ~= previous or presence or not is_valid then\n",
+        "if count ~= previous or not is_valid then\n",
+    ),
+    "the count does not change with the members of its object": (
+        "WRITE",
+        "    if difference ~= 0 and not counted[name] then\n",
+        "    if false then\n",
+    ),
+    "the parts of a whole share count twice": (
+        "WRITE",
+        "local slash = more == '' and",
+        "local slash = begin == '0' and",
+    ),
+    "members of a removed share stay": (
+        "REMOVE",
+        "    if string.sub(entries[i], 1, 1) ~= '/' then",
+        "    if not string.find(entries[i], '/') then",
+    ),
 }
 
 

@@ -63,15 +63,19 @@ def url_of_user_with_few_rights():
 @pytest.mark.parametrize("at_once", [MAX_NAMES_AT_ONCE, 1])
 async def test_user_with_few_rights_is_enough(url_of_user_with_few_rights, monkeypatch, at_once):
     monkeypatch.setattr("echo.state.redis.state.MAX_NAMES_AT_ONCE", at_once)
+    monkeypatch.setattr("echo.state.redis.state.MAX_MEMBERS_AT_ONCE", at_once)
     url = url_of_user_with_few_rights
     with redis_state(url) as here, redis_state(url) as there:
         assert here.ledger.acquire()
         sender = SignalSender(here)
         await here.join("foo")
         await there.join("foo", limit=9)
-        await here.join("bar")
+        await here.join("bar", member=("ada", "{}"))
+        here.set_info("bar", "ada", '{"n":1}')
 
         assert there.counts() == here.counts() == {"foo": 2, "bar": 1}
+        assert there.member("bar", "ada").info == '{"n":1}'
+        assert (there.member_count("bar"), {*there.members("bar").members}) == (1, {"ada"})
         assert there.count("foo") == 2
         assert here.check() == []
         eventually(lambda: step(sender), True)

@@ -59,7 +59,7 @@ async def test_total_without_a_share_is_deleted(redis_url, client, errors):
 async def test_followers_learn_of_a_repair(redis_url, client):
     changes = []
     with redis_state(redis_url) as state:
-        state.listen(lambda number, each: changes.append(each))
+        state.listen(lambda number, each, members: changes.append(each))
         eventually(lambda: changes, [None])
         await state.join("foo")
         eventually(lambda: {"foo": 1} in changes, True)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from secrets import token_hex
 from typing import Any
 
 from asgiref.typing import ASGISendCallable
@@ -14,10 +15,10 @@ logger = logging.getLogger(__name__)
 MAX_QUEUED_EVENTS = 1000  # of one connection; if there are more, it is closed
 
 
-class Member:
-    """A connection in a group. Its events are sent in order and never delay other members."""
+class GroupConnection:
+    """A connection in a group. Its events are sent in order and never delay other connections."""
 
-    __slots__ = ("_queue", "_send", "_send_now", "_sender", "_started")
+    __slots__ = ("_id", "_queue", "_send", "_send_now", "_sender", "_started", "key")
 
     def __init__(self, send: ASGISendCallable, send_now: SendNow | None = None) -> None:
         self._send: Any = send
@@ -25,6 +26,26 @@ class Member:
         self._queue: deque[dict[str, Any]] | None = None  # created on first use
         self._sender: asyncio.Task[None] | None = None
         self._started = False
+        self._id = ""
+        self.key: str | None = None  # of the member, if the connection is one of a member
+
+    def __deepcopy__(self, memo: object) -> "GroupConnection":
+        """Return the connection itself, which a copy of its scope contains as well."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a pickled scope contain a connection that has ended."""
+        return GroupConnection, (None,)
+
+    @property
+    def id(self) -> str:
+        """The id of the connection, unique in all processes."""
+        if not self._id:
+            self._id = token_hex(8)
+        return self._id
+
+    def has_id(self, id: str) -> bool:
+        return self._id == id
 
     def start(self) -> None:
         """Start sending. Call it when the handshake has been accepted."""

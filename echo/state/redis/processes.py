@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 
-class Members:
+class Processes:
     """Set by the publishing thread, and read by all threads."""
 
     def __init__(self, process_id: str) -> None:
@@ -13,9 +13,9 @@ class Members:
         # The processes that have not written since this process lost Redis, and their lease ends.
         self.awaited: dict[str, str] = {}
 
-    def set(self, version: str, members: Iterable[str], after_outage: bool) -> None:
+    def set(self, version: str, processes: Iterable[str], after_outage: bool) -> None:
         """Store the live processes: alternating ids and lease ends."""
-        each = iter(members)
+        each = iter(processes)
         self.version, self.lease_ends = version, dict(zip(each, each, strict=True))
         if after_outage:
             self.awaited = {**self.lease_ends}
