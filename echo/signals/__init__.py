@@ -1,4 +1,4 @@
-"""Signals: an object is occupied, an object is vacated, a count has changed.
+"""Signals: an object is occupied or vacated, a count has changed, a member has joined or left.
 
 Each signal is sent once per cluster, by the sender thread of one process, which calls the receivers
 one after the other. Changes within a fifth of a second are combined. A process may become that
@@ -12,5 +12,8 @@ from django.dispatch import Signal
 object_occupied = Signal()  # name, count; after its first connection
 object_vacated = Signal()  # name; after ECHO_VACATED_DELAY seconds without a connection
 count_changed = Signal()  # name, count, previous
+member_joined = Signal()  # name, member (a Member); after its first connection
+member_left = Signal()  # name, member; after ECHO_VACATED_DELAY seconds without a connection
 
-ALL = (object_occupied, object_vacated, count_changed)
+OF_MEMBERS = (member_joined, member_left)
+ALL = (object_occupied, object_vacated, count_changed, *OF_MEMBERS)

@@ -1,4 +1,4 @@
-"""Sends the signals: compares each changed count with the one last recorded in the ledger."""
+"""Sends the signals: compares each change with what was last recorded in the ledger."""
 
 import logging
 import time
@@ -13,11 +13,21 @@ from django.dispatch import Signal
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
+from echo.members import Presence, parse_presence, split_entry
 from echo.objects import NamedObject
-from echo.signals import ALL, count_changed, object_occupied, object_vacated
+from echo.signals import (
+    ALL,
+    OF_MEMBERS,
+    count_changed,
+    member_joined,
+    member_left,
+    object_occupied,
+    object_vacated,
+)
 from echo.state import get_state
 from echo.state.base import State
 from echo.state.follower import Follower
+from echo.state.ledger import Recorded
 
 logger = logging.getLogger(__name__)
 
@@ -65,36 +75,47 @@ class SignalSender:
     def __init__(self, state: State) -> None:
         self._state = state
         self._leads = False
-        # name -> time.monotonic() from which the object counts as vacated
-        self._vacated_at: dict[str, float] = {}
+        # Name or entry name -> time.monotonic() from which the object counts as vacated, or the
+        # member as left
+        self._gone_at: dict[str, float] = {}
         self._number = 0  # of the last change in the counts that were read
+        self._with_members = False  # whether the signals of members have receivers
         self._wake = Event()
-        self._follower = Follower(state, self._wake.set)
+        self._follower = Follower(state, self._wake.set, self._follows)
         self.stop = self._follower.stop
+
+    def _follows(self, name: str) -> bool:
+        return self._with_members or "/" not in name
 
     def wait_for_work(self) -> None:
         """Return at the next change, or when an object may be vacated or the leader replaced."""
-        until = min(self._vacated_at.values(), default=inf)
+        until = min(self._gone_at.values(), default=inf)
         self._wake.wait(min(until - time.monotonic(), LEADER_INTERVAL))
 
     def step(self, now: float | None = None) -> bool:
         """Send signals for all changes; return False if another process is the leader.
 
-        The changes are recorded first, so that no signal is sent twice if this process is killed.
+        While the signals of members have no receivers, members are neither followed nor read. The
+        changes are recorded first, so that no signal is sent twice if this process is killed.
         Raises StateUnavailable if the counts are unknown, or if no process is the leader.
         """
         ledger = self._state.ledger
         led, self._leads = self._leads, ledger.lead()
         self._wake.clear()
-        must_read, changes = self._follower.take()
+        followed, self._with_members = self._with_members, any(s.receivers for s in OF_MEMBERS)
+        must_read, changes, members = self._follower.take()
         try:
-            counts: dict[str, int] = {}
-            if must_read or (self._leads and not led):
+            values: dict[str, Recorded] = {}  # 0: vacated, or left
+            if must_read or (self._leads and not led) or followed != self._with_members:
                 self._number, counts = self._state.snapshot()
-                counts = dict.fromkeys(ledger.recorded, 0) | counts
-            counts |= {name: count for name, (n, count) in changes.items() if n > self._number}
+                present = self._state.members_of(counts) if self._with_members else {}
+                values = {**dict.fromkeys(ledger.recorded, 0), **counts, **present}
+            values |= {name: count for name, (n, count) in changes.items() if n > self._number}
+            for entry, (n, text) in members.items():
+                if n > self._number:
+                    values[entry] = parse_presence(text) or 0
             now = time.monotonic() if now is None else now  # a read may take seconds
-            records, signals = self._compare(counts, now)
+            records, signals = self._compare(values, now)
             record = ledger.record if self._leads else ledger.copy
             if records and not record(records):
                 raise StateUnavailable("The process that sends the signals is being replaced.")
@@ -109,26 +130,45 @@ class SignalSender:
         return self._leads
 
     def _compare(
-        self, counts: Mapping[str, int], now: float
-    ) -> tuple[dict[str, int | None], Calls]:
-        """Return what to record (None: vacated) and the signals to send."""
-        records: dict[str, int | None] = {}
+        self, values: Mapping[str, Recorded], now: float
+    ) -> tuple[dict[str, Recorded | None], Calls]:
+        """Return what to record (None: vacated, or left) and the signals to send."""
+        recorded = self._state.ledger.recorded
+        records: dict[str, Recorded | None] = {}
         signals: Calls = []
-        for name, count in counts.items():
-            previous = self._state.ledger.recorded.get(name)
-            if count:
-                self._vacated_at.pop(name, None)
+        for name, value in values.items():
+            previous = recorded.get(name)
+            if value:
+                self._gone_at.pop(name, None)
             elif previous is not None:
-                self._vacated_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
-            if count == (previous or 0):
+                self._gone_at.setdefault(name, now + conf.ECHO_VACATED_DELAY)
+            if isinstance(value, Presence):
+                if not isinstance(previous, Presence):
+                    records[name] = value
+                    signals.append((member_joined, _arguments(name, value)))
+                elif value.info != previous.info:
+                    records[name] = value._replace(since=previous.since)
+            elif "/" not in name and value != (previous or 0):
+                records[name] = value
+                if previous is None:
+                    signals.append((object_occupied, {"name": name, "count": value}))
+                params = {"name": name, "count": value, "previous": previous or 0}
+                signals.append((count_changed, params))
+        due = [name for name, at in self._gone_at.items() if now >= at]
+        for name in sorted(due, key=lambda name: "/" not in name):  # members before their object
+            del self._gone_at[name]
+            previous = recorded.get(name)
+            if previous is None:  # the leader before this process has sent the signal
                 continue
-            records[name] = count
-            if previous is None:
-                signals.append((object_occupied, {"name": name, "count": count}))
-            params = {"name": name, "count": count, "previous": previous or 0}
-            signals.append((count_changed, params))
-        for name in [name for name, at in self._vacated_at.items() if now >= at]:
-            del self._vacated_at[name]
             records[name] = None
-            signals.append((object_vacated, {"name": name}))
+            if isinstance(previous, Presence):
+                left = previous._replace(connections=0)
+                signals.append((member_left, _arguments(name, left)))
+            else:
+                signals.append((object_vacated, {"name": name}))
         return records, signals
+
+
+def _arguments(entry: str, presence: Presence) -> dict[str, Any]:
+    name, key = split_entry(entry)
+    return {"name": name, "member": presence.member(key)}

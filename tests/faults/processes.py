@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tests.faults.redis_server import OwnRedis
 from tests.faults.site import LEASE, Sampler, Site
@@ -168,10 +168,16 @@ def churn(operations: int = 10_000, kills: int = 12, seeds: int = 3) -> str:
     return f"exact after {each} (a process was killed just before)"
 
 
-def churn_with(seed: int, operations: int, kills: int) -> float:
+def churn_with(
+    seed: int,
+    operations: int,
+    kills: int,
+    make_site: type[Site] = Site,
+    members: Sequence[str] = ("",),
+) -> float:
     chance = random.Random(seed)
     names = [f"object-{number}" for number in range(20)]
-    with OwnRedis() as redis, Site(redis.url, FOUR) as site:
+    with OwnRedis() as redis, make_site(redis.url, FOUR) as site:
         for number in range(operations):
             if number % (operations // kills) == operations // kills - 1:
                 site.kill(chance.choice(site.servers))
@@ -179,7 +185,7 @@ def churn_with(seed: int, operations: int, kills: int) -> float:
             server = chance.choice(site.servers)
             clients = site.clients[server]
             if not clients or chance.random() < 0.5:
-                site.open(server, chance.choice(names))
+                site.open(server, chance.choice(names), chance.choice(members))
             else:
                 client, _ = clients.pop(chance.randrange(len(clients)))
                 chance.choice(ENDS)(client)

@@ -4,6 +4,7 @@ from tests.faults import (  # noqa: F401
     clock,
     failover,
     limit,
+    members,
     messages,
     network,
     processes,

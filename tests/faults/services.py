@@ -46,7 +46,7 @@ def echo_at(site: Site) -> Load:
     return Load(*(lambda turn=turn: echo(next(turn)) for turn in turns), pause=0.005)
 
 
-def require_no_wrong_count(sampler: Sampler, truth: int) -> str:
+def require_no_wrong_count(sampler: Sampler, truth: object) -> str:
     wrong = [sample for sample in sampler.known() if sample.count != truth]
     assert not wrong, f"{len(wrong)} reads are not {truth}: {[one.count for one in wrong[:9]]}"
     known = len(sampler.known())

@@ -5,9 +5,9 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tests.raw import Client
@@ -24,11 +24,44 @@ OPTIONS = {
 }
 
 
+class Reader:
+    """Reads counts from one process, on one connection. For any thread."""
+
+    view = "getCurrentConnections"
+
+    def __init__(self, server: Server, timeout: float = 3 * SECOND) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
+        self.lock = threading.Lock()
+
+    def read(self, name: str) -> Any:
+        """Return the count, or None if it is unknown or the process does not respond."""
+        with self.lock:
+            try:
+                self.connection.request("GET", f"/{quote(name, safe='')}/{self.view}", headers=JSON)
+                response = self.connection.getresponse()
+                body = response.read()
+            except (OSError, http.client.HTTPException):
+                self.connection.close()
+                return None
+        if response.status == 503:
+            return None
+        assert response.status == 200, (response.status, body)
+        return self.value(json.loads(body))
+
+    def value(self, body: dict[str, Any]) -> Any:
+        return body["connections"]
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 class Site:
     """Servers on one Redis. `clients` has the accepted connections of each server.
 
     They are warm at first: Redis is known, and each has been asked for a count.
     """
+
+    reader = Reader
 
     def __init__(
         self,
@@ -63,7 +96,7 @@ class Site:
     def start(self, kind: str, **env: str) -> Server:
         server = Server(kind, options=OPTIONS[kind], **{**self.env, **env})
         self.clients[server] = []
-        self.readers[server] = Reader(server)
+        self.readers[server] = self.reader(server)
         self.servers.append(server)
         return server
 
@@ -83,8 +116,10 @@ class Site:
         for client, _ in self.clients.pop(server, []):
             client.socket.close()
 
-    def open(self, server: Server, name: str = "foo") -> Client:
-        client = Client.opened(server.port, name)
+    def open(self, server: Server, name: str = "foo", member: str = "") -> Client:
+        """Open a connection, of a member if the site is `tests.sites.member_signals`."""
+        query = f"?member={member}" if member else ""
+        client = Client.opened(server.port, path=f"/{name}/websocket{query}")
         self.clients[server].append((client, name))
         return client
 
@@ -92,11 +127,11 @@ class Site:
         with ThreadPoolExecutor(OPENERS) as threads:
             list(threads.map(lambda name: self.open(server, name), names))
 
-    def truth(self) -> Counter[str]:
-        """Return the true number of connections of each object."""
+    def truth(self) -> Mapping[str, Any]:
+        """Return what a reader must read for each object: the true number of connections."""
         return Counter(name for clients in self.clients.values() for _, name in clients)
 
-    def counts(self, names: Iterable[str]) -> list[dict[str, int | None]]:
+    def counts(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return the counts that each process returns, all read at the same time."""
         names = list(names)
         with ThreadPoolExecutor(len(self.servers)) as threads:
@@ -126,38 +161,10 @@ class Site:
         self.seconds_until_exact(3 * DEADLINE, ["foo"])
 
 
-class Reader:
-    """Reads counts from one process, on one connection. For any thread."""
-
-    def __init__(self, server: Server, timeout: float = 3 * SECOND) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
-        self.lock = threading.Lock()
-
-    def read(self, name: str) -> int | None:
-        """Return the count, or None if it is unknown or the process does not respond."""
-        with self.lock:
-            try:
-                self.connection.request(
-                    "GET", f"/{quote(name, safe='')}/getCurrentConnections", headers=JSON
-                )
-                response = self.connection.getresponse()
-                body = response.read()
-            except (OSError, http.client.HTTPException):
-                self.connection.close()
-                return None
-        if response.status == 503:
-            return None
-        assert response.status == 200, (response.status, body)
-        return json.loads(body)["connections"]
-
-    def close(self) -> None:
-        self.connection.close()
-
-
 class Sample(NamedTuple):
     began: float  # time.monotonic()
     ended: float
-    count: int | None
+    count: Any  # None: unknown
 
 
 class Sampler:
@@ -168,7 +175,8 @@ class Sampler:
         self._name, self._period = name, period
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(Reader(server),)) for server in site.servers
+            threading.Thread(target=self._run, args=(site.reader(server),))
+            for server in site.servers
         ]
 
     def __enter__(self) -> "Sampler":

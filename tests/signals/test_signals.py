@@ -1,20 +1,18 @@
 import threading
 import time
-from contextlib import ExitStack, contextmanager
 
 import pytest
 from channels.testing import WebsocketCommunicator
 
 from echo.consumers import EchoConsumer
 from echo.counting import counted
-from echo.objects import NamedObject
-from echo.signals import ALL, count_changed, object_occupied
+from echo.signals import count_changed, object_occupied
 from echo.signals.sender import SignalSender, start_sender
 from echo.state import get_state
-from tests.faults.link import Link
 from tests.faults.site import Site
 from tests.raw import CLOSE, close_payload, frame
-from tests.states import LEASE, known, redis_state, step
+from tests.signals.senders import lead, receiving, step_both
+from tests.states import LEASE, known, step
 from tests.waiting import SECOND, eventually
 
 DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
@@ -23,18 +21,8 @@ DELAY = 3.0  # seconds: the default of ECHO_VACATED_DELAY
 @pytest.fixture
 def sent():
     """The signals sent, in order: `("occupied", {"name": "foo", "count": 1})`."""
-    words = []
-    with ExitStack() as stack:
-        for signal, word in zip(ALL, ("occupied", "vacated", "changed"), strict=True):
-
-            def receive(sender, signal, word=word, **arguments):
-                assert sender is NamedObject
-                words.append((word, arguments))
-
-            signal.connect(receive)
-            stack.callback(signal.disconnect, receive)
-            stack.callback(lambda keep: None, receive)  # signals hold their receivers weakly
-        yield words
+    with receiving("occupied", "vacated", "changed") as signals:
+        yield signals
 
 
 def occupied(name, count):
@@ -227,44 +215,6 @@ async def test_one_thread_sends_until_the_state_is_closed(state, sent):
 # Many processes
 
 
-@contextmanager
-def candidate(state):
-    """A sender of the state, without its thread."""
-    assert state.ledger.acquire()
-    sender = SignalSender(state)
-    yield sender
-    sender.stop()
-
-
-def lead(sender):
-    """Make it the leader: a process becomes the leader at its next heartbeat without one."""
-    eventually(lambda: step(sender), True)
-
-
-@pytest.fixture
-def link(redis_server):
-    with Link(redis_server.port) as link:
-        yield link
-
-
-@pytest.fixture
-def two(redis_url, link):
-    """The states of two processes, and their senders: the first, at the link, is the leader."""
-    with (
-        redis_state(link.url) as here,
-        redis_state(redis_url) as there,
-        candidate(here) as leader,
-    ):
-        lead(leader)
-        with candidate(there) as other:
-            yield here, there, leader, other
-
-
-def step_both(two, now=0):
-    _, _, leader, other = two
-    return step(other, now), step(leader, now)
-
-
 async def test_change_in_any_process_is_sent_by_the_leader(two, sent):
     here, there, *_ = two
     await there.join("foo")
@@ -286,6 +236,24 @@ async def test_next_leader_continues_where_the_first_stopped(two, sent):
     other.step(1 + DELAY)
 
     assert sent == [changed("bar", 1, 0), vacated("bar")]
+
+
+async def test_next_leader_does_not_repeat_what_the_first_has_just_sent(two, sent):
+    here, there, leader, other = two
+    await there.join("foo")
+    eventually(lambda: step_both(two) and len(sent), 2)
+    eventually(lambda: step(other) is False and there.ledger.recorded, {"foo": 1})
+    there.leave("foo")
+    eventually(lambda: step_both(two, 1) and len(sent), 3)
+    eventually(lambda: step(other, 1) is False and there.ledger.recorded, {"foo": 0})
+    leader.step(1 + DELAY)
+    assert sent[3:] == [vacated("foo")]
+
+    here.close()
+    lead(other)
+    other.step(1 + 2 * DELAY)
+
+    assert sent[3:] == [vacated("foo")]
 
 
 async def test_next_leader_takes_over_when_the_first_has_vanished(two, sent, link):

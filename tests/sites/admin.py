@@ -16,6 +16,7 @@ if os.environ.get("ECHO_STATE_URL"):  # several processes, which must recognise 
         }
     }
 SECRET_KEY = "the same in all processes, so that one log-in is for all"
+ASGI_APPLICATION = "tests.sites.admin_routes.application"
 MIDDLEWARE = ["tests.sites.admin.strict_policy", *DEMO_MIDDLEWARE]
 
 

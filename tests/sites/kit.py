@@ -43,6 +43,7 @@ class RefusingConsumer(AsyncWebsocketConsumer):
 http = get_asgi_application()
 routes = [
     path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")),
+    path("team/<str:room>/", counted(ChatConsumer.as_asgi(), by="room", member="user")),
     path("users/<str:room>/", counted(UsersConsumer.as_asgi(), by="room")),
     path("refused/<str:room>/", counted(RefusingConsumer.as_asgi(), by="room")),
 ]
