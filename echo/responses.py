@@ -4,11 +4,13 @@ import functools
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.cache import patch_vary_headers
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 TEXT = "text/plain;charset=UTF-8"  # in the spelling of the original program
 RETRY_AFTER = "2"  # seconds
 UNKNOWN_COUNT = gettext_lazy("The number of connections is unknown at the moment.")
+UNKNOWN_MEMBERS = gettext_lazy("The members are unknown at the moment.")
 
 
 def text_response(body: str, status: int = 200) -> HttpResponse:
@@ -29,8 +31,8 @@ def count_sentence(count: int) -> str:
     return f"There are {count} WebSocket clients connected to this Durable Object instance."
 
 
-def unknown_count_response() -> HttpResponse:
-    response = text_response(str(UNKNOWN_COUNT), status=503)
+def unknown_response(message: Promise = UNKNOWN_COUNT) -> HttpResponse:
+    response = text_response(str(message), status=503)
     response["Retry-After"] = RETRY_AFTER
     # The outage is logged once; Django would also log an error for each 503 response.
     response._has_been_logged = True  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ def _default_or_named(scope: WebSocketScope) -> str:
     return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
 
-_echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named)
+_echo: Any = counted(EchoConsumer.as_asgi(), by=_default_or_named, member="user")
 _console: Any = ConsoleAccess(_echo)
 
 # For sites like the demo, where every client may connect to every object.

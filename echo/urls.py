@@ -7,7 +7,7 @@ Without the usage page: `from echo.urls import endpoints` and
 from django.urls import path
 
 from echo import views
-from echo.live.views import count, total
+from echo.live.views import count, members, total
 
 app_name = "echo"
 
@@ -16,6 +16,10 @@ endpoint_urlpatterns = [
     path("getCurrentConnections", views.connections, name="connections"),
     path("<str:name>/websocket", views.websocket, name="websocket"),
     path("<str:name>/getCurrentConnections", views.connections, name="connections"),
+    path("members", views.members, name="members"),
+    path("<str:name>/members", views.members, name="members"),
+    path("members/live", members, name="live_members"),
+    path("<str:name>/members/live", members, name="live_members"),
     path("live", total, name="live_total"),
     path("connections/live", count, name="live"),
     path("<str:name>/connections/live", count, name="live"),

@@ -9,24 +9,27 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
 from django.utils.translation import gettext_lazy, pgettext
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from echo.conf import conf
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.introspection import lacks_route, required_action
+from echo.members import list_data
 from echo.names import check_name
 from echo.objects import connected_objects
-from echo.permissions import COUNT, LIST, has_permission
+from echo.permissions import COUNT, LIST, MEMBERS, has_permission
 from echo.responses import (
+    UNKNOWN_MEMBERS,
     count_response,
     prefers,
     set_common_headers,
     text_response,
-    unknown_count_response,
+    unknown_response,
 )
 from echo.state import get_state
 
@@ -54,6 +57,7 @@ This Durable Object supports the following endpoints:
 """
 
 NOT_COUNT = gettext_lazy("You may not see the count of this object.")
+NOT_MEMBERS = gettext_lazy("You may not see the members of this object.")
 NAMED = "<str:name>/websocket"
 
 View = Callable[..., HttpResponse]
@@ -77,7 +81,7 @@ def plain(view: View) -> View:
         except PermissionDenied as error:
             response = text_response(str(error), status=403)
         except StateUnavailable:
-            response = unknown_count_response()
+            response = unknown_response()
         return set_common_headers(response)
 
     return wrapper
@@ -130,6 +134,20 @@ def connections(request: HttpRequest, name: str | None = None) -> HttpResponse:
     return count_response(name, get_state().count(name), prefers(request, "application/json"))
 
 
+@require_safe
+@plain
+def members(request: HttpRequest, name: str | None = None) -> HttpResponse:
+    """Respond with the members of the object as JSON, those with the longest presence first."""
+    name = name or conf.ECHO_DEFAULT_OBJECT
+    if not has_permission(request, name, MEMBERS):
+        raise PermissionDenied(str(NOT_MEMBERS))
+    try:
+        found = get_state().members(name)
+    except StateUnavailable:
+        return unknown_response(UNKNOWN_MEMBERS)
+    return JsonResponse(list_data(name, found, conf.ECHO_MAX_MEMBERS_SHOWN))
+
+
 @plain
 def usage(request: HttpRequest) -> HttpResponse:
     """Respond with the original program's usage text; to a browser, with a page."""
@@ -144,6 +162,7 @@ def usage(request: HttpRequest) -> HttpResponse:
         "may_count": not may_list and has_permission(request, conf.ECHO_DEFAULT_OBJECT, COUNT),
         "has_websockets": _has_websocket(request, NAMED),
         "has_default_websocket": _has_websocket(request, "websocket"),
+        "may_see_members": has_permission(request, conf.ECHO_DEFAULT_OBJECT, MEMBERS),
         "has_route": not lacks_route(_route(NAMED)),
         **page_frame(request),
     }

@@ -154,6 +154,14 @@ def lists(asking: object, name: str | None, action: str) -> bool:
     return action == "list"
 
 
+def test_page_shows_members_to_those_who_may_see_them(client: Client, settings: Settings) -> None:
+    assert 'id="echo-who"' in page(client)
+
+    settings.DEBUG = False
+    settings.ECHO_AUTHORIZE = "tests.test_usage_page.lists"
+    assert 'id="echo-who"' not in page(client)
+
+
 def test_page_has_no_console_where_no_route_leads_to_it(client: Client, settings: Settings) -> None:
     settings.ROOT_URLCONF = __name__  # below /live/, and the demo's routes are not
 

@@ -1,5 +1,6 @@
 import http.client
 import json
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
 import pytest
@@ -18,6 +19,7 @@ UPGRADE_EXPECTED = "Durable Object expected Upgrade: websocket"
 NONE = "There are 0 WebSocket clients connected to this Durable Object instance."
 TEXT = "text/plain;charset=UTF-8"
 BAD_NAMES = ["x" * 129, "%F0%9F%98%80" * 33, "a%00b", "a%0Ab", "a%1B%5B2J", "a%7Fb", "%C2%85"]
+ADA, BOB = ("7", '{"name":"Ada"}'), ("bob", "{}")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]
 
 
@@ -350,3 +352,97 @@ def test_body_of_a_request_is_ignored(site):
         assert (answer.status, answer.read().decode()) == (200, NONE)
     finally:
         connection.close()
+
+
+@pytest.fixture
+def members_for_all(settings):
+    settings.DEBUG = True
+
+
+@pytest.fixture
+async def present():
+    """Ada with two tabs, Bob, and an anonymous visitor."""
+    joins = [ADA, ADA, BOB, None]
+    for member in joins:
+        await get_state().join("foo", member=member)
+    yield
+    for member in joins:
+        get_state().leave("foo", member and member[0])
+
+
+@pytest.mark.parametrize("path", ["/members", "/foo/members"])
+async def test_members_are_json_oldest_first(members_for_all, present, path):
+    response = await of_asgi(path)
+
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
+    listed = json.loads(response.content)
+    since = [member.pop("since") for member in listed["members"]]
+    assert listed == {
+        "name": "foo",
+        "connections": 4,
+        "members": [
+            {"key": "7", "info": {"name": "Ada"}, "connections": 2},
+            {"key": "bob", "info": {}, "connections": 1},
+        ],
+    }
+    for text in since:
+        read = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        assert abs(datetime.now(UTC) - read) < timedelta(minutes=1)
+
+
+@pytest.fixture
+def one_is_shown(settings):
+    settings.ECHO_MAX_MEMBERS_SHOWN = 1
+
+
+async def test_members_above_the_limit_are_a_number(members_for_all, one_is_shown, present):
+    listed = json.loads((await of_asgi("/foo/members")).content)
+
+    assert [member["key"] for member in listed["members"]] == ["7"]
+    assert (listed["connections"], listed["more"]) == (4, 1)
+
+
+async def test_object_without_members_has_an_empty_list(members_for_all):
+    listed = json.loads((await of_asgi("/nobody/members")).content)
+
+    assert listed == {"name": "nobody", "connections": 0, "members": []}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("is_staff", "status"), [(False, 403), (True, 200)])
+async def test_members_are_for_staff(present, django_user_model, is_staff, status):
+    user = await django_user_model.objects.acreate(username="someone", is_staff=is_staff)
+    client = AsyncClient()
+    await client.aforce_login(user)
+
+    response = await client.get("/foo/members")
+
+    assert response.status_code == status
+    assert (b"Ada" in response.content) == is_staff
+
+
+async def test_members_are_denied_to_visitors(present):
+    response = await of_asgi("/foo/members")
+
+    denied = "You may not see the members of this object."
+    assert (response.status_code, response.content.decode()) == (403, denied)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+async def test_members_of_an_invalid_name_are_a_400(members_for_all, name):
+    response = await of_asgi(f"/{name}/members")
+
+    assert (response.status_code, response["Cache-Control"]) == (400, "no-store")
+
+
+async def test_members_that_cannot_be_known_are_a_503(members_for_all, settings):
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+
+    response = await of_asgi("/foo/members")
+
+    assert (response.status_code, response["Retry-After"]) == (503, "2")
+    assert response.content.decode() == "The members are unknown at the moment."
+
+
+async def test_members_can_only_be_read():
+    assert (await of_asgi("/foo/members", "POST")).status_code == 405

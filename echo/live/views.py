@@ -1,4 +1,4 @@
-"""Counts as server-sent events, one for each change (HTML standard, §9.2).
+"""Counts and members as server-sent events (HTML standard, §9.2).
 
 The views are sync because Django rejects async views if ATOMIC_REQUESTS is set. Their streams are
 async.
@@ -23,12 +23,13 @@ from django.views.decorators.http import require_GET
 
 from echo.conf import conf
 from echo.exceptions import InvalidName
+from echo.live.members import MemberStream, MemberWatcher
 from echo.live.stream import Stream
-from echo.live.watcher import get_watcher
+from echo.live.watcher import CountWatcher, Watcher, get_watcher
 from echo.names import check_name
-from echo.permissions import COUNT, LIST, has_permission
+from echo.permissions import COUNT, LIST, MEMBERS, has_permission
 from echo.responses import RETRY_AFTER, text_response
-from echo.views import NOT_COUNT
+from echo.views import NOT_COUNT, NOT_MEMBERS
 
 RETRY_INTERVAL = 1000, 3000  # milliseconds until a client reconnects, chosen at random
 HEADERS = {
@@ -46,31 +47,44 @@ WSGI = _("Live counts need a server that speaks ASGI; this one speaks WSGI.")
 def count(request: HttpRequest, name: str | None = None) -> HttpResponseBase:
     """Stream the count of the object, now and at each change: `{"name": …, "connections": 3}`."""
     name = conf.ECHO_DEFAULT_OBJECT if name is None else name
-    try:
-        check_name(name)
-    except InvalidName as error:
-        return text_response(str(error), status=400)
-    return _stream(request, name, COUNT, NOT_COUNT)
+    return _stream(request, Stream[str](name), COUNT, NOT_COUNT)
+
+
+@require_GET
+def members(request: HttpRequest, name: str | None = None) -> HttpResponseBase:
+    """Stream the members of the object: the whole list now, then its changes."""
+    name = conf.ECHO_DEFAULT_OBJECT if name is None else name
+    return _stream(request, MemberStream(name), MEMBERS, NOT_MEMBERS, MemberWatcher)
 
 
 @require_GET
 def total(request: HttpRequest) -> HttpResponseBase:
     """Stream the totals, now and at each change of a count: `{"objects": 2, "connections": 5}`."""
-    return _stream(request, None, LIST, NOT_LIST)
+    return _stream(request, Stream[str](None), LIST, NOT_LIST)
 
 
 def _stream(
-    request: HttpRequest, name: str | None, action: str, denied: Promise
+    request: HttpRequest,
+    stream: Stream[Any],
+    action: str,
+    denied: Promise,
+    kind: type[Watcher[Any]] = CountWatcher,
 ) -> HttpResponseBase:
+    try:
+        if stream.name is not None:
+            check_name(stream.name)
+    except InvalidName as error:
+        return text_response(str(error), status=400)
     if not isinstance(request, ASGIRequest):
         return text_response(str(WSGI), status=501)
-    if not has_permission(request, name, action):
+    if not has_permission(request, stream.name, action):
         return text_response(str(denied), status=403)
     if not _open.add(conf.ECHO_MAX_STREAMS):
         response = text_response(str(TOO_MANY), status=503)
         response["Retry-After"] = RETRY_AFTER
         return response
-    return LiveResponse(stream_events(name), content_type="text/event-stream", headers={**HEADERS})
+    events = stream_events(stream, kind)
+    return LiveResponse(events, content_type="text/event-stream", headers={**HEADERS})
 
 
 class OpenStreams:
@@ -108,11 +122,12 @@ class LiveResponse(StreamingHttpResponse):
         self._remove()
 
 
-async def stream_events(name: str | None) -> AsyncIterator[str]:
+async def stream_events(
+    stream: Stream[Any], kind: type[Watcher[Any]] = CountWatcher
+) -> AsyncIterator[str]:
     await _release_thread()
     yield f"retry: {random.randint(*RETRY_INTERVAL)}\n\n"
-    stream = Stream(name)
-    watcher = get_watcher()
+    watcher = get_watcher(kind)
     watcher.add(stream)
     try:
         async with aclosing(stream.events()) as events:

@@ -1,16 +1,19 @@
-"""Sends the changes of counts to the streams of one event loop."""
+"""Sends the changes of the state to the streams of one event loop."""
 
 import asyncio
 import json
 import logging
 import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
+from typing import Any, Generic, TypeVar
 
 from echo.exceptions import StateUnavailable
-from echo.live.stream import Stream
+from echo.live.stream import UNKNOWN_EVENT, Event, Stream
 from echo.state import get_state
-from echo.state.follower import Changes, Follower
+from echo.state.follower import Changes, Follower, MemberChanges
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +25,32 @@ CHECK_INTERVAL = 0.2
 BATCH_SIZE = 20
 MAX_SINGLE_READS = 10  # names; if there are more, all counts are read at once
 
-UNKNOWN_EVENT = "event: unknown\ndata: {}\n\n"
 
-
-class Watched:
-    """The count that some streams show; if the name is None, the counts of all objects."""
+class Shown(ABC, Generic[Event]):
+    """What some streams show."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
-        self.streams: set[Stream] = set()
+        self.streams: set[Stream[Event]] = set()
         self.number = 0  # of the last change that the last read included
+        self.next_read = 0.0  # loop time until which new streams have to wait for a read
+
+    @abstractmethod
+    def is_known(self) -> bool: ...
+
+    @abstractmethod
+    def event(self) -> Event: ...
+
+
+class Watched(Shown[str]):
+    """The count that some streams show; if the name is None, the counts of all objects."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(name)
         self.counts: dict[str, int] | None = None  # None: unknown
+
+    def is_known(self) -> bool:
+        return self.counts is not None
 
     def set(self, number: int, counts: dict[str, int] | None) -> bool:
         """Replace the counts by those of a read; return whether they have changed."""
@@ -62,8 +80,11 @@ class Watched:
         return f"data: {json.dumps({**data, 'connections': sum(self.counts.values())})}\n\n"
 
 
-class Watcher:
-    """Follows the changes of the state for the streams of one event loop.
+AnyShown = TypeVar("AnyShown", bound=Shown[Any])
+
+
+class Watcher(ABC, Generic[AnyShown]):
+    """Follows the changes of the state for the streams of one kind and one event loop.
 
     A change is sent at once if none was sent in the SEND_INTERVAL before. The state is read only
     for new streams, and if changes may have been missed.
@@ -71,20 +92,22 @@ class Watcher:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._watched: dict[str | None, Watched] = {}
-        self._new: set[Stream] = set()  # need a read that begins after their start
+        self._watched: dict[str | None, AnyShown] = {}
+        self._new: set[Stream[Any]] = set()  # need a read that begins after their start
         self._wake = asyncio.Event()
         self._state = get_state()
-        self._follower = Follower(self._state, self._wake_up, self._is_watched)
+        self._follower = Follower(self._state, self._wake_up, self._follows)
         # An empty context, so that the task does not inherit that of the current request.
         self._task = self._loop.create_task(self._run(), context=Context())
 
-    def add(self, stream: Stream) -> None:
-        self._watched.setdefault(stream.name, Watched(stream.name)).streams.add(stream)
+    def add(self, stream: Stream[Any]) -> None:
+        if stream.name not in self._watched:
+            self._watched[stream.name] = self._watch(stream.name)
+        self._watched[stream.name].streams.add(stream)
         self._new.add(stream)
         self._wake.set()
 
-    def discard(self, stream: Stream) -> None:
+    def discard(self, stream: Stream[Any]) -> None:
         self._new.discard(stream)
         streams = self._watched[stream.name].streams
         streams.discard(stream)
@@ -92,8 +115,21 @@ class Watcher:
             del self._watched[stream.name]
             self._wake.set()
 
-    def _is_watched(self, name: str) -> bool:
-        return name in self._watched or None in self._watched
+    @abstractmethod
+    def _watch(self, name: str | None) -> AnyShown:
+        """Return what the streams of that name show, unknown at first."""
+
+    @abstractmethod
+    def _follows(self, name: str) -> bool:
+        """Return whether to follow the object, or the member, of that (entry) name."""
+
+    @abstractmethod
+    def _apply(self, changes: Changes, members: MemberChanges) -> Iterator[AnyShown]:
+        """Apply the changes to what is watched, and yield what has changed."""
+
+    @abstractmethod
+    async def _read_state(self, to_read: list[AnyShown]) -> list[bool]:
+        """Read the state, and return for each whether it has changed."""
 
     def _wake_up(self) -> None:
         """Wake the task. Called in other threads."""
@@ -105,31 +141,54 @@ class Watcher:
         try:
             while watched and get_state() is self._state and not _is_server_stopping():
                 self._wake.clear()
-                must_read, changes = self._follower.take()
+                must_read, changes, members = self._follower.take()
                 await self._read(must_read)
-                for name in (None, *changes):
-                    if name in watched and watched[name].update(changes):
-                        await _send(watched[name].event(), watched[name].streams)
+                for shown in self._apply(changes, members):
+                    await _send(shown.event(), shown.streams - self._new)
                 await asyncio.sleep(SEND_INTERVAL)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_INTERVAL):
                         await self._wake.wait()
         except Exception:
-            logger.exception("Following the counts failed. The streams end, and clients reconnect.")
+            logger.exception("Following the state failed. The streams end, and clients reconnect.")
         finally:
             self._follower.stop()
-            del _watchers[self._loop]  # the next stream gets a new watcher
+            del _watchers[self._loop, type(self)]  # the next stream gets a new watcher
         for each in list(watched.values()):
             await _send(None, each.streams)
 
     async def _read(self, must_read: bool) -> None:
-        """Read and send the counts for new streams, and those that are unknown, or all."""
+        """Read and send what new streams show, and what is unknown, or all."""
         new, self._new = self._new, set()
-        to_read = [
-            watched
-            for watched in self._watched.values()
-            if must_read or watched.counts is None or watched.streams & new
-        ]
+        now = self._loop.time()
+        to_read = []
+        for shown in self._watched.values():
+            waiting = shown.streams & new
+            if must_read or not shown.is_known() or (waiting and now >= shown.next_read):
+                to_read.append(shown)
+            else:
+                self._new |= waiting
+        has_changed = await self._read_state(to_read)
+        for shown, changed in zip(to_read, has_changed, strict=True):
+            streams = shown.streams if changed else shown.streams & new
+            await _send(shown.event(), streams - self._new)
+
+
+class CountWatcher(Watcher[Watched]):
+    """Follows the counts."""
+
+    def _watch(self, name: str | None) -> Watched:
+        return Watched(name)
+
+    def _follows(self, name: str) -> bool:
+        return name in self._watched or (None in self._watched and "/" not in name)
+
+    def _apply(self, changes: Changes, members: MemberChanges) -> Iterator[Watched]:
+        for name in (None, *changes):
+            if name in self._watched and self._watched[name].update(changes):
+                yield self._watched[name]
+
+    async def _read_state(self, to_read: list[Watched]) -> list[bool]:
         names = [watched.name for watched in to_read]
         results: list[tuple[int, dict[str, int] | None]]
         try:
@@ -139,12 +198,13 @@ class Watcher:
                 results = [await self._state.asnapshot(name) for name in names]
         except StateUnavailable:
             results = [(0, None)] * len(names)
-        for watched, (number, counts) in zip(to_read, results, strict=True):
-            has_changed = watched.set(number, counts)
-            await _send(watched.event(), watched.streams if has_changed else watched.streams & new)
+        return [
+            watched.set(number, counts)
+            for watched, (number, counts) in zip(to_read, results, strict=True)
+        ]
 
 
-async def _send(event: str | None, streams: set[Stream]) -> None:
+async def _send(event: Event | None, streams: set[Stream[Event]]) -> None:
     for number, stream in enumerate(list(streams), start=1):
         stream.send(event)
         if number % BATCH_SIZE == 0:
@@ -161,12 +221,13 @@ def _is_server_stopping() -> bool:
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 
-_watchers: dict[asyncio.AbstractEventLoop, Watcher] = {}  # only for loops with streams
+# Only for loops with streams.
+_watchers: dict[tuple[asyncio.AbstractEventLoop, type[Watcher[Any]]], Watcher[Any]] = {}
 
 
-def get_watcher() -> Watcher:
-    """Return the watcher of the running event loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _watchers:
-        _watchers[loop] = Watcher()
-    return _watchers[loop]
+def get_watcher(kind: type[Watcher[Any]] = CountWatcher) -> Watcher[Any]:
+    """Return the watcher of that kind of the running event loop."""
+    key = asyncio.get_running_loop(), kind
+    if key not in _watchers:
+        _watchers[key] = kind()
+    return _watchers[key]

@@ -1,4 +1,7 @@
-"""`{% load echo %}{% connection_count "foo" %}`: the count of an object in a template."""
+"""`{% load echo %}`: the count of an object, and its members, in a template.
+
+`{% connection_count "foo" %}` and `{% member_list "foo" %}`.
+"""
 
 from typing import Any
 
@@ -6,12 +9,16 @@ from django import template
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, pgettext
 
+from echo.conf import conf
 from echo.exceptions import StateUnavailable
-from echo.names import check_name
+from echo.members import Member, first_members
+from echo.names import check_name, visible
+from echo.permissions import MEMBERS, has_permission
 from echo.responses import UNKNOWN_COUNT
 from echo.state import get_state
 
@@ -32,10 +39,62 @@ def connection_count(context: template.Context, name: str, live: bool = False) -
         count, title = str(get_state().count(name)), ""
     except StateUnavailable:
         count, title = "—", str(UNKNOWN_COUNT)
-    # Browsers resolve "." and ".." in a path: the URL would lead to another object.
-    if live and name not in (".", ".."):
+    if live and not _is_step(name):
         return _live(name, count, title, nonce_attribute(context))
     return format_html('<span title="{}">{}</span>', title, count) if title else SafeString(count)
+
+
+@register.simple_tag(takes_context=True)
+def member_list(context: template.Context, name: str, live: bool = False) -> SafeString:
+    """Return the members of the object as a list, by `echo/member_list.html`.
+
+    At most ECHO_MAX_MEMBERS_SHOWN of them, and the number of the others. With `live=True` a script
+    keeps the list up to date, as for `connection_count`. Returns "" if the request does not have
+    the permission "members". Raises ImproperlyConfigured if the context has no request, and
+    InvalidName.
+    """
+    check_name(name)
+    request = getattr(context, "request", None) or context.get("request")
+    if request is None:
+        raise ImproperlyConfigured(
+            "{% member_list %} needs the request to check its permission: render the template with "
+            "it, and the context processor django.template.context_processors.request."
+        )
+    if not has_permission(request, name, MEMBERS):
+        return SafeString("")
+    is_live = live and not _is_step(name)
+    listed: dict[str, Any] = {
+        "name": name,
+        "live": is_live,
+        "live_url": _path("live_members", name, "member_list") if is_live else "",
+        **_members(name),
+        "request": request,
+        "csp_nonce": context.get("csp_nonce"),
+    }
+    rendering: Any = context.template
+    list_template = rendering.engine.get_template("echo/member_list.html")
+    return SafeString(list_template.render(context.new(listed)))
+
+
+def _members(name: str) -> dict[str, Any]:
+    """Return the members to show, None if they are unknown, and the others as number and text."""
+    try:
+        members = get_state().members(name).members
+    except StateUnavailable:
+        return {"members": None, "more": 0, "others": ""}
+    shown = first_members(members, conf.ECHO_MAX_MEMBERS_SHOWN)
+    listed = [presence.member(key) for key, presence in shown.items()]
+    more = len(members) - len(listed)
+    grouped = number_format(more, use_l10n=True, force_grouping=True)  # 4,811
+    others = pgettext("echo", "and {count} more").format(count=grouped) if more else ""
+    return {"members": listed, "more": more, "others": others}
+
+
+@register.filter
+def member_name(member: Member) -> str:
+    """Return the name in the member's info, else the key, with invisible characters escaped."""
+    name = member.info.get("name")
+    return visible(name if isinstance(name, str) and name else str(member.key))
 
 
 @register.simple_tag(takes_context=True)
@@ -66,7 +125,7 @@ def _live(name: str, count: str, title: str, nonce: SafeString) -> SafeString:
         '<script src="{}" defer{}></script>',
         static("echo/live.css"),
         nonce,
-        _live_path(name),
+        _path("live", name, "connection_count"),
         UNKNOWN_COUNT,
         gettext("This number is not up to date: the server does not respond."),
         mark,
@@ -79,12 +138,17 @@ def _live(name: str, count: str, title: str, nonce: SafeString) -> SafeString:
     )
 
 
-def _live_path(name: str) -> str:
+def _is_step(name: str) -> bool:
+    """Return whether browsers would resolve the name in a path: the URL leads to another object."""
+    return name in (".", "..")
+
+
+def _path(view: str, name: str, tag: str) -> str:
     """Return the path of the event stream. Raises ImproperlyConfigured without echo.urls."""
     try:
-        return reverse("echo:live", kwargs={"name": name})
+        return reverse(f"echo:{view}", kwargs={"name": name})
     except NoReverseMatch as error:
         raise ImproperlyConfigured(
-            "{% connection_count live=True %} needs echo.urls in the URLconf: "
+            f"{{% {tag} live=True %}} needs echo.urls in the URLconf: "
             "path('connections/', include('echo.urls'))."
         ) from error

@@ -47,7 +47,7 @@ class Watched:
     """A stream of this process, without its first line."""
 
     def __init__(self, name: str | None) -> None:
-        self.events = views.stream_events(name)
+        self.events = views.stream_events(stream_module.Stream(name))
 
     async def __aenter__(self) -> "Watched":
         retry = await anext(self.events)
@@ -258,7 +258,7 @@ class CountingState(MemoryState):
         return self.snapshot(name)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        self.miss_changes = partial(listener, 0, None)
+        self.miss_changes = partial(listener, 0, None, {})
         return super().listen(listener)
 
 
