@@ -1,4 +1,4 @@
-"""Admin pages: the connected objects, with forms to send them a text and to close connections.
+"""Admin pages: the connected objects and their members, with forms to send and to close.
 
 They need no table, migration or permission in the database. Each action is logged as a LogEntry;
 the first one creates the content type of these entries. Users need access to the admin and
@@ -7,6 +7,7 @@ permission from ECHO_AUTHORIZE. To register with an AdminSite other than the def
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,15 +34,18 @@ from echo.exceptions import InvalidName, StateUnavailable
 from echo.forms import CloseForm, SendForm
 from echo.groups.layer import reaches_other_processes
 from echo.log import describe
+from echo.members import MemberList, Presence, check_key, first_members
 from echo.names import check_name, visible
 from echo.objects import get_object
-from echo.permissions import CLOSE, COUNT, LIST, SEND, has_permission
+from echo.permissions import CLOSE, COUNT, LIST, MEMBERS, SEND, has_permission
 from echo.state import get_state
+from echo.templatetags.echo import member_name
 from echo.views import connected_or_none
 
 logger = logging.getLogger(__name__)
 
 PER_PAGE = 100  # objects
+MEMBERS_PER_PAGE = 20  # the forms follow below them
 LAYER_TIMEOUT = 5.0  # seconds
 REMEMBERED = 3600  # seconds for which the same form cannot be submitted again
 MAX_TITLE = 200  # characters: LogEntry.object_repr
@@ -63,9 +67,10 @@ ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
 
 
 class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django has no generic
-    """Three pages: the list of objects, one object, and a confirmation of closing.
+    """Four pages: the list of objects, one object, one of its members, a confirmation of closing.
 
-    The object's name is in the query string, since a name like `..` cannot be a path segment.
+    The object's name is in the query string, since a name like `..` cannot be a path segment. The
+    same holds for the member's key.
     """
 
     def check(self, **kwargs: Any) -> list[Any]:
@@ -87,6 +92,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return [
             path("", wrap(self.objects_view), name="echo_object_changelist"),
             path("object/", wrap(self.object_view), name="echo_object_change"),
+            path("member/", wrap(self.member_view), name="echo_object_member"),
             path("close/", wrap(self.close_view), name="echo_object_close"),
         ]
 
@@ -116,7 +122,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return self._render(request, "objects", context)
 
     def object_view(self, request: HttpRequest) -> HttpResponse:
-        """Show one object: its count and the forms; a POST sends a text."""
+        """Show one object: its count, its members and the forms; a POST sends a text."""
         name = self._name(request)
         form = SendForm(request.POST if request.method == "POST" else None)
         if request.method == "POST":
@@ -136,29 +142,52 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                 # After an error, show the form again with the submitted text.
         return self._object_page(request, name, form, CloseForm())
 
+    def member_view(self, request: HttpRequest) -> HttpResponse:
+        """Show one member: its info, its connections and the form that closes them."""
+        name, key = self._name(request), self._key(request)
+        if key is None:
+            raise Http404
+        return self._member_page(request, name, key, CloseForm())
+
     def close_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the confirmation page; a POST to the same URL closes the connections."""
-        name = self._name(request)
+        """Show the confirmation page; a POST to the same URL closes the connections.
+
+        They are those of one member if the query string has one, else all of the object.
+        """
+        name, key = self._name(request), self._key(request)
         self._require(request, name, CLOSE)
         form = CloseForm(request.GET)
         if not form.is_valid():
+            if key is not None:
+                return self._member_page(request, name, key, form)
             return self._object_page(request, name, SendForm(), form)
         code, reason = form.cleaned_data["code"], form.cleaned_data["reason"]
         if request.method == "POST":
+            closed = {"name": name, "member": key, "code": code, "reason": reason}
+            if key is None:
+                title = gettext("%(name)s: closed with %(code)d")
+                details = gettext("Closed with code %(code)d, reason “%(reason)s”.")
+                success = gettext("All connections of {name} are being closed.")
+            else:
+                title = gettext("%(name)s: member %(member)s closed with %(code)d")
+                details = gettext(
+                    "Closed member %(member)s with code %(code)d, reason “%(reason)s”."
+                )
+                success = gettext("All connections of {member} to {name} are being closed.")
             self._act(
                 request,
                 name,
-                lambda: get_object(name).aclose(code, reason),
-                gettext("%(name)s: closed with %(code)d") % {"name": name, "code": code},
-                gettext("Closed with code %(code)d, reason “%(reason)s”.")
-                % {"code": code, "reason": reason},
-                gettext("All connections of {name} are being closed."),
+                lambda: get_object(name).aclose(code, reason, member=key),
+                title % closed,
+                details % closed,
+                success,
+                key,
             )
             return self._back(name)
         context = {
             "title": gettext("Are you sure?"),
             "name": name,
-            "count": self._count(request, name),
+            **({"count": self._count(request, name)} if key is None else self._member(name, key)),
             "code": code,
             "reason": reason,
         }
@@ -167,18 +196,69 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     def _object_page(
         self, request: HttpRequest, name: str, send_form: SendForm, close_form: CloseForm
     ) -> HttpResponse:
+        may_count = has_permission(request, name, COUNT)
+        may_members = has_permission(request, name, MEMBERS)
+        present = _members(name) if may_members else None
+        search, sort = request.GET.get("q", ""), request.GET.get("sort", "")
+        paginator = Paginator(_rows(present, search, sort), MEMBERS_PER_PAGE)
+        page = paginator.get_page(request.GET.get("page"))
         context = {
             "title": pgettext("echo", "Object"),
             "name": name,
-            "count": self._count(request, name),
-            "may_count": has_permission(request, name, COUNT),
-            # Browsers resolve "." and ".." in a path: the URL would lead to another object.
-            "live_url": None if name in (".", "..") else _live_url("echo:live", name=name),
+            # Of the same moment as the members.
+            "count": present.connections if present and may_count else self._count(request, name),
+            "may_count": may_count,
+            "may_members": may_members,
+            "known": present is not None,
+            "page": page,
+            "rows": [presence.member(key) for key, presence in page],
+            "numbers": paginator.get_elided_page_range(page.number),
+            "members": 0 if present is None else len(present.members),
+            "sort": sort,
+            "q": search,
+            "query": request.GET,
+            "live_url": self._live_object_url(name, may_count, may_members),
             "send_form": send_form if has_permission(request, name, SEND) else None,
             "close_form": close_form if has_permission(request, name, CLOSE) else None,
             "reaches_all": reaches_other_processes(),
         }
         return self._render(request, "object", context)
+
+    def _live_object_url(self, name: str, may_count: bool, may_members: bool) -> str | None:
+        # Browsers resolve "." and ".." in a path: the URL would lead to another object.
+        if name in (".", "..") or not (may_count or may_members):
+            return None
+        return _live_url("echo:live_members" if may_members else "echo:live", name=name)
+
+    def _member_page(
+        self, request: HttpRequest, name: str, key: str, form: CloseForm
+    ) -> HttpResponse:
+        context = {
+            "title": pgettext("echo", "Member"),
+            "name": name,
+            **self._member(name, key),
+            "close_form": form if has_permission(request, name, CLOSE) else None,
+            "reaches_all": reaches_other_processes(),
+        }
+        return self._render(request, "member", context)
+
+    def _member(self, name: str, key: str) -> dict[str, Any]:
+        """Return the context of a member: `member` is None if it has no connection.
+
+        If that is unknown, `known` is False.
+        """
+        try:
+            presence, known = get_state().member(name, key), True
+        except StateUnavailable:
+            presence, known = None, False
+        member = None if presence is None else presence.member(key)
+        return {
+            "key": key,
+            "member": member,
+            "member_name": visible(key) if member is None else member_name(member),
+            "info": "" if member is None else json.dumps(member.info, ensure_ascii=False, indent=2),
+            "known": known,
+        }
 
     def _act(
         self,
@@ -188,6 +268,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         title: str,
         details: str,
         success: str,
+        member: str | None = None,
     ) -> bool:
         """Log the action and run it, unless the form was submitted before. Return False on failure.
 
@@ -226,7 +307,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             failed = gettext("Channel layer error: {name} may not have been reached.")
             self.message_user(request, format_html(failed, name=shown), messages.ERROR)
             return False
-        self.message_user(request, format_html(success, name=shown), messages.SUCCESS)
+        shown_member = format_html("<bdi>{}</bdi>", member)
+        success = format_html(success, name=shown, member=shown_member)
+        self.message_user(request, success, messages.SUCCESS)
         return True
 
     def _count(self, request: HttpRequest, name: str) -> int | None:
@@ -243,6 +326,16 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         except InvalidName as error:
             raise Http404(str(error)) from error
 
+    def _key(self, request: HttpRequest) -> str | None:
+        """Return the key in the query string, None if it has none."""
+        if "member" not in request.GET:
+            return None
+        self._require(request, self._name(request), MEMBERS)
+        try:
+            return check_key(request.GET["member"])
+        except ValueError as error:
+            raise Http404(str(error)) from error
+
     def _require(self, request: HttpRequest, name: str | None, action: str) -> None:
         if not has_permission(request, name, action):
             raise PermissionDenied
@@ -256,6 +349,39 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         request.current_app = self.admin_site.name
         frame = {**self.admin_site.each_context(request), "shared": get_state().shared}
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
+
+
+def _members(name: str) -> MemberList | None:
+    """Return the members of the object, None if they are unknown."""
+    try:
+        return get_state().members(name)
+    except StateUnavailable:
+        return None
+
+
+def _rows(present: MemberList | None, search: str, sort: str) -> list[tuple[str, Presence]]:
+    """Return the members whose name or key contains the text, with the longest presence first.
+
+    `sort` may be "name", or "count" for those with the most connections first. The infos are parsed
+    only where names are needed: parsing 10,000 takes longer than reading them.
+    """
+    rows = [] if present is None else list(first_members(present.members, None).items())
+    if search:
+        text = search.casefold()
+        rows = [
+            (key, presence)
+            for key, presence in rows
+            if text in key.casefold() or text in _name_of(key, presence)
+        ]
+    if sort == "name":
+        rows.sort(key=lambda row: _name_of(*row))
+    elif sort == "count":
+        rows.sort(key=lambda row: -row[1].connections)
+    return rows
+
+
+def _name_of(key: str, presence: Presence) -> str:
+    return member_name(presence.member(key)).casefold()
 
 
 def _content_type() -> ContentType:

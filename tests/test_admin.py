@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import sqlite3
 import subprocess
@@ -25,14 +26,17 @@ from django.urls import path
 from pytest_django import Settings
 
 from echo.admin import ConnectedObject, ConnectedObjectAdmin
-from echo.names import check_name, group_name
+from echo.members import Member, check_member
+from echo.names import check_name, group_name, visible
 from echo.state import get_state
+from echo.templatetags.echo import member_name
 from tests.pages import HOSTILE
 from tests.servers import ROOT, free_port
 from tests.waiting import SECOND
 
 OBJECTS = "/admin/echo/object/"
 OBJECT = f"{OBJECTS}object/?name="
+MEMBER = f"{OBJECTS}member/?name="
 CLOSE = f"{OBJECTS}close/?name="
 # As a urlconf: a site whose admin is not the default one.
 own_site = admin.AdminSite(name="own")
@@ -40,6 +44,7 @@ own_site.register([ConnectedObject], ConnectedObjectAdmin)
 urlpatterns = [path("own/", own_site.urls), path("admin/", admin.site.urls)]
 
 Join = Callable[..., None]
+JoinAs = Callable[[str, dict[str, dict[str, Any]]], None]
 
 
 class BrokenLayer(InMemoryChannelLayer):
@@ -72,6 +77,24 @@ def join() -> Iterator[Join]:
     yield join
     for name in joined:
         get_state().leave(name)
+
+
+@pytest.fixture
+def join_as() -> Iterator[JoinAs]:
+    """Return a function that gives an object one connection of each member: `{key: info}`."""
+    joined = []
+
+    def join_as(name: str, members: dict[str, dict[str, Any]]) -> None:
+        async def join_all() -> None:
+            for key, info in members.items():
+                await get_state().join(name, member=check_member(Member(key, info)))
+
+        asyncio.run(join_all())
+        joined.extend((name, key) for key in members)
+
+    yield join_as
+    for name, key in joined:
+        get_state().leave(name, key)
 
 
 @pytest.fixture
@@ -123,6 +146,19 @@ def listed(client: Client, query: str = "") -> list[tuple[str, int]]:
     return list(client.get(f"{OBJECTS}{query}").context["page"])
 
 
+def listed_members(client: Client, query: str) -> list[tuple[str, str, int]]:
+    rows = client.get(f"{OBJECT}{query}").context["rows"]
+    return [(member_name(member), str(member.key), member.connections) for member in rows]
+
+
+def never_members(request: Any, name: str | None, action: str) -> bool:
+    return action != "members"
+
+
+def never_close(request: Any, name: str | None, action: str) -> bool:
+    return action != "close"
+
+
 def test_admin_lists_the_page_for_staff(staff: Client) -> None:
     body = staff.get("/admin/").content.decode()
 
@@ -140,7 +176,13 @@ def test_admin_without_permission_to_list_does_not_show_the_page(
     assert staff.get(f"{OBJECT}foo").status_code == 403
 
 
-@pytest.mark.parametrize("url", [OBJECTS, f"{OBJECT}foo", f"{CLOSE}foo&code=1000"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(OBJECTS, f"{OBJECT}foo", f"{CLOSE}foo&code=1000"),
+        *(f"{MEMBER}foo&member=7", f"{CLOSE}foo&member=7&code=1000"),
+    ],
+)
 @pytest.mark.parametrize("debug", [False, True])
 def test_who_is_not_staff_gets_the_login_page(
     client: Client, db: None, settings: Settings, url: str, debug: bool
@@ -611,3 +653,223 @@ def test_database_has_nothing_of_it(tmp_path: Path) -> None:
     types = connection.execute("SELECT 1 FROM django_content_type WHERE app_label = 'echo'")
     assert (tables.fetchall(), types.fetchall()) == ([], [])
     connection.close()
+
+
+def test_members_are_listed_with_name_key_and_connections(staff: Client, join_as: JoinAs) -> None:
+    join_as("foo", {"7": {"name": "Ada"}, "12": {"name": "Bob"}, "a": {"name": ""}, "b": {}})
+    join_as("foo", {"12": {"name": "Bobby"}, "c": {"name": ["no", "text"]}})
+    join_as("bar", {"other": {}})
+
+    assert listed_members(staff, "foo") == [
+        *(("Ada", "7", 1), ("Bobby", "12", 2), ("a", "a", 1), ("b", "b", 1), ("c", "c", 1))
+    ]
+    body = staff.get(f"{OBJECT}foo").content.decode()
+    assert "5 members" in body
+    assert f'<a href="{MEMBER}foo&amp;member=7"><bdi class="echo-name">Ada</bdi></a>' in body
+    assert "Connected since" in body
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"),
+    [
+        ("", ["z", "b", "a"]),
+        ("&sort=name", ["a", "b", "z"]),
+        ("&sort=count", ["b", "z", "a"]),
+        ("&sort=other", ["z", "b", "a"]),
+    ],
+)
+def test_members_are_sorted_by_time_name_or_connections(
+    staff: Client, join_as: JoinAs, query: str, keys: list[str]
+) -> None:
+    for key in ("z", "b", "a"):
+        join_as("foo", {key: {"name": key.upper()}})
+    join_as("foo", {"b": {"name": "b"}})
+
+    assert [key for _, key, _ in listed_members(staff, f"foo{query}")] == keys
+
+
+def test_members_are_found_by_name_or_key(staff: Client, join_as: JoinAs) -> None:
+    join_as("foo", {"7": {"name": "Ada"}, "ad-min": {"name": "Bob"}, "12": {"name": "Zoë"}})
+
+    assert [key for _, key, _ in listed_members(staff, "foo&q=aD")] == ["7", "ad-min"]
+    assert [key for _, key, _ in listed_members(staff, "foo&q=ZOË")] == ["12"]
+    body = staff.get(f"{OBJECT}foo&q=%3Cb%3E").content.decode()
+    assert "No connected member has this in the name or key." in body
+    assert "<b>" not in body
+    assert re.findall(r"\d found,|\d members", body) == ["0 found,", "3 members"]
+
+
+def test_ten_thousand_members_are_shown_in_pages_in_less_than_a_second(
+    staff: Client, join_as: JoinAs
+) -> None:
+    join_as("foo", {f"{number:05}": {"name": f"user-{number}"} for number in range(10_000)})
+
+    start = time.monotonic()
+    last = listed_members(staff, "foo&page=500&sort=name")
+    took = time.monotonic() - start
+
+    assert [name for name, _, _ in last] == sorted(f"user-{n}" for n in range(10_000))[-20:]
+    assert took < SECOND
+    assert len(listed_members(staff, "foo&page=x")) == 20
+    assert listed_members(staff, "foo&q=user-4999") == [("user-4999", "04999", 1)]
+
+
+def test_object_without_members_says_so(staff: Client, join: Join) -> None:
+    join("foo")
+
+    body = staff.get(f"{OBJECT}foo").content.decode()
+
+    assert "No member is connected now." in body
+    assert "0 members" in body
+
+
+def test_members_are_not_shown_to_those_who_may_not_see_them(
+    staff: Client, settings: Settings, join_as: JoinAs
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_admin.never_members"
+    join_as("foo", {"7": {"name": "Ada"}})
+
+    page = staff.get(f"{OBJECT}foo")
+
+    assert page.context["rows"] == []
+    assert page.context["count"] == 1
+    assert "Ada" not in page.content.decode()
+    assert "No member" not in page.content.decode()
+    assert staff.get(f"{MEMBER}foo&member=7").status_code == 403
+    assert staff.get(f"{CLOSE}foo&member=7&code=1000").status_code == 403
+    assert staff.post(f"{CLOSE}foo&member=7&code=1000").status_code == 403
+    assert log() == []
+
+
+def test_page_of_a_member_shows_its_info(staff: Client, join_as: JoinAs) -> None:
+    join_as("foo", {"7": {"name": "Ada", "role": ["<admin>"]}})
+
+    body = staff.get(f"{MEMBER}foo&member=7").content.decode()
+
+    assert '<h1><bdi class="echo-name">Ada</bdi></h1>' in body
+    assert "&quot;&lt;admin&gt;&quot;" in body
+    assert "Close the connections of the member" in body
+
+
+def test_page_of_a_member_without_connections_says_so(staff: Client) -> None:
+    body = staff.get(f"{MEMBER}foo&member=7").content.decode()
+
+    assert "This member has no connection to the object now." in body
+
+
+def test_member_whose_user_was_deleted_is_listed_and_can_be_closed(
+    staff: Client, join_as: JoinAs, received: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    user = User.objects.create_user("ada")
+    key = str(user.pk)
+    join_as("foo", {key: {"name": "ada"}})
+    user.delete()
+    received("foo")
+
+    assert listed_members(staff, "foo") == [("ada", key, 1)]
+    staff.post(f"{CLOSE}foo&member={key}&code=4001")
+    assert [event["code"] for event in received("foo")] == [4001]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 129, "a%00b", "a%0Ab", "%C2%85"])
+def test_key_that_no_member_has_is_not_found(staff: Client, key: str) -> None:
+    assert staff.get(f"{MEMBER}foo&member={key}").status_code == 404
+    assert staff.get(f"{CLOSE}foo&member={key}&code=1000").status_code == 404
+    assert staff.post(f"{CLOSE}foo&member={key}&code=1000").status_code == 404
+    assert staff.get(f"{MEMBER}foo").status_code == 404
+    assert log() == []
+
+
+def test_closing_a_member_is_asked_first_and_then_done_once(
+    staff: Client, received: Callable[[str], list[dict[str, Any]]], join_as: JoinAs
+) -> None:
+    join_as("foo", {"7": {"name": "Ada"}})
+    join_as("foo", {"7": {"name": "Ada"}, "12": {"name": "Bob"}})
+    received("foo")
+    url = f"{CLOSE}foo&member=7&code=4001&reason=bye"
+
+    asked = staff.get(url).content.decode()
+    assert "All connections of the member <bdi" in asked
+    assert ">Ada</bdi> to <bdi" in asked
+    assert "The member has 2 connections now." in asked
+    assert (received("foo"), log()) == ([], [])
+    page = {"csrfmiddlewaretoken": secrets.token_hex(32)}
+    response = staff.post(url, page, follow=True)
+    again = staff.post(url, page, follow=True)
+
+    assert response.redirect_chain == [(f"{OBJECT}foo", 302)]
+    assert messages(response) == [
+        ("success", "All connections of <bdi>7</bdi> to <bdi>foo</bdi> are being closed.")
+    ]
+    assert messages(again)[0][0] == "info"
+    assert received("foo") == [{"type": "websocket.close", "code": 4001, "reason": "bye"}]
+    assert log() == [("foo", "Closed member 7 with code 4001, reason “bye”.")]
+    assert LogEntry.objects.get().object_repr == "foo: member 7 closed with 4001"
+
+
+def test_close_of_a_member_that_may_not_be_sent_is_told_at_its_field(staff: Client) -> None:
+    page = staff.get(f"{CLOSE}foo&member=7&code=1001").content.decode()
+
+    assert "Use 1000, or 3000 to 4999 of your own." in page
+    assert "Close the connections of the member" in page
+
+
+def test_who_may_not_close_sees_members_and_no_form(
+    staff: Client, settings: Settings, join_as: JoinAs
+) -> None:
+    settings.ECHO_AUTHORIZE = "tests.test_admin.never_close"
+    join_as("foo", {"7": {"name": "Ada"}})
+
+    page = staff.get(f"{MEMBER}foo&member=7")
+
+    assert page.context["close_form"] is None
+    assert staff.get(f"{CLOSE}foo&member=7&code=1000").status_code == 403
+    assert staff.post(f"{CLOSE}foo&member=7&code=1000").status_code == 403
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "a/b?c#d&e=f", "7/../8"])
+def test_every_key_and_info_is_shown_as_text_and_can_be_closed(
+    staff: Client,
+    join_as: JoinAs,
+    received: Callable[[str], list[dict[str, Any]]],
+    text: str,
+) -> None:
+    key, other = text, "other"
+    join_as("foo", {key: {}, other: {"name": text, text: [text]}})
+    received("foo")
+
+    for url in (OBJECTS, f"{OBJECT}foo", f"{OBJECT}foo&q={quote_plus(text, safe='')}"):
+        assert "<img" not in staff.get(url).content.decode()
+    body = staff.get(f"{OBJECT}foo").content.decode()
+    assert f'<bdi class="echo-name">{escape(visible(text))}</bdi></a>' in body
+    for each in (key, other):
+        query = f"foo&member={quote_plus(each, safe='')}"
+        page = staff.get(f"{MEMBER}{query}")
+        asked = staff.get(f"{CLOSE}{query}&code=4001")
+        assert page.context["member"].key == asked.context["member"].key == each
+        for shown in (page, asked):
+            assert "<img" not in shown.content.decode()
+            assert "<script>alert" not in shown.content.decode()
+        assert staff.post(f"{CLOSE}{query}&code=4001").status_code == 302
+
+    assert [event["code"] for event in received("foo")] == [4001, 4001]
+    assert staff.get("/admin/").status_code == 200
+    assert "<img" not in staff.get(f"{OBJECT}foo").content.decode()  # with the messages
+
+
+def test_redis_away_is_told_on_the_pages_of_members(staff: Client, settings: Settings) -> None:
+    settings.ECHO_STATE_URL = f"redis://127.0.0.1:{free_port()}/0"
+    told = "The members are unknown at the moment: Redis does not respond."
+
+    page = staff.get(f"{MEMBER}foo&member=7").content.decode()
+    asked = staff.get(f"{CLOSE}foo&member=7&code=1000").content.decode()
+
+    assert told in page
+    assert "no connection" not in page + asked
+    assert "Yes, close them" in asked
+    settings.ECHO_AUTHORIZE = "tests.test_admin.never_count"
+    assert told in staff.get(f"{OBJECT}foo").content.decode()
+
+
+def never_count(request: Any, name: str | None, action: str) -> bool:
+    return action != "count"

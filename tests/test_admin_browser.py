@@ -98,6 +98,14 @@ def rows(page: Page) -> list[list[str]]:
     ]
 
 
+def members(page: Page) -> list[list[str]]:
+    return [row[:3] for row in rows(page)]
+
+
+def opened_as(server: Server, key: str, name: str = "foo") -> Client:
+    return Client.opened(server.port, path=f"/{name}/websocket?member={quote(key, safe='')}")
+
+
 def message(page: Page) -> str:
     return page.locator(".messagelist").inner_text()
 
@@ -130,6 +138,102 @@ def test_operator_sends_a_text_and_closes_the_connections(
         bar.send_text("still here")
         assert bar.text() == "[Durable Object]: still here"
     assert complaints == []
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_operator_closes_the_connections_of_one_member(
+    enter: Enter, server: Server, complaints: list[str], script: bool
+) -> None:
+    with opened_as(server, "a/da") as ada, opened_as(server, "bob") as bob:
+        page = enter(server, f"{OBJECTS}object/?name=foo", java_script_enabled=script)
+        page.get_by_role("link", name="A/Da").click()
+        expect(page.locator("dl")).to_contain_text('"name": "A/Da"')
+        page.get_by_label("Code").fill("4001")
+        page.get_by_label("Reason").fill("bye")
+        page.get_by_role("button", name="Close…").click()
+        expect(page.locator("#content")).to_contain_text("The member has 1 connection now.")
+        page.get_by_role("button", name="Yes, close them").click()
+
+        assert ada.closing() == (4001, "bye")
+        assert message(page) == "All connections of a/da to foo are being closed."
+        bob.send_text("still here")
+        assert bob.text() == "[Durable Object]: still here"
+    assert complaints == []
+
+
+def test_members_are_kept_fresh(enter: Enter, server: Server, complaints: list[str]) -> None:
+    page = enter(server, f"{OBJECTS}object/?name=foo&q=a")
+    page.get_by_role("textbox", name="Text").fill("A draft")
+    with opened_as(server, "ada"), opened_as(server, "bob"):
+        eventually(lambda: members(page), [["Ada", "ada", "1"]])
+        page.get_by_role("link", name="Ada").focus()
+        with opened_as(server, "ada"):
+            eventually(lambda: members(page), [["Ada", "ada", "2"]])
+            expect(page.get_by_role("link", name="Ada")).to_be_focused()
+        eventually(lambda: members(page), [["Ada", "ada", "1"]])
+    eventually(lambda: rows(page), [["No connected member has this in the name or key."]])
+
+    expect(page.get_by_role("textbox", name="Text")).to_have_value("A draft")
+    assert complaints == []
+
+
+@pytest.mark.parametrize("path", ["", "object/?name=foo"])
+def test_chart_draws_the_connections_and_tells_them_as_text(
+    enter: Enter, server: Server, complaints: list[str], path: str
+) -> None:
+    with Client.opened(server.port):
+        page = enter(server, f"{OBJECTS}{path}")
+        chart = page.locator(".echo-chart")
+        expect(chart).to_contain_text("Connections: 1 now, 1 to 1 in the last 1 min")
+        with Client.opened(server.port):
+            expect(chart).to_contain_text("Connections: 2 now, 1 to 2 in the last 1 min")
+        expect(chart).to_contain_text("Connections: 1 now, 1 to 2 in the last 1 min")
+
+    line = page.locator(".echo-chart > svg > [data-series=connections]").get_attribute("d")
+    assert re.fullmatch(r"M[\d.]+ [\d.]+(H[\d.]+V[\d.]+)+H[\d.]+", line)
+    expect(page.get_by_role("img", name="Numbers since this page was opened")).to_be_visible()
+    assert complaints == []
+
+
+def test_chart_of_an_object_draws_its_members_too(
+    enter: Enter, server: Server, complaints: list[str]
+) -> None:
+    with opened_as(server, "ada"), opened_as(server, "ada"):
+        page = enter(server, f"{OBJECTS}object/?name=foo")
+        chart = page.locator(".echo-chart")
+        expect(chart).to_contain_text("Connections: 2 now")
+        expect(chart).to_contain_text("Members: 1 now, 1 to 1 in the last 1 min")
+        with opened_as(server, "bob"):
+            expect(chart).to_contain_text("Members: 2 now, 1 to 2 in the last 1 min")
+        expect(chart).to_contain_text("Members: 1 now, 1 to 2 in the last 1 min")
+
+    dashes = [
+        page.locator(f".echo-chart > svg > [data-series={series}]").evaluate(
+            "path => getComputedStyle(path).strokeDasharray"
+        )
+        for series in ("connections", "people")
+    ]
+    assert dashes[0] == "none" != dashes[1]  # readable without colors
+    assert complaints == []
+
+
+def test_info_that_changes_is_kept_fresh_at_the_same_count(enter: Enter, server: Server) -> None:
+    with opened_as(server, "ada") as ada, opened_as(server, "bob"):
+        page = enter(server, f"{OBJECTS}object/?name=foo")
+        eventually(lambda: members(page), [["Ada", "ada", "1"], ["Bob", "bob", "1"]])
+
+        ada.send_text("away")
+
+        eventually(lambda: members(page)[0], ["Ada (away)", "ada", "1"])
+
+
+def test_chart_has_a_gap_while_the_numbers_are_unknown(enter: Enter, site: dict[str, str]) -> None:
+    with Server("runserver", **site) as server, Client.opened(server.port):
+        page = enter(server)
+        chart = page.locator(".echo-chart")
+        expect(chart).to_contain_text("Connections: 1 now")
+
+    expect(chart).to_contain_text("Connections: unknown now, ")
 
 
 def test_table_and_count_are_kept_fresh_and_tell_when_they_are_not(
@@ -384,7 +488,12 @@ def test_names_of_strangers_fit_and_can_be_read(
     for name in names:
         Client.opened(server.port, quote(name, safe=""))
     page = enter(server, viewport={"width": width, "height": 900}, color_scheme=scheme)
-    pages = [f"object/?name={'W' * 128}", f"close/?name={'W' * 128}&code=4001&reason={'x' * 123}"]
+    opened_as(server, "k" * 128, "W" * 128)
+    member = f"name={'W' * 128}&member={'k' * 128}"
+    pages = [
+        *(f"object/?name={'W' * 128}", f"close/?name={'W' * 128}&code=4001&reason={'x' * 123}"),
+        *(f"member/?{member}", f"close/?{member}&code=4001&reason={'x' * 123}"),
+    ]
 
     for path in ("", *pages):
         page.goto(f"http://127.0.0.1:{server.port}{OBJECTS}{path}")

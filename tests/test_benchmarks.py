@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.figures import Sample, parse
+from benchmarks.members.report import report as report_members
 from benchmarks.quick import is_slower
 from benchmarks.report import notes, tables
 from benchmarks.spread import number, ratios, spread, values
@@ -125,3 +126,19 @@ def test_costs_of_the_state_are_told_beside_those_of_a_commit():
         "| 0.375 (0.250 - 0.500) |"
     )
     assert subscriber == "| each subscriber adds, µs of Redis' CPU | 2.00 (2.00 - 2.00) |  |  |"
+
+
+def test_costs_of_members_are_told_beside_those_without_and_with_their_targets():
+    found = samples("joins-100", "with member", 30_000, 40_000)
+    found += samples("joins-100", "without member", 60_000, 80_000)
+    found += samples("members-200", "echo", 1.5)
+    raw = {"began": "", "rounds": 2, "left_out": ["x"], "loads": [0.5, 1.5], "versions": {}}
+
+    lines = report_members({**raw, "samples": [asdict(each) for each in found]}).split("\n")
+
+    assert (
+        "| joins on Redis, 100 at once, per second | ≥ 20,000 | 35,000 (30,000 - 40,000) "
+        "| 70,000 (60,000 - 80,000) | 0.500 (0.500 - 0.500) |"
+    ) in lines
+    assert "| `members()` of 200, ms | ≤ 2 | 1.50 (1.50 - 1.50) |" in lines
+    assert "Left out: x" in lines

@@ -21,19 +21,22 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter
 from django.contrib.auth.models import AnonymousUser
 from django.core.asgi import get_asgi_application
-from django.template import Context, Template
+from django.template import Context, Template, engines
+from django.test import Client as HTTPClient
 from django.test import RequestFactory
 from django.urls import path, resolve
 from django.utils.module_loading import import_string
 from pytest_django import Settings
 
 from echo.conf import conf
+from echo.members import Member
 from echo.objects import NamedObject, get_object
 from echo.state import get_state
 from tests.nginx import nginx
 from tests.raw import UPGRADE, Client
 from tests.readme import BLOCKS, DOCS, EXISTING_SITE, PAGES, Block, block, make_site, missing, run
 from tests.servers import ROOT, Server
+from tests.states import redis_state
 from tests.waiting import eventually
 
 LIVE = "docs/howto/live-counts.md"
@@ -48,6 +51,8 @@ OPERATOR = {
 # Blocks that a test of another file runs: page, start of the block, file.
 ELSEWHERE = [
     ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
+    ("docs/tutorial/who-is-here.md", "", "tests/test_docs_who_is_here.py"),
+    ("docs/howto/members.md", "", "tests/test_docs_members.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/state/redis/test_permissions.py"),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
@@ -213,10 +218,13 @@ def test_tests_of_an_existing_site_have_connections(
     (folder / "pytest.ini").write_text(block("ini", "[pytest]"))
     (folder / "conftest.py").write_text(block("python", "pytest_plugins"))
     (folder / "chat" / "test_consumers.py").write_text(block("python", "assert_count"))
+    (folder / "chat" / "test_members.py").write_text(block("python", "assert_members"))
+    asgi = folder / "mysite" / "asgi.py"
+    asgi.write_text(asgi.read_text().replace('by="room"', 'by="room", member="user"'))
 
     told = run("python -m pytest -q -p no:asyncio -p no:cacheprovider", folder, **environment)
 
-    assert told.splitlines()[-1].startswith("1 passed")
+    assert told.splitlines()[-1].startswith("2 passed")
 
 
 def test_site_of_ones_own_reads_the_url_of_its_counts_by_one_line(tmp_path: Path) -> None:
@@ -255,7 +263,7 @@ def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, di
 
 def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -> None:
     port, environment = many
-    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block("console", "echo_counts"), re.M)
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block("console", "echo_send"), re.M)
 
     with Client.opened(port, "lobby") as client:
         for command, output in commands:
@@ -263,6 +271,18 @@ def test_many_processes_are_one_behind_nginx(many: tuple[int, dict[str, str]]) -
 
         assert client.text() == "Back in five minutes"
         assert client.closing() == (4000, "The lobby is closed")
+
+
+async def test_command_prints_the_members(redis_url: str) -> None:
+    shown = block("console", "--members")
+    command, output = shown.removeprefix("$ ").split("\n", 1)
+
+    with redis_state(redis_url) as state:
+        await state.join("lobby", member=("7", '{"name":"Ada"}'))
+        printed = await asyncio.to_thread(run, command, ECHO_STATE_URL=redis_url)
+
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    assert re.sub(time, "", printed) == re.sub(time, "", output)
 
 
 def test_nginx_serves_the_static_files_and_a_log_in_is_for_all_processes(
@@ -291,11 +311,41 @@ def test_template_tag_shows_the_count() -> None:
     assert ">0<" in html
 
 
+def test_member_list_is_shown_to_those_who_may_see_it(settings: Settings) -> None:
+    live = block("html", "{% load echo %}\n{% member_list", LIVE)
+    with_heading = block("html", " as people", LIVE)
+
+    def render(source: str) -> str:
+        return engines["django"].from_string(source).render({}, RequestFactory().get("/"))
+
+    assert render(live).strip() == render("{% load echo %}" + with_heading).strip() == ""
+    settings.DEBUG = True
+    assert "Nobody is here." in render(live)
+    assert "<h2>Who is here</h2>" in render("{% load echo %}" + with_heading)
+
+
+def test_members_are_the_json_of_the_reference(settings: Settings, client: HTTPClient) -> None:
+    settings.DEBUG = True
+    listed = json.loads(block("json", "members", "docs/reference/endpoints.md"))
+    keys = [member["key"] for member in listed["members"] for _ in range(member["connections"])]
+    for key in [*keys, None, None]:
+        member = None if key is None else (key, json.dumps(listed["members"][0]["info"]))
+        asyncio.run(get_state().join("lobby", member=member))
+    try:
+        found = client.get("/lobby/members").json()
+    finally:
+        for key in [*keys, None, None]:
+            get_state().leave("lobby", key)
+
+    found["members"][0]["since"] = listed["members"][0]["since"]
+    assert found == listed
+
+
 def test_objects_tell_their_counts() -> None:
     for _ in range(3):
         asyncio.run(get_state().join("lobby"))
     try:
-        lines = block("python", "connected_objects()").strip().splitlines()
+        lines = block("python", "connected_objects()  # {", "README.md").strip().splitlines()
         names: dict[str, object] = {}
         exec(lines[0], names)
 
@@ -322,6 +372,18 @@ def test_signals_tell_receivers(capsys: pytest.CaptureFixture[str]) -> None:
         "'lobby': 0 -> 1",
         "Nobody is in 'lobby' any more",
     ]
+
+
+def test_signals_of_members_name_the_member(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    start = "import member_joined, member_left"
+    exec(block("python", start, "docs/howto/signals.md"), names)
+
+    for signal, receiver in {"member_joined": "greet", "member_left": "miss"}.items():
+        names[signal].send(NamedObject, name="lobby", member=Member("7", {"name": "Ada"}))
+        assert names[signal].disconnect(names[receiver])
+
+    assert capsys.readouterr().out.splitlines() == ["Ada is in 'lobby'", "Ada has left 'lobby'"]
 
 
 def test_consumer_overrides_one_function() -> None:

@@ -156,6 +156,7 @@ def test_operators_pages_are_all_german(client: HTTPClient, settings: Settings) 
 
     def html() -> str:
         queries = ("", "object/?name=foo", "close/?name=foo&code=1000", "close/?name=foo&code=7")
+        queries += tuple(f"{page}/?name=foo&member=7&code=1000" for page in ("member", "close"))
         pages = [client.get(f"/admin/echo/object/{query}", headers=HTML) for query in queries]
         return unescape("".join(page.content.decode() for page in pages))
 

@@ -1,7 +1,11 @@
-"""Metrics for Prometheus: the counts of the objects, and the stats of this process."""
+"""Metrics for Prometheus: the counts of the objects, and the stats of this process.
+
+The labels name objects, but no members: their keys are personal data.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
@@ -86,6 +90,13 @@ def _connections() -> Iterator["Metric"]:
         family.add_metric([name], count)
     # '' is not a valid name of an object.
     family.add_metric([""], sum(counts.values()) - sum(count for _, count in largest))
+    yield family
+    text = f"Members now, in {scope}, of objects that have members and a series of connections."
+    family = GaugeMetricFamily("echo_members", text, labels=["object"])
+    with suppress(StateUnavailable):  # since the counts were read
+        for name, _ in largest:
+            if number := state.member_count(name):
+                family.add_metric([name], number)
     yield family
 
 

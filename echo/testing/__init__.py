@@ -3,22 +3,24 @@
 To load them, write `pytest_plugins = ["echo.testing"]` in the topmost conftest.py.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import pytest
 from django.test.utils import modify_settings
 
 from echo.exceptions import StateUnavailable
+from echo.members import Key, check_key
 from echo.objects import get_object
 from echo.operations.polling import poll
 from echo.operations.websocket import ClientWebSocket as ClientWebSocket
 from echo.testing.server import HOST, EchoServer
 
-COUNT_TIMEOUT = 5.0  # seconds to wait for the expected count
+COUNT_TIMEOUT = 5.0  # seconds to wait for the expected count or members
 
 Connect = Callable[..., ClientWebSocket]
 AssertCount = Callable[..., None]
+AssertMembers = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -76,15 +78,36 @@ def assert_count() -> AssertCount:
 
     def assert_count(name: str, expected: int, deadline: float = COUNT_TIMEOUT) -> None:
         __tracebackhide__ = True
-        found: int | str
-        try:
-            found = poll(get_object(name).count, expected.__eq__, deadline, interval=0.01)
-        except StateUnavailable:
-            found = "unknown"
-        if found != expected:
-            pytest.fail(
-                f"The count of the object {name!r} should be {expected}; "
-                f"after {deadline:g} s it is {found}."
-            )
+        _wait_for(f"count of the object {name!r}", get_object(name).count, expected, deadline)
 
     return assert_count
+
+
+@pytest.fixture
+def assert_members() -> AssertMembers:
+    """Return a function that waits for members: `assert_members("lobby", [ada.pk, bob.pk])`.
+
+    The keys are those of all members, in any order.
+    """
+
+    def assert_members(name: str, keys: Iterable[Key], deadline: float = COUNT_TIMEOUT) -> None:
+        __tracebackhide__ = True
+
+        def read() -> list[str]:
+            return sorted(str(member.key) for member in get_object(name).members())
+
+        expected = sorted(map(check_key, keys))
+        _wait_for(f"list of members of the object {name!r}", read, expected, deadline)
+
+    return assert_members
+
+
+def _wait_for(subject: str, read: Callable[[], object], expected: object, deadline: float) -> None:
+    __tracebackhide__ = True
+    found: object
+    try:
+        found = poll(read, expected.__eq__, deadline, interval=0.01)
+    except StateUnavailable:
+        found = "unknown"
+    if found != expected:
+        pytest.fail(f"The {subject} should be {expected}; after {deadline:g} s it is {found}.")

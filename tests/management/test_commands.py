@@ -1,7 +1,9 @@
 """The commands, as an operator runs them: beside a server, in a process of their own."""
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from channels.layers import BaseChannelLayer
 from django.core.management import CommandError
 
 from echo.management.base import ObjectCommand
+from echo.state.redis.state import RedisState
 from tests.faults.processes import say_goodbye
 from tests.faults.redis_server import OwnRedis
 from tests.raw import Client
@@ -78,6 +81,48 @@ def test_counts_as_json(connected, url, arguments, counts):
     code, output, errors = run("echo_counts", "--json", *arguments, url=url)
 
     assert (code, json.loads(output), errors) == (0, counts, "")
+
+
+@pytest.fixture
+def members(url):
+    """Connections of a process with members in two objects."""
+    state = RedisState(url, 3.0, 1.0)
+    joined = [("tea", ("7", '{"name":"été\x85"}')), ("tea", ("7", '{"name":"Ada\u202e"}'))]
+    joined += [("tea", ("a/b", "{}")), ("milk", None)]
+
+    async def join_all():
+        for name, member in joined:
+            await state.join(name, member=member)
+
+    asyncio.run(join_all())
+    yield
+    state.close()
+
+
+def test_members_are_shown_below_their_objects(members, url):
+    code, output, errors = run("echo_counts", "--members", "tea", "milk", url=url)
+
+    lines = [re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<since>", x) for x in output.splitlines()]
+    assert (code, errors) == (0, "")
+    assert lines == [
+        "       3  tea",
+        '               2  <since>  7  {"name": "Ada\\u202e"}',
+        "               1  <since>  a/b  {}",
+        "       1  milk",
+    ]
+
+
+def test_members_as_json_are_those_of_the_view(members, url):
+    code, output, errors = run("echo_counts", "--members", "--json", "--prefix", "t", url=url)
+
+    found = json.loads(output)
+    since = [member.pop("since")[-1] for member in found["tea"]["members"]]
+    assert (code, errors, since) == (0, "", ["Z", "Z"])
+    members = [
+        {"key": "7", "info": {"name": "Ada\u202e"}, "connections": 2},
+        {"key": "a/b", "info": {}, "connections": 1},
+    ]
+    assert found == {"tea": {"name": "tea", "connections": 3, "members": members}}
 
 
 def test_counts_without_connections_say_so(connected, url):

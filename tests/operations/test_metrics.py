@@ -159,6 +159,20 @@ async def test_names_used_once_do_not_make_more_series(stats):
         )
 
 
+async def test_members_are_counted_by_object_and_without_their_keys(stats):
+    joined = [("foo", "ada"), ("foo", "ada"), ("foo", "bob"), ("bar", "ada"), ("baz", None)]
+    for name, key in joined:
+        await get_state().join(name, member=key and (key, '{"name":"Ada"}'))
+
+    text = generate_latest(EchoCollector()).decode()
+
+    for name, key in joined:
+        get_state().leave(name, key)
+    members = {key: value for key, value in samples(text).items() if key[0] == "echo_members"}
+    assert members == {("echo_members", "foo"): 2, ("echo_members", "bar"): 1}
+    assert "ada" not in text.lower() and "bob" not in text
+
+
 @pytest.mark.usefixtures("away")
 def test_counts_that_cannot_be_known_are_not_given(stats):
     eventually(lambda: (read(), stats.outages)[1], 1)

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
 from echo.objects import connected_objects, get_object
@@ -216,6 +217,40 @@ def test_count_that_is_not_known_is_told_in_a_sentence(assert_count, settings):
 
     told = "The count of the object 'lobby' should be 0; after 0.05 s it is unknown."
     assert str(failure.value) == told
+
+
+def log_in(name):
+    """Return a new user, and the headers of a handshake with the user's session."""
+    user, client = User.objects.create_user(name), Client()
+    client.force_login(user)
+    return user, {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
+
+
+def test_members_are_the_users_whose_connections_are_open(
+    transactional_db, connect, kit_site, assert_members
+):
+    ada, session_of_ada = log_in("ada")
+    bob, session_of_bob = log_in("bob")
+    connections = [connect("/team/lobby/", headers=session_of_ada) for _ in range(2)]
+    with connect("/team/lobby/", headers=session_of_bob), connect("/team/lobby/"):
+        assert_members("lobby", [bob.pk, str(ada.pk)])
+
+    assert_members("lobby", {ada.pk})
+    connections[0].vanish()
+    assert_members("lobby", {ada.pk})
+    connections[1].close()
+    assert_members("lobby", [])
+
+
+def test_members_that_are_not_there_are_told_in_a_sentence(connect, assert_members, settings):
+    with pytest.raises(pytest.fail.Exception) as failure:
+        assert_members("lobby", [7, 12], deadline=0.05)
+
+    told = "The list of members of the object 'lobby' should be ['12', '7']; after 0.05 s it is []."
+    assert str(failure.value) == told
+    settings.ECHO_STATE_URL = "redis://127.0.0.1:1/0"
+    with pytest.raises(pytest.fail.Exception, match="it is unknown"):
+        assert_members("lobby", [], deadline=0.05)
 
 
 def test_counts_are_those_of_this_process(connect):

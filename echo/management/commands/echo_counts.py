@@ -2,19 +2,24 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from echo.exceptions import StateUnavailable
 from echo.management.base import named_object
+from echo.members import list_data
+from echo.names import visible
 from echo.objects import connected_objects
 from echo.operations.polling import poll
 from echo.state import get_state
 
 TIMEOUT = 3.0  # seconds to wait for the counts after a start of Redis
+
+
+Known = TypeVar("Known")
 
 
 class Command(BaseCommand):
@@ -23,7 +28,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", nargs="*", metavar="name", help="objects; by default all")
         parser.add_argument("--prefix", default="", help="only names that begin with the prefix")
-        parser.add_argument("--json", action="store_true", help='print {"name": count}')
+        parser.add_argument(
+            "--members", action="store_true", help="also show the members of each object"
+        )
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help='print {"name": count}; with --members, {"name": {name, connections, members}}',
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not get_state().shared:
@@ -31,26 +43,40 @@ class Command(BaseCommand):
                 "ECHO_STATE_URL is memory://: the counts are in the memory of the server, which no "
                 "other process can read. Set ECHO_STATE_URL to a Redis, here and for the server."
             )
-        if options["names"]:
-            objects = [named_object(name) for name in options["names"]]
-            counts = _known(lambda: {each.name: each.count() for each in objects})
-        else:
-            counts = _known(lambda: connected_objects(options["prefix"]))
+        names = [named_object(name).name for name in options["names"]]
+        counts = _known(lambda: _counts(names, options["prefix"]))
+        lists = _known(lambda: _lists(counts)) if options["members"] else None
         with _quiet_if_pipe_is_closed():
-            self._show(counts, options["json"])
+            if options["json"]:
+                self.stdout.write(json.dumps(counts if lists is None else lists))
+            else:
+                self._show(counts, lists or {})
 
-    def _show(self, counts: dict[str, int], as_json: bool) -> None:
-        if as_json:
-            self.stdout.write(json.dumps(counts))
-            return
+    def _show(self, counts: dict[str, int], lists: dict[str, dict[str, Any]]) -> None:
         for name, count in counts.items():
-            self.stdout.write(f"{count:>8}  {name}")
+            listed = lists.get(name, {"connections": count, "members": []})
+            self.stdout.write(f"{listed['connections']:>8}  {name}")
+            for member in listed["members"]:
+                key = visible(member["key"])
+                info = visible(json.dumps(member["info"], ensure_ascii=False))
+                self.stdout.write(f"{member['connections']:>16}  {member['since']}  {key}  {info}")
         if not counts:
             self.stderr.write("No object has a connection now.")
 
 
-def _known(read: Callable[[], dict[str, int]]) -> dict[str, int]:
-    """Return the counts, waiting a moment if Redis has just been started."""
+def _counts(names: list[str], prefix: str) -> dict[str, int]:
+    if names:
+        return {name: get_state().count(name) for name in names}
+    return connected_objects(prefix)
+
+
+def _lists(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return connections and members of the objects, as `GET …/<name>/members` does, uncut."""
+    return {name: list_data(name, get_state().members(name), None) for name in names}
+
+
+def _known(read: Callable[[], Known]) -> Known:
+    """Return the result, waiting a moment if Redis has just been started."""
     logger = logging.getLogger("echo.state")
     level = logger.level
     logger.setLevel(logging.ERROR)  # the CommandError has the same text as the warning

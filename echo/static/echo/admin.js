@@ -1,4 +1,4 @@
-// The admin pages: submits each form only once, and keeps the table of objects up to date.
+// The admin pages: submits each form only once, and keeps the table of objects or members up to date.
 'use strict';
 
 {
@@ -22,7 +22,8 @@
   const live = document.getElementById('content-main');
   const stale = document.getElementById('echo-stale');
   const PARTS = ['echo-known', 'echo-rows'];
-  let isFetching = false;
+  const SHARE = 0.2; // of the time may be spent on fetches: a page with many members takes long
+  let isFetching = false; // or the pause after a fetch has not ended
   let hasChanged = false; // whether a count has changed during the fetch
 
   // Returns the current parts of the page, or [] if there is no response, an error, or a login page.
@@ -48,17 +49,23 @@
   // Called at each change of a count. Runs one fetch at a time.
   const follow = async () => {
     hasChanged = isFetching;
-    if (isFetching) return;
+    // A fetch would consume the message about the form that is being submitted.
+    if (isFetching || document.querySelector('form[data-sent]')) return;
     isFetching = true;
+    const began = performance.now();
     const parts = await fetchParts();
-    isFetching = false;
+    const took = performance.now() - began;
     for (const fresh of parts) replace(document.getElementById(fresh.id), fresh);
     stale.hidden = parts.length > 0 && !('stale' in live.dataset); // may have been set during the fetch
+    await new Promise((resume) => {
+      setTimeout(resume, took * (1 / SHARE - 1));
+    });
+    isFetching = false;
     if (hasChanged) follow();
   };
 
   if (stale) {
-    live.addEventListener('echo-count', follow);
+    live.addEventListener('echo-count', follow); // also at each change of a list of members
     live.addEventListener('echo-stale', ({ detail }) => {
       stale.hidden = !detail;
     });

@@ -9,6 +9,7 @@
   const words = panel.dataset;
   const log = panel.querySelector('[role=log]');
   const live = document.getElementById('echo-live');
+  const who = document.getElementById('echo-who'); // missing if the user may not see members
   const [connectForm, sendForm, closeForm] = panel.querySelectorAll('form');
   let socket = null;
   let latest = 0; // number of the last fetch of the table
@@ -94,6 +95,38 @@
     document.getElementById('echo-stale').hidden = !isStale;
   };
 
+  const followMembers = (url) => {
+    const list = who.querySelector('.echo-members');
+    list.dataset.url = url;
+    list.dispatchEvent(new CustomEvent('echo-follow', { bubbles: true }));
+  };
+
+  const showMembers = async (name) => {
+    if (!who) return;
+    const url = `${words.root}${encodeURIComponent(name)}/members`;
+    const asking = socket;
+    const isDenied = await isForbidden(url);
+    if (socket !== asking || !isOpen()) return;
+    who.querySelector('h3 bdi').textContent = name;
+    followMembers(isDenied ? '' : `${url}/live`);
+    if (isDenied) who.querySelector('.echo-note').textContent = who.dataset.denied;
+    who.hidden = false;
+  };
+
+  const hideMembers = () => {
+    if (!who) return;
+    who.hidden = true;
+    followMembers('');
+  };
+
+  const isForbidden = async (url) => {
+    try {
+      return (await fetch(url, { method: 'HEAD' })).status === 403;
+    } catch {
+      return false; // no response
+    }
+  };
+
   const address = () => {
     const name = encodeURIComponent(connectForm.elements.object.value);
     const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -105,11 +138,13 @@
     showState();
     sendForm.elements.text.focus();
     refresh();
+    showMembers(connectForm.elements.object.value);
   };
 
   const closed = async (event, wasOpen) => {
     const focused = document.activeElement;
     showState();
+    hideMembers();
     if (focused && focused.matches(':disabled')) connectForm.elements.object.focus();
     if (wasOpen) say('closed', describe(event));
     if (!(await refresh())) return;
