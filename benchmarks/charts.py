@@ -62,6 +62,28 @@ STATE_PANELS = {
     "write-names": ("A write: µs of Redis", "names in it", "log"),
     "change-cpu": ("A change: µs of Redis' CPU", "processes that subscribe to the feed", "linear"),
 }
+# Title, then label, figure and subject of each bar.
+MEMBERS_PANELS = {
+    "Joins per second on Redis, 100 at once": (
+        ("with member", "joins-100", "with member"),
+        ("without", "joins-100", "without member"),
+    ),
+    "Reads of 10,000 members in 4 processes, ms": (
+        ("members()", "members-10000", "echo"),
+        ("member_count()", "member-count-10000", "echo"),
+        ("has_member()", "has-member-10000", "echo"),
+    ),
+    "List of 1,000 members in 4 processes, ms": (
+        ("echo", "list-1000", "echo"),
+        ("Socket.IO", "list-1000", "Socket.IO"),
+    ),
+    "Until the members of a process are gone, s (20: not yet)": (
+        ("killed: echo", "killed-1000", "echo"),
+        ("killed: Socket.IO", "killed-1000", "Socket.IO"),
+        ("hangs: echo", "stopped-1000", "echo"),
+        ("hangs: Socket.IO", "stopped-1000", "Socket.IO"),
+    ),
+}
 
 
 def draw(raw: dict[str, Any], folder: Path) -> list[Path]:
@@ -103,6 +125,29 @@ def draw_state(raw: dict[str, Any], path: Path) -> None:
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
             axes.minorticks_off()
+        chart.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def draw_members(raw: dict[str, Any], path: Path) -> None:
+    """Write the chart of what members cost, and of how long lists contain those of a process."""
+    found = values(Sample(**sample) for sample in raw["samples"])
+    with matplotlib.rc_context(STYLE):
+        chart = Chart(figsize=(9, 4), layout="constrained")
+        for place, (title, bars) in enumerate(MEMBERS_PANELS.items(), 1):
+            axes = chart.add_subplot(2, 2, place)
+            for height, (_, figure, subject) in enumerate(reversed(bars)):
+                samples = found.get(figure, {}).get(subject)
+                if samples:
+                    each = spread(samples.values())
+                    colour = OURS if height == len(bars) - 1 or subject == "echo" else ORIGINAL
+                    axes.barh(height, each.median, color=colour, height=0.7)
+                    axes.annotate(f" {number(each.median)}", (each.median, height), va="center")
+            axes.set_yticks(range(len(bars)), [label for label, *_ in reversed(bars)])
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.margins(x=0.15, y=0.02)
+            axes.set_xticks([])
+            axes.spines[["bottom", "left"]].set_visible(False)
+            axes.tick_params(left=False)
         chart.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
