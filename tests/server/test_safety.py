@@ -254,6 +254,14 @@ def test_application_must_answer_a_handshake_in_time(slow_runs, kind: str) -> No
     assert limit - 1 < seconds < limit + SLACK
 
 
+@pytest.mark.slow
+def test_event_stream_that_is_not_read_is_cut(servers) -> None:
+    with Client(servers["daphne"].port, receive_buffer=4096) as client:
+        client.send(request("/stream", {}))
+
+        assert seconds_until(lambda: is_gone(servers["daphne"], client), 60 * SECOND) < 60 * SECOND
+
+
 # Tests that do not take long
 
 

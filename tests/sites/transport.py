@@ -408,6 +408,12 @@ async def http(scope, receive, send):
     elif scope["path"] == "/wait":
         await asyncio.sleep(float(scope["query_string"] or 3600))
         await answer(send, "waited")
+    elif scope["path"] == "/stream":
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while True:
+            await send({"type": "http.response.body", "body": b":" * 100_000, "more_body": True})
+            await asyncio.sleep(0.1)
     elif scope["path"] == "/breaks":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"begun", "more_body": True})

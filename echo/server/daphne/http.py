@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 HEADERS_TIMEOUT = 10.0  # seconds for all headers of a request
 BODY_CHECK_INTERVAL = 60.0  # seconds
+STREAM_TIMEOUT = 30.0  # seconds in which the client of an event stream reads all sent data
 MIN_BODY_RATE = 1024  # bytes per second, on average over each interval
 DEFAULT_CHUNK_SIZE = 65_536  # bytes of a body per event
 AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # of an absolute URI, RFC 3986 §3.2
@@ -81,6 +82,17 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
     transport: Any
     _timer: Any = None
     _in_body = False
+    # time.monotonic() since when the client has not read all sent data, which is a lot
+    unread_since: float | None = None
+
+    def pauseProducing(self) -> None:
+        if self.unread_since is None:  # called at each further write, too
+            self.unread_since = time.monotonic()
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.unread_since = None
+        super().resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         in_headers = not (self._in_body or self._handlingRequest)
@@ -308,6 +320,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
     def check_timeouts(self) -> None:
         if self.application_queue is not None:  # handshakes have their own time limits
             super().check_timeouts()
+        # ASGI has no back-pressure on Daphne: a stream that is not read would fill the memory.
+        [content_type] = self.responseHeaders.getRawHeaders(b"content-type", [b""])[:1]
+        channel = getattr(self, "channel", None)  # until the connection is lost
+        if channel is not None and content_type.startswith(b"text/event-stream"):
+            since = channel.unread_since
+            if since is not None and time.monotonic() - since > STREAM_TIMEOUT:
+                channel.forceAbortClient()
 
     def connectionLost(self, reason: Any) -> None:
         self.body.close()
