@@ -1,12 +1,13 @@
 """Members: the people, or other identities, behind the connections of an object."""
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from echo.names import has_control_character
 
 MAX_KEY_BYTES = 128
 MAX_INFO_BYTES = 1024  # of JSON
@@ -145,13 +146,6 @@ def check_key(key: Key) -> str:
     if has_control_character(key):
         raise ValueError("The member key has a control character.")
     return key
-
-
-def has_control_character(text: str) -> bool:
-    # Fast path: most names are ASCII, and these methods are implemented in C.
-    if text.isascii() and text.isprintable():
-        return False
-    return any(unicodedata.category(char) == "Cc" for char in text)
 
 
 def encode_info(info: Mapping[str, Any]) -> str:

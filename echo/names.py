@@ -1,11 +1,11 @@
 """Validation of object names, and the channel-layer group of a name."""
 
+import unicodedata
 from hashlib import sha256
 
 from django.utils.translation import gettext as _
 
 from echo.exceptions import InvalidName
-from echo.members import has_control_character
 
 MAX_NAME_BYTES = 128
 
@@ -29,6 +29,13 @@ def check_name(name: str) -> str:
     if "/" in name:
         raise InvalidName(_("The name %r has a slash.") % name)
     return name
+
+
+def has_control_character(text: str) -> bool:
+    # Fast path: most names are ASCII, and these methods are implemented in C.
+    if text.isascii() and text.isprintable():
+        return False
+    return any(unicodedata.category(char) == "Cc" for char in text)
 
 
 def group_name(name: str) -> str:

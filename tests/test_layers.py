@@ -1,4 +1,4 @@
-"""The floors of the house: imports go down only, and nothing happens at import."""
+"""The layers of the code: imports go down only, and nothing happens at import."""
 
 import ast
 import os

@@ -6,6 +6,7 @@ from threading import Lock
 from echo.state.base import State
 
 MAX_CHANGES = 100_000  # names; if more have changed, all counts are read instead
+MEMBER_WEIGHT = 10  # a changed member, with an info of up to 1 KiB, counts as that many names
 
 Changes = dict[str, tuple[int, int]]  # name -> number of its last change, and count
 # Entry name of a member -> number of its last change, and presence as a string, "0" if it has left
@@ -57,7 +58,10 @@ class Follower:
             for entry, presence in members.items():
                 if self._follows(entry):
                     self._members[entry] = number, presence
-            if changes is None or len(self._changes) + len(self._members) > MAX_CHANGES:
+            if (
+                changes is None
+                or len(self._changes) + MEMBER_WEIGHT * len(self._members) > MAX_CHANGES
+            ):
                 self._must_read = True
                 self._changes.clear()
                 self._members.clear()

@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from redis.exceptions import ResponseError
 
 from echo.exceptions import StateUnavailable
+from echo.members import split_entry
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS
@@ -183,7 +184,8 @@ class Publisher:
     def _write(self, names: set[str]) -> None:
         health = self.health
         if self.share.is_renewal_due():
-            names = {*names, *self._local.entry_names()}
+            entries = self._local.entry_names()
+            names = {*names, *entries, *(split_entry(entry)[0] for entry in entries)}
         values = self.queue.read(self._local.values, names)
         if not health.lease_has_expired() and self.share.write(values):
             return

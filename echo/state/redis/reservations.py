@@ -65,5 +65,5 @@ class Reservations:
             sequence=sequence,
         )
         if granted >= 0:
-            share.sequence = sequence
+            share.sequence, share.has_reserved = sequence, True
         return int(granted)

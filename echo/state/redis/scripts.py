@@ -115,7 +115,7 @@ local _, label_end = string.find(info, 'run_id:', 1, true)  -- faster than a pat
 local server = label_end and string.match(info, '^%w+', label_end + 1)
 if not server then return redis.error_reply('ERR INFO lacks run_id, which shows a restart.') end
 local fields = redis.call('HMGET', meta,
-  'epoch', 'known_from', 'written', 'server', 'silence', 'lease', 'change', 'members')
+  'epoch', 'known_from', 'written', 'server', 'silence', 'lease', 'change', 'registry')
 local epoch, known_from, written = fields[1], tonumber(fields[2]), tonumber(fields[3])
 local silence, longest_lease, change = tonumber(fields[5]), tonumber(fields[6]), tonumber(fields[7])
 if redis.call('HGET', totals, '/epoch') ~= epoch then epoch = false end
@@ -375,7 +375,7 @@ return {total > 0 and text(total) .. rest or '0'}
 # Write counts of a process, and renew its lease. Returns 0 and writes nothing if the process must
 # write its whole share; else the epoch, the number of the last change, whether dead processes
 # remain, NO_LEADER, OTHER_LEADER or IS_LEADER, the version of the registry, and the ids and lease
-# ends of all live processes if `members` is not that version.
+# ends of all live processes if `registry` is not that version.
 #
 # `begin`: "1" if the whole share follows, from nothing. `more`: "" unless the write is part of the
 # whole share; "1" if further parts follow, until which the process is awaited; else "0".
@@ -387,16 +387,16 @@ return {total > 0 and text(total) .. rest or '0'}
 WRITE = Script(
     "meta totals processes awaited leader_key share ledger",
     "id warm_up# settle# lease# begin more acknowledged# sequence# "
-    "remembered remembered_epoch candidate members renew size#",
+    "remembered remembered_epoch candidate registry renew size#",
     _CLOCK
     + _CHANGE
     + """
 local version, is_valid = fields[8], is_alive(id)
-local function change_members() version = text(redis.call('HINCRBY', meta, 'members', 1)) end
+local function change_registry() version = text(redis.call('HINCRBY', meta, 'registry', 1)) end
 local function await(process)
   redis.call('ZADD', processes, text(now + math.max(lease, longest_lease or 0)), process)
   redis.call('SADD', awaited, process)
-  change_members()
+  change_registry()
 end
 local function begin_epoch()
   epoch, must_read, dead, version, is_valid = text(now), true, {}, text(now), false
@@ -410,7 +410,7 @@ local function begin_epoch()
   redis.call('UNLINK', totals)
   redis.call('HSET', totals, '/epoch', epoch)
   redis.call('HSET', meta, 'epoch', epoch, 'known_from', text(known_from), 'server', server,
-    'silence', text(silence), 'lease', text(lease), 'change', text(change), 'members', epoch)
+    'silence', text(silence), 'lease', text(lease), 'change', text(change), 'registry', epoch)
 end
 -- Begin a new epoch if the keys cannot be trusted.
 local function check_epoch()
@@ -439,7 +439,7 @@ local function sweep()
     if process ~= id then
       redis.call('ZADD', processes, 0, process)
       redis.call('SREM', awaited, process)
-      change_members()
+      change_registry()
       must_read = must_read or redis.call('HLEN', share_prefix .. process) > size
     end
   end
@@ -509,7 +509,7 @@ local function write()
   end
   redis.call('ZADD', processes, text(now + lease), id)
   if not is_valid then
-    change_members()
+    change_registry()
     dead = ids('-inf', text(now))  -- if the process was dead, its share counts again
   end
   if begin == '1' and remembered_epoch ~= epoch then
@@ -589,7 +589,7 @@ if renew == '1' or begin == '1' then
   end
 end
 local list = false
-if members ~= version then
+if registry ~= version then
   list = redis.call('ZRANGEBYSCORE', processes, '(' .. text(now), '+inf', 'WITHSCORES')
 end
 return {epoch, change, remaining, lead(), version, list}
@@ -605,7 +605,7 @@ REMOVE = Script(
     + """
 if redis.call('GET', leader_key) == id then redis.call('DEL', leader_key) end
 redis.call('SREM', awaited, id)
-if epoch then redis.call('HINCRBY', meta, 'members', 1) end
+if epoch then redis.call('HINCRBY', meta, 'registry', 1) end
 if epoch and redis.call('HGET', share, '/epoch') == epoch then
   if redis.call('HLEN', share) - 2 > size then
     redis.call('ZADD', processes, 'XX', 0, id)

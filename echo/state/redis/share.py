@@ -6,6 +6,7 @@ from math import inf
 
 from redis.exceptions import RedisError
 
+from echo.members import split_entry
 from echo.state.redis import scripts
 from echo.state.redis.health import Health
 from echo.state.redis.processes import Processes
@@ -45,6 +46,7 @@ class Share:
         self.sequence = 0  # the number of the last acknowledged one
         self.epoch, self.change = "", 0
         self.has_dead = False  # whether Redis has shares of dead processes
+        self.has_reserved = False  # whether connections were counted before their members
         self.leader = scripts.NO_LEADER  # or OTHER_LEADER, IS_LEADER
         # The epoch since which this process has a copy of the ledger; with one, it may lead.
         self.copied_epoch: str | None = None
@@ -56,11 +58,15 @@ class Share:
         Raises one of ERRORS.
         """
         pairs = list(values.items())
+        # Members first, and of these the ones that have left: a step without the count of their
+        # object changes it by their difference, so that their connections never add up to more
+        # than the count.
         if len(pairs) > BATCH_SIZE:
-            # Members first: a step without the count of their object changes it by their
-            # difference, so that their connections never add up to more than the count.
-            pairs.sort(key=lambda pair: "/" not in pair[0])
-        return self._is_complete and self._write(_parts(pairs), whole=False)
+            pairs.sort(key=lambda pair: ("/" not in pair[0], pair[1] != 0))
+        parts = _parts(pairs)
+        if self.has_reserved and len(parts) > 1:
+            parts = [_with_counts(part, values) for part in parts]
+        return self._is_complete and self._write(parts, whole=False)
 
     def write_whole(self, values: Values) -> None:
         """Replace the share by these values. Raises one of ERRORS."""
@@ -102,7 +108,7 @@ class Share:
             remembered=",".join(processes.lease_ends) if begin else "",
             remembered_epoch=self.epoch,
             candidate=self._candidate(),
-            members="" if needs_processes else processes.version,
+            registry="" if needs_processes else processes.version,
             renew=int(is_renewal),
             size=scripts.SLICE,
         )
@@ -134,3 +140,12 @@ class Share:
 
 def _parts(pairs: Part) -> list[Part]:
     return [pairs[first : first + BATCH_SIZE] for first in range(0, len(pairs) or 1, BATCH_SIZE)]
+
+
+def _with_counts(part: Part, values: Values) -> Part:
+    """Add the counts of the objects that the members in the part belong to.
+
+    Redis has counted reserved connections before, and must not derive their count again.
+    """
+    names = {split_entry(name)[0] for name, value in part if "/" in name and value != 0}
+    return list({**dict(part), **{name: values[name] for name in names & values.keys()}}.items())

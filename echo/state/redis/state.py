@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 # (JOIN_TIMEOUT), and their writes may come after the read. So repeat the read after the delay.
 SLOW_READ_THRESHOLD, REREAD_DELAY = 0.05, 0.1  # seconds
 MAX_NAMES_AT_ONCE = 5000  # if there are more, counts are read in parts
-MAX_MEMBERS_AT_ONCE = 2000  # the same for the members of an object
+MAX_MEMBERS_AT_ONCE = 1000  # the same for the members of an object
 PART_SIZE = 1000  # names
-MEMBERS_PART_SIZE = 250  # of several objects; with infos of 1 KiB, Redis needs 3 ms
+MEMBERS_PART_SIZE = 250  # with infos of 1 KiB, Redis needs about 3 ms
 MAX_ATTEMPTS = 5  # to read all parts while epochs end
 
 UNKNOWN = {
@@ -199,13 +199,17 @@ class RedisState(State):
         self._publisher.wait_until_written(name)
         for _ in range(MAX_ATTEMPTS):
             number, count, epoch, cursor, part = self._read(
-                scripts.MEMBERS, name=name, cursor=0, limit=MAX_MEMBERS_AT_ONCE, size=PART_SIZE
+                scripts.MEMBERS,
+                name=name,
+                cursor=0,
+                limit=MAX_MEMBERS_AT_ONCE,
+                size=MEMBERS_PART_SIZE,
             )
             members = _parse_members(part)
             last_epoch = epoch
             while cursor != b"0" and last_epoch == epoch:
                 _, _, last_epoch, cursor, part = self._read(
-                    scripts.MEMBERS, name=name, cursor=cursor, limit=0, size=PART_SIZE
+                    scripts.MEMBERS, name=name, cursor=cursor, limit=0, size=MEMBERS_PART_SIZE
                 )
                 members |= _parse_members(part)
             if last_epoch == epoch:

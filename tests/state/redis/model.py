@@ -243,7 +243,7 @@ class Process:
             remembered=",".join(processes.lease_ends) if self.begin else "",
             remembered_epoch=self.epoch,
             candidate=1,
-            members="" if processes.awaited or health.is_outage else processes.version,
+            registry="" if processes.awaited or health.is_outage else processes.version,
             renew=0,
             size=self.world.size,
         )

@@ -169,10 +169,37 @@ async def test_members_in_several_steps_never_have_more_connections_than_the_obj
     assert here.check() == []
 
 
+async def test_many_members_that_join_within_a_limit_are_counted_once(two):
+    """Redis has their connections since the reservation, and gets them in several steps."""
+    here, there = two
+    joins, seen, run = 2 * BATCH_SIZE, [], here._publisher.steps.run
+
+    def run_and_read(script, *rest, **named):
+        result = run(script, *rest, **named)
+        found = there.members("foo")
+        seen.append((len(rest), found.connections, connections(found)))
+        time.sleep(0.02)  # so that more names than fit in one step wait for the next round
+        return result
+
+    here._publisher.steps.run = run_and_read
+    keys = [f"key-{number}" for number in range(joins)]
+    granted = await asyncio.gather(*(here.join("foo", MANY, (key, "{}")) for key in keys))
+    assert all(granted)
+    for key in keys[1:]:
+        here.leave("foo", key)
+    await asyncio.gather(here.join("foo", MANY, ("ada", "{}")), here.settled())
+
+    assert max(size for size, *_ in seen) >= BATCH_SIZE
+    assert max(count for _, count, _ in seen) == joins
+    assert [each for each in seen if each[1] < each[2]] == []
+    assert (there.count("foo"), listed(there)) == (2, {"key-0": 1, "ada": 1})
+    assert here.check() == []
+
+
 async def test_more_members_than_fit_in_one_step_are_read_in_parts(two, monkeypatch):
     here, there = two
     monkeypatch.setattr(redis_states, "MAX_MEMBERS_AT_ONCE", 100)
-    monkeypatch.setattr(redis_states, "PART_SIZE", 50)
+    monkeypatch.setattr(redis_states, "MEMBERS_PART_SIZE", 50)
     keys = add_many(here)
 
     found = there.members("foo")
@@ -480,6 +507,8 @@ async def test_reservation_counts_the_members_that_have_just_left(two):
 
     here._publisher.steps.run = leave_and_run
     assert await here.join("foo", 10)
+
+    await here.settled()
 
     assert [(connections(found), found.connections) for found in seen] == [(2, 3)]
     assert (there.count("foo"), listed(there)) == (1, {})
