@@ -39,6 +39,7 @@ from echo.names import check_name, visible
 from echo.objects import get_object
 from echo.permissions import CLOSE, COUNT, LIST, MEMBERS, SEND, has_permission
 from echo.state import get_state
+from echo.state.base import total_of
 from echo.templatetags.echo import member_name
 from echo.views import connected_or_none
 
@@ -112,7 +113,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             "title": gettext("Objects connected now"),
             "page": page,
             "numbers": paginator.get_elided_page_range(page.number),
-            "connections": sum(count for _, count in objects),
+            "connections": _total(objects, prefix),
             "prefix": prefix,
             "by_name": by_name,
             "known": connected is not None,
@@ -434,3 +435,11 @@ def _forget(form: str | None) -> None:
 
 
 admin.site.register([ConnectedObject], ConnectedObjectAdmin)
+
+
+def _total(objects: list[tuple[str, int]], prefix: str) -> int:
+    """Return the number of connections: each counts once, except in a list with a prefix."""
+    if not prefix:
+        with suppress(StateUnavailable):
+            return total_of(get_state().snapshot()[1])[1]
+    return sum(count for _, count in objects)

@@ -2,9 +2,9 @@
 
 docs/reference/checks.md lists their ids, which are never used again for another check.
 
-The checks E001, E003, W001, W002 and W005 import asgi.py, so they run only in `check`, `runserver`
-and `echo_doctor`. All other commands must work even if that import fails: for example `migrate`, if
-asgi.py queries a table, or a cron job without the secrets of the web server.
+The checks E001, E003, W001, W002, W005 and W008 import asgi.py, so they run only in `check`,
+`runserver` and `echo_doctor`. All other commands must work even if that import fails: for example
+`migrate`, if asgi.py queries a table, or a cron job without the secrets of the web server.
 """
 
 import re
@@ -48,6 +48,9 @@ CONVERSIONS = {
     "ECHO_MAX_CONNECTIONS": "int({})",
     "ECHO_ALLOWED_ORIGINS": '{}.split(",")',
     "ECHO_VACATED_DELAY": "float({})",
+    "ECHO_RECHECK_SECONDS": "float({})",
+    "ECHO_MAX_HANDSHAKES_AT_ONCE": "int({})",
+    "ECHO_MAX_MESSAGES_PER_SECOND": "int({})",
 }
 
 
@@ -149,9 +152,25 @@ def _check_routes(path: str, application: Any) -> list[CheckMessage]:
     invalid = [
         Error(missing_argument(by, e.route, sorted(e.arguments)), id="echo.E003")
         for e in counted
-        if isinstance(by := e.application.counted_by, str) and by not in e.arguments
+        for by in e.application.counted_by
+        if isinstance(by, str) and by not in e.arguments
     ]
-    return [*invalid, *uncounted]
+    return [*invalid, *uncounted, *_never_rechecked(counted)]
+
+
+def _never_rechecked(counted: list[Endpoint]) -> list[CheckMessage]:
+    if problems() or conf.ECHO_RECHECK_SECONDS is not None:
+        return []
+    hint = "Set ECHO_RECHECK_SECONDS to the seconds between two calls, such as 60."
+    return [
+        Warning(
+            f"counted(recheck=…) at {e.route!r} has no effect: ECHO_RECHECK_SECONDS is None.",
+            hint=hint,
+            id="echo.W008",
+        )
+        for e in counted
+        if e.application.has_recheck
+    ]
 
 
 def _how_to_count(application: Any) -> str:
@@ -208,6 +227,13 @@ def check_one_process(**kwargs: object) -> list[CheckMessage]:
             'In settings.py: ECHO_STATE_URL = "redis://localhost:6379/0"'
         )
         found.append(Warning(message, hint=hint, id="echo.W101"))
+    elif not getattr(settings, "CHANNEL_LAYERS", {}):
+        message = (
+            "CHANNEL_LAYERS is not set, but the counts are in Redis: texts, closes and logouts "
+            "reach the connections of a single process."
+        )
+        hint = "Use channels_redis.pubsub.RedisPubSubChannelLayer."
+        found.append(Warning(message, hint=hint, id="echo.W104"))
     if isinstance(layer_or_none(), InMemoryChannelLayer):
         message = "CHANNEL_LAYERS is in memory: messages reach the connections of a single process."
         hint = "Use channels_redis.pubsub.RedisPubSubChannelLayer."

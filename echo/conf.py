@@ -8,18 +8,23 @@ import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import empty
 from django.utils.module_loading import import_string
 
 from echo.exceptions import InvalidName
 from echo.log import is_malformed, without_passwords
 from echo.names import check_name
+
+Network = IPv4Network | IPv6Network
 
 
 class Conf:
@@ -28,7 +33,7 @@ class Conf:
     @property
     def ECHO_DEFAULT_OBJECT(self) -> str:
         """The object of `/websocket` and `/getCurrentConnections`, whose paths have no name."""
-        value = getattr(settings, "ECHO_DEFAULT_OBJECT", "foo")
+        value = _get("ECHO_DEFAULT_OBJECT", "foo")
         if not isinstance(value, str):
             raise ImproperlyConfigured(f"ECHO_DEFAULT_OBJECT {value!r} is not a string.")
         try:
@@ -39,7 +44,7 @@ class Conf:
     @property
     def ECHO_STATE_URL(self) -> str:
         """The store of the counts: `memory://` for a single process, or the URL of a Redis."""
-        value = getattr(settings, "ECHO_STATE_URL", "memory://")
+        value = _get("ECHO_STATE_URL", "memory://")
         problem = _state_url_problem(value)
         if problem is not None:
             # without_passwords() ends a URL at a space, so escape the spaces in a password.
@@ -64,9 +69,52 @@ class Conf:
         return value
 
     @property
-    def ECHO_MAX_CONNECTIONS(self) -> int | None:
-        """The maximum number of connections of an object, in all processes; None for no limit."""
-        return _limit("ECHO_MAX_CONNECTIONS", None)
+    def ECHO_MAX_CONNECTIONS(self) -> "int | dict[str, int | None] | Callable[[str], Any] | None":
+        """The maximum number of connections of an object, in all processes; None for no limit.
+
+        Different for each object with a dict by prefix, `{"user-": 20, "": None}`, of which the
+        longest prefix applies, or with the dotted path of a function of the name.
+        """
+        value = _get("ECHO_MAX_CONNECTIONS")
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            for prefix, limit in value.items():
+                if not isinstance(prefix, str):
+                    message = f"The prefix {prefix!r} in ECHO_MAX_CONNECTIONS is not a string."
+                    raise ImproperlyConfigured(message)
+                _check_limit(f"ECHO_MAX_CONNECTIONS[{prefix!r}]", limit)
+            return value
+        if isinstance(value, str) and "." in value:
+            return _import("ECHO_MAX_CONNECTIONS", "(name) -> int or None")
+        return _check_limit("ECHO_MAX_CONNECTIONS", value)
+
+    def max_connections(self, name: str) -> int | None:
+        """Return ECHO_MAX_CONNECTIONS for one object.
+
+        Raises the exceptions of the site's function.
+        """
+        limit = self.ECHO_MAX_CONNECTIONS
+        if limit is None or isinstance(limit, int):
+            return limit
+        if callable(limit):
+            return _check_limit(f"The result of ECHO_MAX_CONNECTIONS for {name!r}", limit(name))
+        prefixes = [prefix for prefix in limit if name.startswith(prefix)]
+        return limit[max(prefixes, key=len)] if prefixes else None
+
+    @property
+    def ECHO_TRUSTED_PROXIES(self) -> frozenset[Network]:
+        """The addresses and networks of proxies whose X-Forwarded-For `by_address` trusts."""
+        value = _get("ECHO_TRUSTED_PROXIES", [])
+        if not isinstance(value, list | tuple | set | frozenset):
+            raise ImproperlyConfigured(f"ECHO_TRUSTED_PROXIES {value!r} is not a list.")
+        try:
+            return _networks(frozenset(map(str, value)))
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"ECHO_TRUSTED_PROXIES {value!r}: {error}; expected addresses and networks like "
+                "'10.0.0.0/8'."
+            ) from error
 
     @property
     def ECHO_AUTHORIZE(self) -> Callable[..., Any] | None:
@@ -74,24 +122,14 @@ class Conf:
 
         The setting contains its dotted path.
         """
-        value = getattr(settings, "ECHO_AUTHORIZE", None)
-        if value is None:
+        if _get("ECHO_AUTHORIZE") is None:
             return None
-        try:
-            function: Callable[..., Any] = import_string(value)
-        except (ImportError, TypeError, AttributeError) as error:
-            raise ImproperlyConfigured(
-                f"ECHO_AUTHORIZE {value!r} cannot be imported: {error}. Expected the path of "
-                "a function (request_or_scope, name, action) -> bool."
-            ) from error
-        if not callable(function):
-            raise ImproperlyConfigured(f"ECHO_AUTHORIZE {value!r} is not a function.")
-        return function
+        return _import("ECHO_AUTHORIZE", "(request_or_scope, name, action) -> bool")
 
     @property
     def ECHO_ALLOWED_ORIGINS(self) -> frozenset[str]:
         """Other origins that may open WebSockets, such as `["https://example.com"]`."""
-        value = getattr(settings, "ECHO_ALLOWED_ORIGINS", [])
+        value = _get("ECHO_ALLOWED_ORIGINS", [])
         if not isinstance(value, list | tuple | set | frozenset) or not all(map(_is_origin, value)):
             raise ImproperlyConfigured(
                 f"ECHO_ALLOWED_ORIGINS {value!r} is not a list of origins like "
@@ -106,6 +144,29 @@ class Conf:
         The default is long enough for a client to reload the page.
         """
         return _seconds("ECHO_VACATED_DELAY", 3.0, least=0)
+
+    @property
+    def ECHO_RECHECK_SECONDS(self) -> float | None:
+        """Seconds between two checks of the logins of all connections; None for no checks."""
+        if _get("ECHO_RECHECK_SECONDS", 60.0) is None:
+            return None
+        return _seconds("ECHO_RECHECK_SECONDS", 60.0)
+
+    @property
+    def ECHO_MAX_HANDSHAKES_AT_ONCE(self) -> int | None:
+        """The maximum number of handshakes that a process works on at a time; None for no limit.
+
+        The others wait in order, for up to 5 seconds; then they are denied with 503.
+        """
+        return _limit("ECHO_MAX_HANDSHAKES_AT_ONCE", None)
+
+    @property
+    def ECHO_MAX_MESSAGES_PER_SECOND(self) -> int | None:
+        """The maximum number of messages of a client per second; None for no limit.
+
+        If it sends more, its connection is closed with 1008.
+        """
+        return _limit("ECHO_MAX_MESSAGES_PER_SECOND", None)
 
     @property
     def ECHO_MAX_STREAMS(self) -> int | None:
@@ -163,16 +224,49 @@ def _is_origin(value: object) -> bool:
     return not value.endswith(":443" if value.startswith("https:") else ":80")
 
 
+def _get(name: str, default: Any = None) -> Any:
+    """Return the value of the setting, as `getattr(settings, name, default)` does.
+
+    For a setting that is not set, Django's lazy object takes 2 µs, and a handshake reads several.
+    """
+    wrapped = object.__getattribute__(settings, "_wrapped")
+    return getattr(settings if wrapped is empty else wrapped, name, default)
+
+
 def _seconds(name: str, default: float, least: float = 0.001) -> float:
-    value = getattr(settings, name, default)
+    value = _get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
         minimum = "greater than 0" if least else "of at least 0"
         raise ImproperlyConfigured(f"{name} {value!r} is not a number of seconds {minimum}.")
     return float(value)
 
 
+def _import(name: str, signature: str) -> Callable[..., Any]:
+    """Return the function whose dotted path is the value of the setting."""
+    value = _get(name)
+    try:
+        function: Callable[..., Any] = import_string(value)
+    except (ImportError, TypeError, AttributeError) as error:
+        raise ImproperlyConfigured(
+            f"{name} {value!r} cannot be imported: {error}. Expected the path of a function "
+            f"{signature}."
+        ) from error
+    if not callable(function):
+        raise ImproperlyConfigured(f"{name} {value!r} is not a function.")
+    return function
+
+
+@cache
+def _networks(values: frozenset[str]) -> frozenset[Network]:
+    return frozenset(ip_network(value, strict=False) for value in values)
+
+
 def _limit(name: str, default: int | None) -> int | None:
-    value = getattr(settings, name, default)
+    value = _get(name, default)
+    return None if value is None else _check_limit(name, value)
+
+
+def _check_limit(name: str, value: Any) -> int | None:
     if value is not None and (type(value) is not int or value < 1):
         raise ImproperlyConfigured(f"{name} {value!r} is not a positive integer or None.")
     return value
@@ -220,10 +314,10 @@ def _is_read(name: str) -> bool:
     except ImproperlyConfigured:
         return True  # reported by echo.E002
     if isinstance(value, frozenset):
-        return bool(value) and all(item in text for item in value)
+        return bool(value) and all(str(item) in text for item in _get(name))
     if isinstance(value, int | float):
         try:
             return float(text) == value
         except ValueError:
             return False
-    return text in str(getattr(settings, name) if callable(value) else value)
+    return text in str(_get(name) if callable(value) else value)

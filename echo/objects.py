@@ -8,13 +8,14 @@ from typing import Any
 from asgiref.sync import async_to_sync
 
 from echo.exceptions import StateUnavailable
-from echo.extensions import CLOSE_CODES, CONNECTION, MAX_REASON_BYTES, NAME
+from echo.extensions import CLOSE_CODES, CONNECTION, MAX_REASON_BYTES
 from echo.groups.connection import GroupConnection
 from echo.groups.group import send_to_group
 from echo.members import Key, check_key, encode_info, sorted_members
 from echo.members import Member as Member
 from echo.names import check_name
 from echo.state import get_state
+from echo.state.base import State
 
 Scope = Mapping[str, Any]  # of a consumer in `counted`: `self.scope`
 
@@ -163,7 +164,15 @@ def set_member_info(scope: Scope, info: Mapping[str, Any]) -> bool:
 async def aset_member_info(scope: Scope, info: Mapping[str, Any]) -> bool:
     """Async version of `set_member_info`."""
     encode_info(info)
-    connection, name, state = _connection(scope), str(scope[NAME]), get_state()
+    connection, state = _connection(scope), get_state()
+    results = [await _set_info(state, connection, name, info) for name in connection.names]
+    await state.settled()
+    return any(results)
+
+
+async def _set_info(
+    state: State, connection: GroupConnection, name: str, info: Mapping[str, Any]
+) -> bool:
     key = connection.key
     if key is None:
         return False
@@ -175,9 +184,7 @@ async def aset_member_info(scope: Scope, info: Mapping[str, Any]) -> bool:
         return False
     newest = max(local, shared or local, key=lambda presence: presence.changed)
     merged = encode_info({**json.loads(newest.info), **info})
-    is_set = state.set_info(name, key, merged, newest.changed)
-    await state.settled()
-    return is_set
+    return state.set_info(name, key, merged, newest.changed)
 
 
 def _connection(scope: Scope) -> GroupConnection:

@@ -47,16 +47,25 @@ def has_permission(request_or_scope: RequestOrScope, name: str | None, action: s
     `name` is None for the list of all objects. For sync code. If the function raises, permission
     is denied and the exception is logged.
     """
-    authorize = conf.ECHO_AUTHORIZE or default_authorize
     try:
-        result = authorize(request_or_scope, name, action)
-        if isawaitable(result):
-            # `request.user` is lazy: load it here, in sync code, where queries are allowed.
-            bool(_get_user(request_or_scope))
-            result = async_to_sync(_wait_for)(result)
-        return bool(result)
+        return authorize(request_or_scope, name, action)
     except Exception as error:
         return _deny(error)
+
+
+def authorize(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:
+    """Return the result of ECHO_AUTHORIZE. Raises the exceptions of that function."""
+    function = conf.ECHO_AUTHORIZE or default_authorize
+    result = function(request_or_scope, name, action)
+    if isawaitable(result):
+        # `request.user` is lazy: load it here, in sync code, where queries are allowed.
+        bool(_get_user(request_or_scope))
+    return bool(resolve(result))
+
+
+def resolve(result: Any) -> Any:
+    """Return the result of a function, which is awaited if the function is async. For sync code."""
+    return async_to_sync(_wait_for)(result) if isawaitable(result) else result
 
 
 async def ahas_permission(request_or_scope: RequestOrScope, name: str | None, action: str) -> bool:

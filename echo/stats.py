@@ -6,7 +6,7 @@ logger = logging.getLogger("echo.connections")
 
 # Close codes with their own counter. Clients choose the codes, and Prometheus keeps each series.
 MAX_CODES = 100
-REASONS = ("host", "origin", "name", "permission", "full", "application")
+REASONS = ("host", "origin", "name", "permission", "full", "busy", "application")
 OTHER = "other"
 UNKNOWN = "unknown"
 

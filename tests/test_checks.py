@@ -384,6 +384,7 @@ def test_environment_variable_that_no_setting_reads_is_found(
             *("ECHO_ALLOWED_ORIGINS", "https://a.example, https://b.example"),
             ["https://b.example", "https://a.example"],
         ),
+        ("ECHO_TRUSTED_PROXIES", "10.0.0.1,10.1.0.0/16", ["10.1.0.0/16", "10.0.0.1"]),
         ("ECHO_OF_SOMEBODY_ELSE", "x", None),
     ],
 )
@@ -442,6 +443,26 @@ def test_deploy_check_tells_of_state_and_layer_in_memory(settings: Any) -> None:
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
     assert sorted(found(deploy=True)) == ["echo.W101", "echo.W102"]
+
+
+def test_deploy_check_tells_of_counts_in_redis_without_a_layer(settings: Any) -> None:
+    settings.ECHO_STATE_URL = REDIS
+    settings.CHANNEL_LAYERS = {}
+
+    assert found(deploy=True) == {
+        "echo.W104": "CHANNEL_LAYERS is not set, but the counts are in Redis: texts, closes and "
+        "logouts reach the connections of a single process."
+    }
+
+
+@pytest.mark.parametrize(("seconds", "ids"), [(None, {"echo.W008"}), (60, set())])
+def test_recheck_that_is_never_called_is_found(
+    application: Any, settings: Any, seconds: float | None, ids: set[str]
+) -> None:
+    settings.ECHO_RECHECK_SECONDS = seconds
+    application(site(path("a/<name>/", counted(consumer, recheck=lambda scope: True))))
+
+    assert set(found()) == ids
 
 
 own = path("chat/<str:room>/", counted(consumer, by="room"))

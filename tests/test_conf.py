@@ -77,6 +77,16 @@ WRONG = [
     ("ECHO_HEARTBEAT_SECONDS", "1", "ECHO_HEARTBEAT_SECONDS '1' is not a number of seconds great"),
     ("ECHO_MAX_CONNECTIONS", "5", "ECHO_MAX_CONNECTIONS '5' is not a positive integer or"),
     ("ECHO_MAX_CONNECTIONS", True, "ECHO_MAX_CONNECTIONS True is not a positive integer or"),
+    ("ECHO_MAX_CONNECTIONS", [5], "ECHO_MAX_CONNECTIONS [5] is not a positive integer or"),
+    ("ECHO_MAX_CONNECTIONS", len, "ECHO_MAX_CONNECTIONS <built-in function len> is not a pos"),
+    ("ECHO_MAX_CONNECTIONS", {"ip-": 0}, "ECHO_MAX_CONNECTIONS['ip-'] 0 is not a positive"),
+    ("ECHO_MAX_CONNECTIONS", {"": "5"}, "ECHO_MAX_CONNECTIONS[''] '5' is not a positive"),
+    ("ECHO_MAX_CONNECTIONS", {7: 5}, "The prefix 7 in ECHO_MAX_CONNECTIONS is not a string."),
+    ("ECHO_MAX_CONNECTIONS", "no.such", "ECHO_MAX_CONNECTIONS 'no.such' cannot be imported: "),
+    ("ECHO_MAX_CONNECTIONS", "math.pi", "ECHO_MAX_CONNECTIONS 'math.pi' is not a function."),
+    ("ECHO_TRUSTED_PROXIES", "10.0.0.0/8", "ECHO_TRUSTED_PROXIES '10.0.0.0/8' is not a list."),
+    ("ECHO_TRUSTED_PROXIES", ["proxy"], "ECHO_TRUSTED_PROXIES ['proxy']: 'proxy' does not appear"),
+    ("ECHO_TRUSTED_PROXIES", [None], "ECHO_TRUSTED_PROXIES [None]: 'None' does not appear to be"),
     ("ECHO_MAX_MEMBERS_SHOWN", 0, "ECHO_MAX_MEMBERS_SHOWN 0 is not a positive integer or None."),
     ("ECHO_ALLOWED_ORIGINS", None, "ECHO_ALLOWED_ORIGINS None is not a list of origins like"),
     ("ECHO_ALLOWED_ORIGINS", [7], "ECHO_ALLOWED_ORIGINS [7] is not a list of origins like"),
@@ -257,3 +267,37 @@ def test_commands_tell_that_the_packages_of_redis_are_missing(command):
     assert done.returncode == 1
     assert "needs the package redis (the extra [redis])" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def limit_of(name):
+    return None if name == "hall" else len(name)
+
+
+LIMITS = {"user-": 20, "user-admin-": None, "ip-": 100}
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        (None, {"foo": None}),
+        (7, {"foo": 7, "user-1": 7}),
+        ({}, {"foo": None}),
+        (LIMITS, {"foo": None, "user": None, "user-1": 20, "user-admin-1": None, "ip-::": 100}),
+        ({**LIMITS, "": 5}, {"foo": 5, "user-1": 20, "user-admin-1": None}),
+        ("tests.test_conf.limit_of", {"foo": 3, "hall": None}),
+    ],
+)
+def test_limit_is_that_of_the_longest_prefix_or_of_the_function(settings, value, limits):
+    settings.ECHO_MAX_CONNECTIONS = value
+
+    assert {name: conf.max_connections(name) for name in limits} == limits
+    assert problems() == []
+
+
+@pytest.mark.parametrize("value", [0, True, "5", 1.5])
+def test_wrong_limit_of_the_function_is_an_error(settings, monkeypatch, value):
+    settings.ECHO_MAX_CONNECTIONS = "tests.test_conf.limit_of"
+    monkeypatch.setattr("tests.test_conf.limit_of", lambda name: value)
+
+    with pytest.raises(ImproperlyConfigured, match=r"ECHO_MAX_CONNECTIONS for 'foo'"):
+        conf.max_connections("foo")

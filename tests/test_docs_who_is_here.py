@@ -261,7 +261,7 @@ def test_room_is_told_who_comes_and_goes(start: Start) -> None:
 
 
 def test_log_out_closes_all_windows_of_the_user(start: Start, browser: Browser) -> None:
-    site = start("Close the connections of one member")
+    site = start("Log out")
     ada = site.open(browser, "Ada")
     other = ada.context.new_page()
     other.goto(site.url)

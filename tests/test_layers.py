@@ -113,7 +113,7 @@ def test_settings_of_ours_are_read_by_conf_only():
     readers = [
         name
         for path, name in modules().items()
-        if re.search(r"settings\.ECHO_|getattr\(settings, .ECHO_", path.read_text())
+        if re.search(r"settings\.ECHO_|getattr\(settings, .ECHO_|_get\(.ECHO_", path.read_text())
     ]
 
     assert readers == ["echo.conf"]

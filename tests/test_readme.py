@@ -403,7 +403,7 @@ def test_routes_of_the_readme_are_counted() -> None:
     exec(block("python", "routes = ", "README.md"), names)
 
     assert [str(route.pattern) for route in names["routes"]] == ["chat/<str:room>/"]
-    assert names["routes"][0].callback.counted_by == "room"
+    assert names["routes"][0].callback.counted_by == ("room",)
 
 
 def consumer() -> type:
@@ -414,7 +414,7 @@ def test_object_may_be_the_user() -> None:
     names: dict[str, Any] = {"ChatConsumer": consumer()}
     exec(block("python", "by_user"), names)
 
-    by = names["application"].counted_by
+    (by,) = names["application"].counted_by
     assert by({"user": SimpleNamespace(pk=7)}) == "user-7"
 
 

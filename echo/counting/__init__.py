@@ -1,6 +1,6 @@
 """ASGI middleware that counts the WebSocket connections of the wrapped application."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -8,26 +8,37 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WebSock
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
+from echo.conf import conf
+from echo.counting.addresses import by_address
 from echo.counting.connection import CountedConnection
+from echo.counting.logins import Recheck
 from echo.counting.members import MemberOf, user_of
+from echo.counting.rates import admit, limited_receive
 from echo.counting.read_ahead import ReadAhead
 from echo.denial import deny
 from echo.exceptions import InvalidName
-from echo.extensions import CONNECTION, NAME, ON_END
+from echo.extensions import CONNECTION, NAME, ON_END, REPLY
 from echo.introspection import is_router
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
 from echo.state import get_state
 from echo.stats import Stats, ignored_stats, process_stats
 
+__all__ = ["by_address", "counted"]
+
 Naming = str | Callable[[WebSocketScope], str]
+
+MAX_OBJECTS = 10  # of one connection
 
 # An ASGI 3 application. Typed loosely, because in django-stubs `path()` accepts only views.
 Counted = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def counted(
-    app: Callable[..., Any], by: Naming = "name", member: MemberOf | str | None = None
+    app: Callable[..., Any],
+    by: Naming | Sequence[Naming] = "name",
+    member: MemberOf | str | None = None,
+    recheck: Recheck | None = None,
 ) -> Counted:
     """Return the application with its WebSocket connections counted.
 
@@ -35,11 +46,22 @@ def counted(
     application at the end of a route, not a router. `by` names the object of a connection: an
     argument of the route, or a function of the scope.
 
+    `by` may also be a sequence of up to ten: then the connection belongs to several objects, for
+    example to its room, its user and its address: `by=("room", by_user, by_address)`. It joins all
+    of them or none. Logs and metrics name the first. ECHO_AUTHORIZE is asked about the first object
+    and those that arguments of the route name, since clients choose them.
+
     `member` names the member, the person behind the connection: "user" for the authenticated user
     of the scope (key: the primary key, info: `{"name": username}`), or a function of the scope,
     plain or async, that returns a Member with key and info, or None for a connection that is only
     counted. Plain functions run in a thread, so they may use the database. If the function raises
     or its result is invalid, the error is logged, and the connection is only counted.
+
+    The connections of an authenticated user are closed with 4401 when the login ends: at once after
+    a logout; within ECHO_RECHECK_SECONDS after the session has expired, or the user has been
+    deleted, deactivated, or given another password. If ECHO_AUTHORIZE no longer allows the
+    connection, it is closed with 4403. `recheck`, for logins without Django's sessions, is a
+    function of the scope, plain or async, that returns whether the login is still valid.
 
     A connection counts from just before its handshake is accepted until the first of:
     `websocket.disconnect`, `websocket.close`, the end of `app`. If the name is invalid, the
@@ -47,10 +69,21 @@ def counted(
     server does not support denial responses).
 
     Raises ImproperlyConfigured if `app` is a consumer class, if it is a router and `by` is an
-    argument of its routes, or if `member` is neither "user" nor a function. Each connection raises
-    it if its route has no argument `by`.
+    argument of its routes, or if `by` or `member` is invalid. Each connection raises it if its
+    route has no argument `by`, and the exceptions of the functions in `by`.
     """
-    _require_endpoint(app, by)
+    namings = tuple(by) if isinstance(by, list | tuple) else (by,)
+    if not 1 <= len(namings) <= MAX_OBJECTS:
+        raise ImproperlyConfigured(
+            f"counted(by={by!r}): a connection has 1 to {MAX_OBJECTS} objects."
+        )
+    for each in namings:
+        if not (isinstance(each, str) or callable(each)):
+            raise ImproperlyConfigured(
+                f"counted(by={by!r}): {each!r} is neither an argument of the route nor a function "
+                "of the scope."
+            )
+    _require_endpoint(app, namings)
     member_of = user_of if member == "user" else member
     if member_of is not None and not callable(member_of):
         raise ImproperlyConfigured(
@@ -63,16 +96,25 @@ def counted(
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
+        limit = conf.ECHO_MAX_HANDSHAKES_AT_ONCE
+        if limit is None or NAME in scope:
+            await serve(scope, receive, send)
+        else:
+            await admit(limit, serve, scope, receive, send)
+
+    async def serve(
+        scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         # If counted() is applied twice, the outer one records the connection.
         stats = ignored_stats if NAME in scope else process_stats
-        name = await _validated_name(scope, receive, send, by, stats)
-        if name is None:
+        names, asked = await _validated_names(scope, receive, send, namings, stats)
+        if not names:
             return
         state = get_state()
-        connection = CountedConnection(state, name, stats, scope, send, member_of)
+        connection = CountedConnection(state, names, stats, scope, send, member_of, recheck, asked)
         # `{**scope, NAME: name}` would reserve room for twice as many keys.
         named = cast(dict[str, Any], scope).copy()
-        named[NAME] = name
+        named[NAME] = names[0]
         named[CONNECTION] = connection.group_connection
         on_end = (named.get("extensions") or {}).get(ON_END)
         read_ahead = None
@@ -81,6 +123,12 @@ def counted(
         else:
             read_ahead = ReadAhead(receive, connection)
             receive = read_ahead.receive
+        if (most := conf.ECHO_MAX_MESSAGES_PER_SECOND) is not None:
+            receive = limited_receive(receive, most, connection.group_connection)
+            # This extension passes messages by `receive`.
+            extensions = {**(named.get("extensions") or {})}
+            extensions.pop(REPLY, None)
+            named["extensions"] = extensions
         code = None
         try:
             await app(named, receive, connection.send)
@@ -96,41 +144,51 @@ def counted(
             if code is not None:
                 await state.settled()
 
-    application.counted_by = by  # type: ignore[attr-defined]  # for the system check
+    # For the system checks.
+    application.counted_by = namings  # type: ignore[attr-defined]
+    application.has_recheck = recheck is not None  # type: ignore[attr-defined]
     return application
 
 
-def _require_endpoint(app: Callable[..., Any], by: Naming) -> None:
+def _require_endpoint(app: Callable[..., Any], namings: Sequence[Naming]) -> None:
     if hasattr(app, "as_asgi"):
         name = getattr(app, "__name__", type(app).__name__)
         raise ImproperlyConfigured(f"counted() needs an application: write {name}.as_asgi().")
-    if isinstance(by, str) and is_router(app):
+    if any(isinstance(by, str) for by in namings) and is_router(app):
         raise ImproperlyConfigured(
             "counted() wraps a router. Wrap each consumer: "
             'path("chat/<str:room>/", counted(ChatConsumer.as_asgi(), by="room")).'
         )
 
 
-async def _validated_name(
+async def _validated_names(
     scope: WebSocketScope,
     receive: ASGIReceiveCallable,
     send: ASGISendCallable,
-    by: Naming,
+    namings: Sequence[Naming],
     stats: Stats,
-) -> str | None:
-    """Return the name of the connection's object; None if the handshake has been denied."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the connection's objects, and those ECHO_AUTHORIZE was asked about.
+
+    There are none if the handshake has been denied.
+    """
     reject = partial(deny, scope, send, receive=receive, stats=stats)
     try:
-        name = check_name(_get_name(scope, by))
+        names = asked = tuple([check_name(_get_name(scope, by)) for by in namings])
     except InvalidName as error:
         await reject("name", "%s", error, status=400, text=str(error))
-        return None
-    if not await ahas_permission(scope, name, CONNECT):
-        message = "ECHO_AUTHORIZE denies access to the object %r"
-        text = _("You may not connect to this object.")
-        await reject("permission", message, name, status=403, text=text, code=4403)
-        return None
-    return name
+        return (), ()
+    if len(names) > 1:
+        others = zip(names[1:], namings[1:], strict=True)
+        asked = (names[0], *(name for name, by in others if isinstance(by, str)))
+        names = tuple(dict.fromkeys(names))
+    for name in asked:
+        if not await ahas_permission(scope, name, CONNECT):
+            message = "ECHO_AUTHORIZE denies access to the object %r"
+            text = _("You may not connect to this object.")
+            await reject("permission", message, name, status=403, text=text, code=4403)
+            return (), ()
+    return names, asked
 
 
 def _get_name(scope: WebSocketScope, by: Naming) -> str:

@@ -15,6 +15,7 @@ from asgiref.typing import ASGISendCallable, ASGISendEvent, WebSocketScope
 from django.utils.translation import ngettext
 
 from echo.conf import conf
+from echo.counting.logins import Login, Logins, Recheck, find_login, get_logins
 from echo.counting.members import MemberOf, find_member
 from echo.denial import deny, log_rejection
 from echo.extensions import CLOSE_CODES, SEND_NOW
@@ -26,31 +27,37 @@ from echo.stats import Stats
 
 
 class CountedConnection:
-    """One connection of an object. It joins when it is accepted, and leaves exactly once.
+    """One connection. It joins its objects when it is accepted, and leaves them exactly once.
 
-    It joins the count and the group of its object. NamedObject.send() and close() send to this
-    group. The counted application receives the method `send` as its `send`.
+    It joins the count and the group of each. NamedObject.send() and close() send to this group. The
+    counted application receives the method `send` as its `send`.
     """
 
     def __init__(
         self,
         state: State,
-        name: str,
+        names: tuple[str, ...],
         stats: Stats,
         scope: WebSocketScope,
         send: ASGISendCallable,
         member_of: MemberOf | None = None,
+        recheck: Recheck | None = None,
+        asked: tuple[str, ...] = (),
     ) -> None:
         self._state = state
-        self._name = name
+        self._names = names
+        self._asked = asked  # the names about which ECHO_AUTHORIZE has been asked
         self._stats = stats
         self._scope = scope
         self._send = send
         self._member_of = member_of
+        self._recheck = recheck
         self._loop = asyncio.get_running_loop()
         self._groups = get_groups()
+        self._logins: Logins | None = None  # if the connection is that of a login
         extensions = cast(dict[str, Any], scope).get("extensions") or {}
-        self.group_connection = GroupConnection(self._send_for_group, extensions.get(SEND_NOW))
+        send_now = extensions.get(SEND_NOW)
+        self.group_connection = GroupConnection(self._send_for_group, send_now, names)
         self._accepted = False
         self._joined = False
         self.has_left = False
@@ -97,55 +104,78 @@ class CountedConnection:
         )
 
     async def _accept(self, event: ASGISendEvent) -> None:
-        """Join and pass the accept on, or deny the handshake if the object is full."""
+        """Join and pass the accept on, or deny the handshake if an object is full."""
+        objects = tuple((name, conf.max_connections(name)) for name in self._names)
         self._accepted = True
-        limit = conf.ECHO_MAX_CONNECTIONS
         member = key = None
         if self._member_of is not None:
             member = await find_member(self._member_of, self._scope)
-            if self.has_left:  # the connection has ended meanwhile
-                await self._send(event)
-                return
+        login = await find_login(self._scope, self._asked, self.group_connection, self._recheck)
+        if self.has_left:  # the connection has ended meanwhile
+            await self._send(event)
+            return
         if member is not None:
             self.group_connection.key = key = member[0]
         began = monotonic()
         # State and channel layer work at the same time. Both finish before the client can know that
         # the connection is open.
-        subscribed = self._groups.join(self._name, self.group_connection)
-        if not await self._state.join(self._name, limit, member):
-            await self._deny_full(limit or 0)
+        subscribed = self._join_groups(login)
+        full = await self._state.join_all(objects, member)
+        if full is not None:
+            await self._deny_full(full, dict(objects)[full] or 0)
             return
         self._joined = True
         self._joined_at = monotonic()
         self._stats.joins += 1
         if self.has_left:  # the connection has ended during the join
-            self._state.leave(self._name, key)
-        elif subscribed is not None:
+            self._state.leave_all(self._names, key)
+        elif subscribed:
             timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
-            await asyncio.wait([subscribed], timeout=timeout)
+            await asyncio.wait(subscribed, timeout=timeout)
         await self._send(event)
         if not self.has_left:
             self.group_connection.start()
 
-    async def _deny_full(self, limit: int) -> None:
+    def _join_groups(self, login: Login | None) -> "list[asyncio.Future[None]]":
+        """Join the groups; return what to wait for until messages arrive."""
+        joined = [self._groups.join(name, self.group_connection) for name in self._names]
+        if login is not None:
+            self._logins = get_logins()
+            joined.append(self._logins.add(login))
+        return [subscribed for subscribed in joined if subscribed is not None]
+
+    async def _deny_full(self, name: str, limit: int) -> None:
+        """Deny the handshake with 503, or with 429 if the object is not the first.
+
+        Objects other than the first are that of the client's user or address, for example.
+        """
         self.leave()
         send, self._send = self._send, _ignore  # ignore later events of the application
-        text = ngettext(
-            "This object has %s connection, which is its limit.",
-            "This object has %s connections, which is its limit.",
-            limit,
-        )
+        if name == self._names[0]:
+            status = 503
+            text = ngettext(
+                "This object has %s connection, which is its limit.",
+                "This object has %s connections, which is its limit.",
+                limit,
+            )
+        else:
+            status = 429
+            text = ngettext(
+                "You have %s connection, which is the limit.",
+                "You have %s connections, which is the limit.",
+                limit,
+            )
         await deny(
             self._scope,
             send,
             "full",
             "the object %r has as many connections as ECHO_MAX_CONNECTIONS allows: %d",
-            self._name,
+            name,
             limit,
-            status=503,
+            status=status,
             text=text % limit,
             # 1013 means the same, but stock Daphne, which does not support denials, cannot send it.
-            code=4503,
+            code=4000 + status,
             headers=[(b"retry-after", b"5")],
             stats=self._stats,
         )
@@ -188,8 +218,11 @@ class CountedConnection:
         self.has_left = True
         self._left_at = monotonic()
         if self._joined:
-            self._state.leave(self._name, self.group_connection.key)
-        self._groups.leave(self._name, self.group_connection)
+            self._state.leave_all(self._names, self.group_connection.key)
+        for name in self._names:
+            self._groups.leave(name, self.group_connection)
+        if self._logins is not None:
+            self._logins.discard(self.group_connection)
         self.group_connection.key = None  # set_member_info() has no effect any more
 
     def end(self, code: int | None) -> None:
@@ -201,7 +234,7 @@ class CountedConnection:
             self.leave(code)
         if self._joined:
             seconds = max(self._left_at - self._joined_at, 0.0)
-            self._stats.record_close(self._name, seconds, self._code)
+            self._stats.record_close(self._names[0], seconds, self._code)
 
 
 def get_code(event: Any) -> int:

@@ -18,15 +18,21 @@ MAX_QUEUED_EVENTS = 1000  # of one connection; if there are more, it is closed
 class GroupConnection:
     """A connection in a group. Its events are sent in order and never delay other connections."""
 
-    __slots__ = ("_id", "_queue", "_send", "_send_now", "_sender", "_started", "key")
+    __slots__ = ("_id", "_queue", "_send", "_send_now", "_sender", "_started", "key", "names")
 
-    def __init__(self, send: ASGISendCallable, send_now: SendNow | None = None) -> None:
+    def __init__(
+        self,
+        send: ASGISendCallable,
+        send_now: SendNow | None = None,
+        names: tuple[str, ...] = (),
+    ) -> None:
         self._send: Any = send
         self._send_now = send_now
         self._queue: deque[dict[str, Any]] | None = None  # created on first use
         self._sender: asyncio.Task[None] | None = None
         self._started = False
         self._id = ""
+        self.names = names  # of the objects of the connection
         self.key: str | None = None  # of the member, if the connection is one of a member
 
     def __deepcopy__(self, memo: object) -> "GroupConnection":

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from echo.exceptions import StateUnavailable
 from echo.live.stream import UNKNOWN_EVENT, Event, Stream
 from echo.state import get_state
+from echo.state.base import total_of
 from echo.state.follower import Changes, Follower, MemberChanges
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ class Watched(Shown[str]):
     def event(self) -> str:
         if self.counts is None:
             return UNKNOWN_EVENT
-        data = {"objects": len(self.counts)} if self.name is None else {"name": self.name}
-        return f"data: {json.dumps({**data, 'connections': sum(self.counts.values())})}\n\n"
+        objects, connections = total_of(self.counts)
+        data = {"objects": objects} if self.name is None else {"name": self.name}
+        return f"data: {json.dumps({**data, 'connections': connections})}\n\n"
 
 
 AnyShown = TypeVar("AnyShown", bound=Shown[Any])

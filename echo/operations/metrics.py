@@ -19,6 +19,7 @@ from echo.exceptions import StateUnavailable
 from echo.permissions import LIST, has_permission
 from echo.responses import TEXT
 from echo.state import get_state
+from echo.state.base import EXTRA, total_of
 from echo.stats import process_stats
 
 if TYPE_CHECKING:
@@ -71,13 +72,15 @@ def _connections() -> Iterator["Metric"]:
 
     state = get_state()
     try:
-        counts = state.counts()
+        counts = state.snapshot()[1]
     except StateUnavailable:
         counts = None
     is_known = 0 if counts is None else 1
     yield GaugeMetricFamily("echo_state_up", "Whether the counts are known.", is_known)
     if counts is None:
         return
+    _, connections = total_of(counts)
+    counts.pop(EXTRA, None)
     scope = "all processes, the same in each" if state.shared else "this process"
     text = f"Connections now, in {scope}; '' is the sum of all but the largest {MAX_OBJECTS}."
     family = GaugeMetricFamily("echo_connections", text, labels=["object"])
@@ -91,6 +94,8 @@ def _connections() -> Iterator["Metric"]:
     # '' is not a valid name of an object.
     family.add_metric([""], sum(counts.values()) - sum(count for _, count in largest))
     yield family
+    text = f"Connections now, in {scope}; each counts once, also if it has several objects."
+    yield GaugeMetricFamily("echo_open_connections", text, connections)
     text = f"Members now, in {scope}, of objects that have members and a series of connections."
     family = GaugeMetricFamily("echo_members", text, labels=["object"])
     with suppress(StateUnavailable):  # since the counts were read

@@ -25,8 +25,8 @@ from echo.signals import (
     object_vacated,
 )
 from echo.state import get_state
-from echo.state.base import State
-from echo.state.follower import Follower
+from echo.state.base import EXTRA, State
+from echo.state.follower import Follower, is_object
 from echo.state.ledger import Recorded
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class SignalSender:
         self.stop = self._follower.stop
 
     def _follows(self, name: str) -> bool:
-        return self._with_members or "/" not in name
+        return is_object(name) or (self._with_members and "/" in name)
 
     def wait_for_work(self) -> None:
         """Return at the next change, or when an object may be vacated or the leader replaced."""
@@ -108,6 +108,7 @@ class SignalSender:
             values: dict[str, Recorded] = {}  # 0: vacated, or left
             if must_read or (self._leads and not led) or followed != self._with_members:
                 self._number, counts = self._state.snapshot()
+                counts.pop(EXTRA, None)
                 present = self._state.members_of(counts) if self._with_members else {}
                 values = {**dict.fromkeys(ledger.recorded, 0), **counts, **present}
             values |= {name: count for name, (n, count) in changes.items() if n > self._number}

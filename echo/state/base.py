@@ -1,7 +1,7 @@
 """The interface of all states."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Event
 
 from echo.members import MemberList, NewMember, Presence, entry_name
@@ -15,6 +15,20 @@ from echo.state.ledger import Ledger
 Listener = Callable[[int, Mapping[str, int] | None, Mapping[str, str]], None]
 
 
+# The objects of a connection: their names and limits.
+Objects = tuple[tuple[str, int | None], ...]
+
+# Under this name, states count the joins of all connections beyond the first of each. It is not a
+# valid name of an object.
+EXTRA = "\x01"
+
+
+def total_of(counts: Mapping[str, int]) -> tuple[int, int]:
+    """Return the numbers of objects and of connections in the counts of a snapshot."""
+    extra = counts.get(EXTRA, 0)
+    return len(counts) - (EXTRA in counts), sum(counts.values()) - 2 * extra
+
+
 class State(ABC):
     """The number of connections of each object. Thread-safe, and usable from any event loop."""
 
@@ -25,22 +39,30 @@ class State(ABC):
         self.closed = Event()
 
     @abstractmethod
-    async def join(
-        self, name: str, limit: int | None = None, member: NewMember | None = None
-    ) -> bool:
-        """Count one more connection of the object. Return True when all readers see it.
+    async def join_all(self, objects: Objects, member: NewMember | None = None) -> str | None:
+        """Count one more connection of each of the objects. Return None when all readers see it.
 
-        If a member is given, the connection is one of that member. Returns False, and counts
-        nothing, if the object already has `limit` connections.
+        If a member is given, the connection is one of that member. If an object already has as many
+        connections as its limit, counts nothing, and returns the name of that object.
         """
 
     @abstractmethod
-    def leave(self, name: str, key: str | None = None) -> None:
-        """Count one connection fewer. Call it once for each `join` that returned True.
+    def leave_all(self, names: Sequence[str], key: str | None = None) -> None:
+        """Count one connection fewer. Call it once for each `join_all` that returned None.
 
         `key` is that of the member that joined. Never waits and never fails: safe in a `finally`
         and during cancellation.
         """
+
+    async def join(
+        self, name: str, limit: int | None = None, member: NewMember | None = None
+    ) -> bool:
+        """Join one object like `join_all`. Returns False if it is full."""
+        return await self.join_all(((name, limit),), member) is None
+
+    def leave(self, name: str, key: str | None = None) -> None:
+        """Leave one object like `leave_all`."""
+        self.leave_all((name,), key)
 
     @abstractmethod
     def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
@@ -58,7 +80,8 @@ class State(ABC):
     def snapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
         """Return the number of the last change, and the counts after it: of one object, or of all.
 
-        Objects without connections are absent. Raises StateUnavailable if the counts are unknown.
+        Objects without connections are absent; EXTRA is included. Raises StateUnavailable if the
+        counts are unknown.
         """
 
     async def asnapshot(self, name: str | None = None) -> tuple[int, dict[str, int]]:
@@ -112,13 +135,13 @@ class State(ABC):
 
         Raises StateUnavailable if the counts are unknown.
         """
-        return self.snapshot()[1]
+        return _of_objects(self.snapshot()[1])
 
     async def acount(self, name: str) -> int:
         return (await self.asnapshot(name))[1].get(name, 0)
 
     async def acounts(self) -> dict[str, int]:
-        return (await self.asnapshot())[1]
+        return _of_objects((await self.asnapshot())[1])
 
     @abstractmethod
     async def settled(self) -> None:
@@ -138,3 +161,8 @@ class State(ABC):
     def close(self) -> None:
         """Release the resources of the state outside this process."""
         self.closed.set()
+
+
+def _of_objects(counts: dict[str, int]) -> dict[str, int]:
+    counts.pop(EXTRA, None)
+    return counts

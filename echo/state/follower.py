@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from threading import Lock
 
-from echo.state.base import State
+from echo.state.base import EXTRA, State
 
 MAX_CHANGES = 100_000  # names; if more have changed, all counts are read instead
 MEMBER_WEIGHT = 10  # a changed member, with an info of up to 1 KiB, counts as that many names
@@ -11,6 +11,11 @@ MEMBER_WEIGHT = 10  # a changed member, with an info of up to 1 KiB, counts as t
 Changes = dict[str, tuple[int, int]]  # name -> number of its last change, and count
 # Entry name of a member -> number of its last change, and presence as a string, "0" if it has left
 MemberChanges = dict[str, tuple[int, str]]
+
+
+def is_object(name: str) -> bool:
+    """Return whether the name in a change is that of an object, and not of a member or EXTRA."""
+    return name != EXTRA and "/" not in name
 
 
 class Follower:
@@ -23,7 +28,7 @@ class Follower:
         self,
         state: State,
         wake: Callable[[], object],
-        follows: Callable[[str], bool] = lambda name: "/" not in name,
+        follows: Callable[[str], bool] = is_object,
     ) -> None:
         self._wake, self._follows = wake, follows
         self._lock = Lock()

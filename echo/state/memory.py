@@ -1,11 +1,11 @@
 """The counts of this process, in memory."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 
 from echo.members import MemberList, NewMember, Presence, entry_name, split_entry
-from echo.state.base import Listener, State
+from echo.state.base import EXTRA, Listener, Objects, State
 from echo.state.ledger import Ledger
 
 NO_MEMBERS: Mapping[str, str] = {}
@@ -23,24 +23,27 @@ class MemoryState(State):
         self._lock = Lock()
         self._listeners: tuple[Listener, ...] = ()
 
-    async def join(
-        self, name: str, limit: int | None = None, member: NewMember | None = None
-    ) -> bool:
-        return self.add(name, limit, member)
+    async def join_all(self, objects: Objects, member: NewMember | None = None) -> str | None:
+        return self.add(objects, member)
 
-    def add(self, name: str, limit: int | None = None, member: NewMember | None = None) -> bool:
-        """Sync version of `join`."""
+    def add(self, objects: Objects, member: NewMember | None = None) -> str | None:
+        """Sync version of `join_all`."""
         with self._lock:
-            count = self._counts.get(name, 0)
-            if limit is not None and count >= limit:
-                return False
-            self._counts[name] = count = count + 1
+            counts = self._counts
+            for name, limit in objects:
+                if limit is not None and counts.get(name, 0) >= limit:
+                    return name
+            for name, _ in objects:
+                counts[name] = counts.get(name, 0) + 1
+            if len(objects) > 1:
+                counts[EXTRA] = counts.get(EXTRA, 0) + len(objects) - 1
             if member is not None:
-                self._add_member(name, member)
+                for name, _ in objects:
+                    self._add_member(name, member)
             self._changes += 1
             if self._listeners:
-                self._notify({name: count}, name, None if member is None else member[0])
-        return True
+                self._notify([name for name, _ in objects], None if member is None else member[0])
+        return None
 
     def _add_member(self, name: str, member: NewMember) -> None:
         (key, info), now = member, _now()
@@ -49,18 +52,25 @@ class MemoryState(State):
         presence = Presence(old.connections + 1, old.since, max(now, old.changed + 1), info)
         present[key] = presence
 
-    def leave(self, name: str, key: str | None = None) -> None:
+    def leave_all(self, names: Sequence[str], key: str | None = None) -> None:
         with self._lock:
-            count = self._counts[name] - 1
-            if count:
-                self._counts[name] = count
-            else:
-                del self._counts[name]
+            for name in names:
+                self._subtract(name, 1)
+            if len(names) > 1:
+                self._subtract(EXTRA, len(names) - 1)
             if key is not None:
-                self._remove_member(name, key)
+                for name in names:
+                    self._remove_member(name, key)
             self._changes += 1
             if self._listeners:
-                self._notify({name: count}, name, key)
+                self._notify(names, key)
+
+    def _subtract(self, name: str, number: int) -> None:
+        count = self._counts[name] - number
+        if count:
+            self._counts[name] = count
+        else:
+            del self._counts[name]
 
     def _remove_member(self, name: str, key: str) -> None:
         present = self._members[name]
@@ -81,7 +91,7 @@ class MemoryState(State):
             presence = presence._replace(info=info, changed=changed)
             self._members[name][key] = presence
             self._changes += 1
-            self._notify({}, name, key)
+            self._notify([name], key)
         return True
 
     def local_member(self, name: str, key: str) -> Presence | None:
@@ -93,15 +103,17 @@ class MemoryState(State):
     def member_count(self, name: str) -> int:
         return len(self._members.get(name, ()))
 
-    def _notify(self, counts: Mapping[str, int], name: str, key: str | None) -> None:
+    def _notify(self, names: Sequence[str], key: str | None) -> None:
         """Call the listeners, with the lock held, so that the numbers are in order.
 
-        `key`: the member of the object that has changed.
+        `key`: the member of these objects that has changed.
         """
+        changed = names if len(names) == 1 else [*names, EXTRA]
+        counts = {name: self._counts.get(name, 0) for name in changed}
         members = NO_MEMBERS
         if key is not None:
-            entry = entry_name(name, key)
-            members = {entry: str(self._value(entry))}
+            entries = [entry_name(name, key) for name in names]
+            members = {entry: str(self._value(entry)) for entry in entries}
         for listener in self._listeners:
             listener(self._changes, counts, members)
 

@@ -1,10 +1,10 @@
 """The state of a site whose state settings are invalid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from echo.exceptions import StateUnavailable
 from echo.members import MemberList, NewMember, Presence
-from echo.state.base import Listener, State
+from echo.state.base import Listener, Objects, State
 from echo.state.memory import MemoryState
 
 
@@ -22,13 +22,11 @@ class UnavailableState(State):
         self.ledger = self._local.ledger
         self._problem = problem
 
-    async def join(
-        self, name: str, limit: int | None = None, member: NewMember | None = None
-    ) -> bool:
-        return self._local.add(name, limit, member)
+    async def join_all(self, objects: Objects, member: NewMember | None = None) -> str | None:
+        return self._local.add(objects, member)
 
-    def leave(self, name: str, key: str | None = None) -> None:
-        self._local.leave(name, key)
+    def leave_all(self, names: Sequence[str], key: str | None = None) -> None:
+        self._local.leave_all(names, key)
 
     def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
         return self._local.set_info(name, key, info, newer_than)

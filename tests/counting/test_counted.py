@@ -103,16 +103,16 @@ async def nothing_is_left():
 
 @pytest.fixture
 def slow_state(monkeypatch):
-    """The state of this process, with a join that takes until `slow_state.go.set()`."""
+    """The state of this process, with joins that take until `slow_state.go.set()`."""
 
     class SlowState(MemoryState):
         def __init__(self):
             super().__init__()
             self.go = asyncio.Event()
 
-        async def join(self, name, *limit):
+        async def join_all(self, *arguments):
             await self.go.wait()
-            return await super().join(name, *limit)
+            return await super().join_all(*arguments)
 
     state = SlowState()
     monkeypatch.setattr("echo.state._state", state)

@@ -109,6 +109,7 @@ def test_without_connections_all_numbers_are_zero(stats):
     assert read() == {
         ("echo_state_up",): 1,
         ("echo_connections", ""): 0,
+        ("echo_open_connections",): 0,
         ("echo_joins_total",): 0,
         ("echo_connected_seconds_total",): 0,
         ("echo_outages_total",): 0,
@@ -118,6 +119,7 @@ def test_without_connections_all_numbers_are_zero(stats):
         ("echo_rejections_total", "name"): 0,
         ("echo_rejections_total", "permission"): 0,
         ("echo_rejections_total", "full"): 0,
+        ("echo_rejections_total", "busy"): 0,
         ("echo_rejections_total", "application"): 0,
     }
 
@@ -263,6 +265,7 @@ async def test_rejections_are_counted_by_their_reason(stats, settings):
         "name": 1,
         "permission": 1,
         "full": 1,
+        "busy": 0,
         "application": 1,
     }
     assert (stats.joins, stats.closes) == (0, {})

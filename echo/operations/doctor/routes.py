@@ -24,7 +24,7 @@ def counted_path(name: str) -> str | None:
     such a path: it uses `re_path()`, or a function names its objects.
     """
     for endpoint in site_endpoints() or ():
-        by = getattr(endpoint.application, "counted_by", None)
+        by = getattr(endpoint.application, "counted_by", (None,))[0]
         if isinstance(by, str) and by in endpoint.arguments:
             path = ARGUMENT.sub(lambda match, by=by: _filled(match, by, name), endpoint.route)  # type: ignore[misc]
             if path.isascii() and not set(path) & set("<>()^$\\?*+[] "):

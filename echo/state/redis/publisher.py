@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from threading import Lock, Thread
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -67,7 +68,7 @@ class Publisher:
     # Called when connections join and leave
 
     async def publish(
-        self, waiter: Waiter, *names: str, change: Callable[[], bool | None] | None = None
+        self, waiter: Waiter, *names: str, change: Callable[[], Any] | None = None
     ) -> None:
         """Change the counts of these names, write them, and return when Redis has them.
 
@@ -86,9 +87,9 @@ class Publisher:
     def mark(
         self,
         *names: str,
-        change: Callable[[], bool | None] | None = None,
+        change: Callable[[], Any] | None = None,
         waiter: Waiter | None = None,
-    ) -> bool | None:
+    ) -> Any:
         """Change the counts of these names, and schedule their write. See `WriteQueue.add`."""
         self._start()
         return self.queue.add(*names, change=change, waiter=waiter)
@@ -165,7 +166,7 @@ class Publisher:
                 self.queue.pause(RETRY_INTERVAL)
             elif undecided:
                 self.queue.pause(RECHECK_INTERVAL)
-                self.queue.put_back(undecided)
+                self.queue.put_back([waiter for waiter in waiters if waiter in undecided])
         try:
             process = self.steps.process_id
             self.steps.client.run(scripts.REMOVE, share=process, id=process, size=scripts.SLICE)

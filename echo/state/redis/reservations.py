@@ -8,6 +8,7 @@ from functools import partial
 from redis.exceptions import ResponseError
 
 from echo.log import is_due
+from echo.state.base import EXTRA, Objects
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
 from echo.state.redis.share import Share
@@ -17,6 +18,9 @@ from echo.state.redis.write_queue import WriteQueue
 
 logger = logging.getLogger(__name__)
 
+# Seconds after which other joins are decided in the next round: in between, the lease is renewed.
+MAX_SECONDS = 0.2
+
 
 class Reservations:
     """Reserves connections on Redis, after all earlier changes of this process are written."""
@@ -25,45 +29,57 @@ class Reservations:
         self._steps, self._share, self._queue, self._local = steps, share, queue, local
 
     def decide(self, waiters: list[Waiter]) -> set[Waiter]:
-        """Decide which waiters may join within their limit; return those not decided yet."""
-        groups: defaultdict[tuple[str, int], list[Waiter]] = defaultdict(list)
+        """Decide which waiters may join within their limits; return those not decided yet."""
+        groups: defaultdict[Objects, list[Waiter]] = defaultdict(list)
         for waiter in waiters:
-            if waiter.limit is not None and waiter.name is not None and not waiter.abandoned:
-                groups[waiter.name, waiter.limit].append(waiter)
+            if waiter.objects and not waiter.abandoned:
+                groups[waiter.objects].append(waiter)
         undecided: set[Waiter] = set()
-        for (name, limit), group in groups.items():
+        began = time.monotonic()
+        for objects, group in groups.items():
+            if time.monotonic() - began > MAX_SECONDS:
+                undecided.update(group)
+                continue
             try:
-                granted = self._reserve(name, limit, len(group))
+                result = self._reserve(objects, len(group))
             except ResponseError as error:  # for example a missing permission
                 if is_due("limit"):
                     message = "Redis rejected a limit check; limits apply per process: %s"
                     logger.warning(message, error)
                 continue
-            if granted < 0:  # the sum is unknown
+            if result < 0:  # the sum is unknown
                 now = time.monotonic()
                 undecided.update(waiter for waiter in group if now < waiter.until)
                 continue
+            granted, full = divmod(result, scripts.MAX_OBJECTS)
             for waiter in group:
-                join = partial(self._local.add, name, member=waiter.member) if granted > 0 else None
+                waiter.full = objects[full][0]
+                join = partial(self._add, waiter) if granted > 0 else None
                 granted -= self._queue.decide(waiter, join)
         return undecided
 
-    def _reserve(self, name: str, limit: int, wanted: int) -> int:
-        """Reserve up to `wanted` connections. Return their number, or < 0 if the sum is unknown."""
+    def _add(self, waiter: Waiter) -> bool:
+        objects = tuple((name, None) for name, _ in waiter.objects)
+        return self._local.add(objects, waiter.member) is None
+
+    def _reserve(self, objects: Objects, wanted: int) -> int:
+        """Reserve up to `wanted` connections. Return the result of RESERVE: < 0 if not possible."""
         if self._share.processes.awaited:
             return scripts.AWAITING
-        self._queue.add(name)  # the next write corrects a reservation that is not used
+        names = [name for name, _ in objects]
+        # The next write corrects a reservation that is not used.
+        self._queue.add(*names, *([EXTRA] if len(names) > 1 else []))
+        counts = self._local.values(names)
         share, sequence = self._share, self._share.next_sequence()
-        granted = self._steps.run(
+        result = self._steps.run(
             scripts.RESERVE,
+            *(v for name, limit in objects for v in (name, counts[name], limit or "")),
             share=self._steps.process_id,
-            name=name,
-            count=self._local.count(name),
             wanted=wanted,
-            limit=limit,
+            extra=EXTRA,
             acknowledged=share.sequence,
             sequence=sequence,
         )
-        if granted >= 0:
+        if result >= 0:
             share.sequence, share.has_reserved = sequence, True
-        return int(granted)
+        return int(result)

@@ -79,6 +79,7 @@ NO_LEADER, OTHER_LEADER, IS_LEADER = 0, 1, 2
 # Result of a write that Redis cannot apply: the process writes its whole share.
 WHOLE_NEEDED = 0
 
+MAX_OBJECTS = 16  # of one connection; `counted` allows fewer
 SLICE = 500  # names of a dead process that one step subtracts
 MAX_AGE = 24 * 3600  # seconds after which Redis deletes the keys if all processes have been killed
 
@@ -625,30 +626,47 @@ return redis.call('ZREM', processes, id)
 """,
 )
 
-# Reserve as many of the wanted connections as the limit allows, and return their number. A repeated
-# step returns the same number; a late step, after a newer one of the process, reserves nothing.
+# Reserve as many of the wanted connections as the limits of all their objects allow. Returns
+# MAX_OBJECTS * their number + the index of the object that allows the fewest. A repeated step
+# returns the same; a late step, after a newer one of the process, reserves nothing.
+#
+# `extra`: the name for the objects of a connection beyond its first. Then, for each object, its
+# name, the count of the process, and the limit or "".
 RESERVE = Script(
     f"{_READ_KEYS} share",
-    "id name count# wanted# limit# acknowledged sequence",
+    "id wanted# extra acknowledged sequence",
     _CLOCK
     + _CHANGE
     + _REQUIRE_KNOWN
-    + """
-local own = redis.call('HMGET', share, '/epoch', '/sequence', name, '/granted')
-local previous = tonumber(own[3] or 0)
-if own[1] == epoch and own[2] == sequence then return tonumber(own[4]) end
+    + f"""
+local own = redis.call('HMGET', share, '/epoch', '/sequence', '/granted')
+if own[1] == epoch and own[2] == sequence then return tonumber(own[3]) end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
-local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
--- Members that have left since the last write are still in the share, and so are their connections.
-count = math.max(count, previous)
-local granted = math.max(0, math.min(wanted, limit - count - others))
-redis.call('HSET', share, '/sequence', sequence, '/granted', granted)
+local granted, full = wanted, 0
+for i = first, #ARGV, 3 do
+  local name, count, limit = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  if limit then
+    local previous = tonumber(redis.call('HGET', share, name) or 0)
+    local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
+    local free = math.max(0, limit - math.max(count, previous) - others)
+    if free < granted then granted, full = free, (i - first) / 3 end
+  end
+end
+local result = {MAX_OBJECTS} * granted + full
+redis.call('HSET', share, '/sequence', sequence, '/granted', result)
+-- Not the given counts: connections that have joined or left since the last write are still to be
+-- written, together with their members and other objects.
+local function add(name, number)
+  redis.call('HINCRBY', share, name, number)
+  change_total(name, number)
+end
 if granted > 0 then
-  redis.call('HSET', share, name, count + granted)
-  change_total(name, count + granted - previous)
+  for i = first, #ARGV, 3 do add(ARGV[i], granted) end
+  local further = (#ARGV - first + 1) / 3 - 1
+  if further > 0 then add(extra, further * granted) end
   publish()
 end
-return granted
+return result
 """,
 )
 

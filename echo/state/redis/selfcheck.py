@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from echo.members import split_entry
+from echo.state.base import EXTRA
 from echo.state.redis import scripts
 from echo.state.redis.processes import Processes
 from echo.stats import process_stats
@@ -89,5 +90,7 @@ def _describe(wrong: list[bytes]) -> list[str]:
     for entry, total, expected in zip(wrong[::3], wrong[1::3], wrong[2::3], strict=True):
         name, key = split_entry(entry.decode())
         what = f"a member of {name!r}" if key else repr(name)
+        if name == EXTRA:
+            what = "further objects of connections"
         found.append(f"{what}: {int(total)} instead of {int(expected)}")
     return found

@@ -7,14 +7,14 @@ the shares of all live processes.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from echo.exceptions import StateUnavailable
 from echo.log import is_due
 from echo.members import MemberList, NewMember, Presence, entry_name, parse_presence
-from echo.state.base import Listener, State
+from echo.state.base import EXTRA, Listener, Objects, State
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
 from echo.state.redis.client import CONNECTION_ERRORS, ERRORS, RedisClient
@@ -75,63 +75,60 @@ class RedisState(State):
 
     # Joining and leaving
 
-    async def join(
-        self, name: str, limit: int | None = None, member: NewMember | None = None
-    ) -> bool:
+    async def join_all(self, objects: Objects, member: NewMember | None = None) -> str | None:
         """Count one more connection: when this returns, all processes see it.
 
         Waits like `Publisher.publish`. If there is a limit, also waits until the sum is known:
-        about a second after a start, or after Redis has lost data. While Redis is down, the limit
-        applies only to the connections of this process.
+        about a second after a start, or after Redis has lost data. While Redis is down, limits
+        apply only to the connections of this process.
         """
-        if limit is not None:
-            return await self._join_within(name, limit, member)
+        if any(limit is not None for _, limit in objects):
+            return await self._join_within(objects, member)
+        names, key = [name for name, _ in objects], _key(member)
         try:
-            if member is None:
-                self._local.add(name)
-                await self._publisher.publish(Waiter(), name)
+            if member is None and len(objects) == 1:
+                self._local.add(objects)
+                await self._publisher.publish(Waiter(), *names)
             else:
-                await self._publisher.publish(
-                    Waiter(),
-                    *_names(name, member[0]),
-                    change=partial(self._local.add, name, None, member),
-                )
+                add = partial(self._local.add, objects, member)
+                await self._publisher.publish(Waiter(), *_names(names, key), change=add)
         except BaseException:  # cancelled: the caller will not call leave
-            self.leave(name, _key(member))
+            self.leave_all(names, key)
             raise
-        return True
+        return None
 
-    async def _join_within(self, name: str, limit: int, member: NewMember | None) -> bool:
-        publisher = self._publisher
-        waiter = Waiter(
-            name, limit, member, until=time.monotonic() + self._lease + publisher.share.warm_up
-        )
+    async def _join_within(self, objects: Objects, member: NewMember | None) -> str | None:
+        publisher, names, key = self._publisher, [name for name, _ in objects], _key(member)
+        until = time.monotonic() + self._lease + publisher.share.warm_up
+        waiter = Waiter(objects, member, until)
         try:
             await publisher.publish(waiter)
             granted = publisher.queue.abandon(waiter)
-            if granted and member is not None:  # Redis has the count, but not the member
-                await publisher.publish(Waiter(), *_names(name, member[0]))
+            if granted and member is not None:  # Redis has the counts, but not the member
+                await publisher.publish(Waiter(), *_names(names, key))
         except BaseException:
             if publisher.queue.abandon(waiter):
-                self.leave(name, _key(member))
+                self.leave_all(names, key)
             raise
-        if granted is None:  # not decided by Redis
-            if not self.health.is_down() and is_due("limit"):
-                logger.warning("Redis is too slow to check limits; they apply per process.")
-            join = partial(self._local.add, name, limit, member)
-            granted = publisher.mark(*_names(name, _key(member)), change=join)
-        return bool(granted)
+        if granted is not None:
+            return None if granted else waiter.full
+        if not self.health.is_down() and is_due("limit"):
+            logger.warning("Redis is too slow to check limits; they apply per process.")
+        add = partial(self._local.add, objects, member)
+        full: str | None = publisher.mark(*_names(names, key), change=add)
+        return full
 
-    def leave(self, name: str, key: str | None = None) -> None:
-        if key is None:
-            self._local.leave(name)
-            self._publisher.mark(name)
+    def leave_all(self, names: Sequence[str], key: str | None = None) -> None:
+        if key is None and len(names) == 1:
+            self._local.leave(names[0])
+            self._publisher.mark(names[0])
         else:
-            self._publisher.mark(*_names(name, key), change=partial(self._local.leave, name, key))
+            leave = partial(self._local.leave_all, names, key)
+            self._publisher.mark(*_names(names, key), change=leave)
 
     def set_info(self, name: str, key: str, info: str, newer_than: int = 0) -> bool:
         change = partial(self._local.set_info, name, key, info, newer_than)
-        return bool(self._publisher.mark(*_names(name, key), change=change))
+        return bool(self._publisher.mark(name, entry_name(name, key), change=change))
 
     def local_member(self, name: str, key: str) -> Presence | None:
         return self._local.member(name, key)
@@ -310,9 +307,10 @@ def _parse_members(part: bytes) -> dict[str, Presence]:
     return {key: presence for key, presence in pairs if presence is not None}
 
 
-def _names(name: str, key: str | None) -> tuple[str, ...]:
-    """Return the names whose values change with a connection of the member."""
-    return (name,) if key is None else (name, entry_name(name, key))
+def _names(names: Sequence[str], key: str | None) -> list[str]:
+    """Return the names whose values change with a connection of the member to these objects."""
+    changed = [*names, EXTRA] if len(names) > 1 else [*names]
+    return changed if key is None else changed + [entry_name(name, key) for name in names]
 
 
 def _key(member: NewMember | None) -> str | None:

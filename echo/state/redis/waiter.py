@@ -6,25 +6,26 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from echo.members import NewMember
+from echo.state.base import Objects
 
 
 class Waiter:
     """A coroutine that waits until its change is written or its join within a limit is decided."""
 
-    __slots__ = ("abandoned", "done", "granted", "limit", "loop", "member", "name", "until")
+    __slots__ = ("abandoned", "done", "full", "granted", "loop", "member", "objects", "until")
 
     def __init__(
         self,
-        name: str | None = None,
-        limit: int | None = None,
+        objects: Objects = (),
         member: NewMember | None = None,
         until: float = 0.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.name, self.limit, self.member = name, limit, member  # only for a join with a limit
+        self.objects, self.member = objects, member  # only for a join with a limit
         self.until = until  # time.monotonic() until which to retry the decision
         self.granted: bool | None = None  # the decision
+        self.full: str | None = None  # the name of a full object, if the join is denied
         self.abandoned = False
 
 

@@ -6,6 +6,7 @@ round: what is written has the members of the counts that it has.
 
 from collections.abc import Callable, Set
 from threading import Condition, Lock
+from typing import Any
 
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import Waiter
@@ -28,9 +29,9 @@ class WriteQueue:
     def add(
         self,
         *names: str,
-        change: Callable[[], bool | None] | None = None,
+        change: Callable[[], Any] | None = None,
         waiter: Waiter | None = None,
-    ) -> bool | None:
+    ) -> Any:
         """Schedule a write of the counts of these names. The waiter is woken after the write.
 
         `change` changes the counts before; returns its result.
@@ -119,9 +120,10 @@ class WriteQueue:
             self._rounds += 1
             self._round_ended.notify_all()
 
-    def put_back(self, waiters: set[Waiter]) -> None:
+    def put_back(self, waiters: list[Waiter]) -> None:
+        """Have the next round decide on these waiters first."""
         with self._has_work:
-            self._waiters += waiters
+            self._waiters[:0] = waiters
 
     def pause(self, seconds: float) -> None:
         """Wait for that time, or until the queue is closed."""

@@ -53,7 +53,7 @@ from hypothesis.stateful import (
 
 from echo.live.watcher import Watched
 from echo.members import Presence, entry_name, parse_presence, split_entry
-from echo.state.base import Listener
+from echo.state.base import EXTRA, Listener
 from echo.state.follower import Follower
 from echo.state.redis import health, scripts
 from echo.state.redis.client import RedisClient
@@ -62,7 +62,7 @@ from echo.state.redis.processes import Processes
 from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL
 from tests.redis_server import RedisServer
 
-NAMES = "abcdef"
+NAMES = ["a", "b", "c", "d", "e", "f", EXTRA]
 KEYS = ["x", "y/z", "\u2028é"]  # of members
 ENTRIES = [entry_name(name, key) for name in NAMES[:4] for key in KEYS]
 SETTINGS = [(8.0, 1.0), (3.0, 1.0), (8.0, 1.0), (8.0, 2.5)]  # seconds: lease, heartbeat
@@ -85,7 +85,7 @@ class Step:
     def __init__(self, script: scripts.Script, *rest: Any, **named: Any) -> None:
         self.script, self.rest, self.named = script, rest, named
         self.was_executed = False
-        self.result = 0  # of a reservation
+        self.result = 0  # of RESERVE
 
 
 class ClockedScript(scripts.Script):
@@ -559,33 +559,49 @@ class World:
             newest = max(old, presence, key=lambda each: each.changed)
             self.stored[name] = newest._replace(since=min(old.since, presence.since))
 
-    def _apply_reserve(self, process: Process, step: Step, granted: int) -> None:
-        if granted < 0:
+    def _apply_reserve(self, process: Process, step: Step, result: int) -> None:
+        if result < 0:
             share = self.shares.get(process.id)
             if share is not None and share.sequence == step.named["sequence"]:
-                assert granted != scripts.STALE, "repeated, with another result"
+                assert result != scripts.STALE, "repeated, with another result"
             self.seen["reserve: unknown"] += 1
             return
         self.require_all("reservation")
         share, named = self.shares[process.id], step.named
-        name, count, limit = named["name"], named["count"], named["limit"]
         if share.sequence == named["sequence"]:
-            assert granted == step.result, "repeated, with another result"
+            assert result == step.result, "repeated, with another result"
             self.seen["reserve: repeated"] += 1
             return
         assert share.sequence == named["acknowledged"], "a late reservation was applied"
-        # Never fewer than in the share: the connections of its members may still be there.
-        count = max(count, share.counts.get(name, 0))
+        objects = list(zip(step.rest[::3], step.rest[1::3], step.rest[2::3], strict=True))
+        granted, full = divmod(result, scripts.MAX_OBJECTS)
         if not self.is_damaged():
-            others = self.truth().get(name, 0) - share.counts.get(name, 0)
-            room = max(0, min(named["wanted"], limit - count - others))
+            free = [self.free(share, *each) for each in objects]
+            room = min(named["wanted"], *free)
             assert granted == room, f"{granted} granted instead of {room}"
+            assert free[full] == room or room == named["wanted"], f"{objects[full]} is not full"
         self.seen["reserve: granted" if granted else "reserve: denied"] += 1
-        step.result, share.sequence = granted, named["sequence"]
-        pairs: Pairs = [(name, count + granted)] if granted else []
+        step.result, share.sequence = result, named["sequence"]
+        added = {name: granted for name, *_ in objects}
+        if len(objects) > 1:
+            self.seen["reserve: several objects"] += 1
+            added[EXTRA] = granted * (len(objects) - 1)
+        pairs: Pairs = [(name, share.counts.get(name, 0) + more) for name, more in added.items()]
         share.counts = written(share.counts, pairs, step)
         if share.sequence > process.applied_sequence:
             process.apply(pairs, share.sequence, step)
+
+    def free(self, share: Share, name: str, count: int, limit: int | str) -> int:
+        """Return how many connections the limit of the object allows to the process of the share.
+
+        Its count is never less than in the share: connections of members that have left since the
+        last write may still be there.
+        """
+        if limit == "":
+            return EVERYTHING
+        local = share.counts.get(name, 0)
+        others = self.truth().get(name, 0) - local
+        return max(0, int(limit) - max(count, local) - others)
 
     # Losses
 
@@ -803,6 +819,9 @@ has_hung = precondition(lambda self: any(p.is_hung for p in self.world.processes
 numbers = st.integers(0, 100)
 any_name = st.sampled_from([*NAMES, *ENTRIES])
 some_names = st.lists(any_name, min_size=1, max_size=6, unique=True)
+limits = st.dictionaries(  # of the objects of a connection, by name
+    st.sampled_from(NAMES[:-1]), st.just("") | st.integers(1, 8), min_size=1, max_size=4
+).filter(lambda each: any(each.values()))
 losses = st.sampled_from(["", "", "", "", "request", "reply"])
 sizes = st.sampled_from([1, 2, 3, EVERYTHING])
 
@@ -918,30 +937,29 @@ class Machine(RuleBasedStateMachine):
     @has_running
     @rule(
         number=numbers,
-        name=st.sampled_from(NAMES),
+        limits=limits,
         wanted=st.integers(1, 4),
-        limit=st.integers(1, 8),
         loss=losses,
         unused=st.integers(0, 1),
         is_repeated=st.booleans(),
-        leaves=st.booleans(),
+        change=st.integers(-2, 2),
         key=st.sampled_from([None, *KEYS]),
     )
     def reserve(
         self,
         number: int,
-        name: str,
+        limits: dict[str, int | str],
         wanted: int,
-        limit: int,
         loss: str,
         unused: int,
         is_repeated: bool,
-        leaves: bool,
+        change: int,
         key: str | None,
     ) -> None:
         """Reserve; perhaps the step is repeated after a write of another process.
 
-        Perhaps a member leaves just before. The reserved connections may be those of a member.
+        Perhaps connections join or leave just before. The reserved connections may be those of a
+        member.
         """
         process = self._process(number)
         process.part_size = EVERYTHING
@@ -949,25 +967,28 @@ class Machine(RuleBasedStateMachine):
             pass
         if not process.write() or not process.is_complete or process.processes.awaited:
             return
-        process.dirty.add(name)
+        changed = {*limits, EXTRA} if len(limits) > 1 else {*limits}
+        process.dirty |= changed
+        name = next(iter(limits))
         present = [each for each in sorted(process.members) if split_entry(each)[0] == name]
-        if leaves and present:
-            process.change(present[0], 0)
-        count = process.count(name)
+        if present:
+            before = process.members[present[0]].connections
+            process.change(present[0], max(before + change, 0))
+        else:
+            process.change(name, max(process.visitors.get(name, 0) + change, 0))
         process.attempts += 1
         step = Step(
             RESERVE,
+            *(v for each, limit in limits.items() for v in (each, process.count(each), limit)),
             id=process.id,
             share=process.id,
-            name=name,
-            count=count,
             wanted=wanted,
-            limit=limit,
+            extra=EXTRA,
             acknowledged=process.sequence,
             sequence=process.attempts,
         )
-        granted = self.world.send(process, step, loss)
-        if granted is not None and granted >= 0 and not loss:
+        result = self.world.send(process, step, loss)
+        if result is not None and result >= 0 and not loss:
             process.sequence = process.attempts
         if is_repeated and loss != "request":
             other = self._process(number + 1)
@@ -976,15 +997,19 @@ class Machine(RuleBasedStateMachine):
                 other.write()
             self.world.execute(step)
         if loss:
-            process.lose({name})
-        elif granted > 0:
-            used = max(granted - unused, 0)
-            if key is None:
-                process.change(name, process.visitors.get(name, 0) + used)
-            elif used:
-                entry = entry_name(name, key)
-                before = process.members.get(entry)
-                process.change(entry, (before.connections if before else 0) + used)
+            process.lose(changed)
+        elif result > 0:
+            used = max(result // scripts.MAX_OBJECTS - unused, 0)
+            for each in limits:
+                if key is None:
+                    process.change(each, process.visitors.get(each, 0) + used)
+                elif used:
+                    entry = entry_name(each, key)
+                    old = process.members.get(entry)
+                    process.change(entry, (old.connections if old else 0) + used)
+            if len(limits) > 1:
+                more = used * (len(limits) - 1)
+                process.change(EXTRA, process.visitors.get(EXTRA, 0) + more)
         self._count("reserve", loss and f"lost {loss}")
 
     @has_running

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from echo.state.redis import scripts
+from echo.state.base import EXTRA, total_of
+from echo.state.redis import publisher, reservations, scripts
 from echo.state.redis.client import RedisClient
 from echo.state.redis.state import RedisState
 from tests.states import HEARTBEAT, LEASE, known, linked_state, redis_state, share
@@ -109,14 +110,80 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
 
     result = RedisClient(redis_url).run(
         scripts.RESERVE,
+        *("foo", 0, 10),
         share=here.id,
         id=there.id,
-        name="foo",
-        count=0,
         wanted=1,
-        limit=10,
+        extra=EXTRA,
         acknowledged=acknowledged,
         sequence=1_000_000,
     )
 
     assert (result, client.exists(share(here))) in [(scripts.STALE, 0), (scripts.WARMING_UP, 1)]
+
+
+async def test_several_limits_are_exact_for_all_processes_together(redis_url, monkeypatch):
+    monkeypatch.setattr(publisher, "JOIN_TIMEOUT", DEADLINE)  # the machine may be busy
+    objects = [(("room", 25), (f"user-{n % 4}", 9), (f"ip-{n % 2}", 13)) for n in range(40)]
+    with ExitStack() as stack:
+        states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
+
+        full = await asyncio.gather(*(s.join_all(each) for s in states for each in objects))
+
+        assert full.count(None) == 25
+        for state in states:
+            counts = state.counts()
+            assert counts["room"] == 25
+            users, addresses = ({n: c for n, c in counts.items() if n[0] == i} for i in "ui")
+            assert sum(users.values()) == sum(addresses.values()) == 25
+            assert max(users.values()) <= 9
+            assert max(addresses.values()) <= 13
+            assert total_of(state.snapshot()[1]) == (len(counts), 25)
+
+
+async def test_several_limits_are_of_local_connections_while_redis_is_down(own_redis):
+    with redis_state(own_redis.url) as state:
+        own_redis.stop()
+        eventually(lambda: state.health.is_outage, True)
+
+        full = [await state.join_all((("foo", 5), ("user-1", 2))) for _ in range(3)]
+        own_redis.start()
+
+        assert full == [None, None, "user-1"]
+        eventually(lambda: known(state), {"foo": 2, "user-1": 2})
+        assert total_of(state.snapshot()[1]) == (2, 2)
+
+
+async def test_reservation_changes_no_connection_that_is_still_to_be_written(two, client):
+    """Otherwise the total would lack some of its objects, or have too many, until the write."""
+    here, there = two
+    await here.join_all((("foo", None), ("user-1", None)))
+    here._local.add((("foo", None), ("user-2", None)))  # not written yet
+
+    result = here._publisher.steps.client.run(
+        scripts.RESERVE,
+        *("foo", 2, 5, "user-3", 0, 7),
+        share=here.id,
+        id=here.id,
+        wanted=4,
+        extra=EXTRA,
+        acknowledged=client.hget(share(here), "/sequence"),
+        sequence=1_000_000,
+    )
+
+    assert divmod(result, scripts.MAX_OBJECTS) == (3, 0)
+    counts = there.snapshot()[1]
+    assert counts == {"foo": 4, "user-1": 1, "user-3": 3, EXTRA: 4}
+    assert total_of(counts) == (3, 4)
+    here._local.leave_all(("foo", "user-2"))
+
+
+async def test_lease_is_renewed_while_many_joins_are_decided(two, monkeypatch):
+    here, there = two
+    monkeypatch.setattr(reservations, "MAX_SECONDS", 0.01)
+    objects = [(("foo", 1000), (f"user-{number}", 1)) for number in range(500)]
+
+    full = await asyncio.gather(*(here.join_all(each) for each in objects))
+
+    assert set(full) == {None}
+    assert there.count("foo") == 500

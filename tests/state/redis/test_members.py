@@ -46,7 +46,7 @@ def change(state, names, *changes):
 def add_many(state, first=0, count=MANY):
     """Join with many members, in one round."""
     keys = [f"key-{number}" for number in range(first, first + count)]
-    joins = [lambda key=key: state._local.add("foo", member=(key, "{}")) for key in keys]
+    joins = [lambda key=key: state._local.add((("foo", None),), (key, "{}")) for key in keys]
     change(state, ["foo", *(f"foo/{key}" for key in keys)], *joins)
     return keys
 
@@ -441,7 +441,7 @@ async def test_without_redis_there_is_no_list_and_an_info_is_written_later(redis
 def add_members(state, members):
     """Join with these members of these objects, in one round."""
     joins = [
-        lambda pair=pair: state._local.add(pair[0], member=(pair[1], "{}")) for pair in members
+        lambda pair=pair: state._local.add(((pair[0], None),), (pair[1], "{}")) for pair in members
     ]
     change(state, {each for name, key in members for each in (name, f"{name}/{key}")}, *joins)
 

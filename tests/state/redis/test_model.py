@@ -99,6 +99,36 @@ MISTAKES = {
         "local slash = more == '' and",
         "local slash = begin == '0' and",
     ),
+    "connections that have left, but are still counted, make room": (
+        "RESERVE",
+        "limit - math.max(count, previous) - others",
+        "limit - count - others",
+    ),
+    "connections that are not written yet make room": (
+        "RESERVE",
+        "limit - math.max(count, previous) - others",
+        "limit - previous - others",
+    ),
+    "only the limit of the first object holds": (
+        "RESERVE",
+        "    if free < granted then",
+        "    if i == first and free < granted then",
+    ),
+    "a limit is named that is not reached": (
+        "RESERVE",
+        "full = free, (i - first) / 3 end",
+        "full = free, 0 end",
+    ),
+    "a connection of several objects counts several times": (
+        "RESERVE",
+        "  if further > 0 then add(extra, further * granted) end\n",
+        "",
+    ),
+    "a member that has left is not published": (
+        "WRITE",
+        "  changed[#changed + 1] = entry\n",
+        "  if total == 0 then return end\n  changed[#changed + 1] = entry\n",
+    ),
     "members of a removed share stay": (
         "REMOVE",
         "    if string.sub(entries[i], 1, 1) ~= '/' then",
