@@ -10,6 +10,8 @@ from benchmarks.state.run import NOW
 NAMES = {
     "join-memory": "join + leave in memory, µs",
     "join-redis": "join + leave on Redis, {} at once, per second",
+    "join-limited": "the same with a limit",
+    "join-two-limited": "the same with two objects and two limits",
     "count-redis": "`count()`, {} processes: µs of Redis",
     "count": "`count()`, {} processes: µs for the caller",
     "list-redis": "`counts()` of 1,000 objects, {} processes: ms of Redis",
