@@ -83,7 +83,7 @@ BOB = user(8, "Bob")
 
 async def test_users_are_members_and_visitors_are_not(connect: Connect) -> None:
     routes = names_of('member="user"', ChatConsumer=Chat)["routes"]
-    assert routes[0].callback.counted_by == "room"
+    assert routes[0].callback.counted_by == ("room",)
 
     for connected in (ADA, ADA, BOB, AnonymousUser()):
         await connect(connected)

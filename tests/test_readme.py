@@ -53,6 +53,8 @@ ELSEWHERE = [
     ("docs/tutorial/first-site.md", "", "tests/test_own_site.py"),
     ("docs/tutorial/who-is-here.md", "", "tests/test_docs_who_is_here.py"),
     ("docs/howto/members.md", "", "tests/test_docs_members.py"),
+    ("docs/howto/limits.md", "", "tests/test_docs_limits.py"),
+    ("docs/howto/logins.md", "", "tests/test_docs_limits.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/state/redis/test_permissions.py"),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
