@@ -47,7 +47,9 @@ class SimulatedProcess:
                 begin=begin,
                 **numbers,
                 **{"more": 0, "remembered": "", "remembered_epoch": "", "candidate": 0},
-                **{"members": self._version, "renew": begin, "size": scripts.SLICE},
+                # `members` in older commits
+                **{"registry": self._version, "members": self._version},
+                **{"renew": begin, "size": scripts.SLICE},
             )
             if result:
                 self._version = result[4]

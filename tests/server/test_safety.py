@@ -255,6 +255,7 @@ def test_application_must_answer_a_handshake_in_time(slow_runs, kind: str) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_event_stream_that_is_not_read_is_cut(servers) -> None:
     with Client(servers["daphne"].port, receive_buffer=4096) as client:
         client.send(request("/stream", {}))
