@@ -172,7 +172,7 @@ async def test_connection_has_up_to_ten_objects(memory):
 
 async def test_missing_argument_of_a_sequence_is_an_error(memory):
     with pytest.raises(ImproperlyConfigured, match="has no argument 'tenant'"):
-        await Tab(by=("room", "tenant")).events(1)
+        await Tab(by=("room", "tenant")).events(0)
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "\n", None])
@@ -189,7 +189,7 @@ def failing(value):
 
 async def test_error_in_a_naming_function_ends_the_handshake(memory):
     with pytest.raises(LookupError):
-        await Tab(by=("room", failing)).events(1)
+        await Tab(by=("room", failing)).events(0)
 
     assert memory.snapshot()[1] == {}
 
@@ -199,7 +199,7 @@ async def test_error_in_the_function_of_limits_ends_the_handshake(memory, settin
     monkeypatch.setattr("echo.state._state", memory)
 
     with pytest.raises(LookupError):
-        await Tab().events(1)
+        await Tab().events(0)
 
     assert memory.snapshot()[1] == {}
 
