@@ -38,7 +38,7 @@ class ShownList:
         self._texts: dict[int | None, str] = {}  # by the revision of the earlier list
 
     def text_after(self, earlier: "ShownList | None") -> str:
-        """Return the events that make this list of the earlier one; "" if nothing has changed."""
+        """Return the events that turn the earlier list into this one; "" if nothing changed."""
         key = None if earlier is None else earlier.revision
         if key not in self._texts:
             self._texts[key] = self._whole() if earlier is None else self._difference(earlier)
@@ -102,9 +102,9 @@ class MemberStream(Stream[ShownList]):
 class WatchedMembers(Shown[ShownList]):
     """The members of the object that some streams show.
 
-    All members are kept, to tell the first connection of a member from the others. The streams show
-    only the first ECHO_MAX_MEMBERS_SHOWN of them, and the number of the others: else the events of
-    an object with twice as many members would be four times as many.
+    Keeps all members, so that it can distinguish the first connection of a member from further
+    ones. The streams show the first ECHO_MAX_MEMBERS_SHOWN members and the number of the others:
+    otherwise an object with twice as many members would cause four times as many events.
     """
 
     def __init__(self, name: str) -> None:

@@ -22,8 +22,7 @@ from echo.extensions import CONNECTION, NAME
 from echo.groups.group import get_groups
 from echo.objects import Member, aset_member_info, get_object, set_member_info
 from echo.state import get_state
-from echo.state.memory import MemoryState
-from tests.states import messages, redis_state
+from tests.states import messages
 from tests.waiting import DEADLINE, eventually
 
 # Consumers close old connections of the database after each event.
@@ -34,27 +33,6 @@ SECRET = "s3cret"
 CONNECT = {"type": "websocket.connect"}
 ACCEPT = {"type": "websocket.accept"}
 DISCONNECT = {"type": "websocket.disconnect", "code": 1000}
-
-
-@pytest.fixture(params=["memory", "redis"])
-def state(request, monkeypatch, settings):
-    if "limit" in request.fixturenames:  # before: a change of a setting closes the state
-        settings.ECHO_MAX_CONNECTIONS = request.getfixturevalue("limit")
-    if request.param == "memory":
-        state = MemoryState()
-        monkeypatch.setattr("echo.state._state", state)
-        yield state
-        return
-    with redis_state(request.getfixturevalue("redis_url")) as state:
-        monkeypatch.setattr("echo.state._state", state)
-        yield state
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    state = MemoryState()
-    monkeypatch.setattr("echo.state._state", state)
-    return state
 
 
 @pytest.fixture(autouse=True)

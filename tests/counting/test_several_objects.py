@@ -17,32 +17,11 @@ from echo.live.watcher import CountWatcher
 from echo.objects import Member, aset_member_info, get_object
 from echo.operations.metrics import EchoCollector
 from echo.state.base import total_of
-from echo.state.memory import MemoryState
 from echo.stats import Stats
-from tests.states import redis_state
 from tests.waiting import DEADLINE, eventually
 
 # Consumers close old connections of the database after each event.
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(params=["memory", "redis"])
-def state(request, monkeypatch, settings):
-    if request.param == "memory":
-        state = MemoryState()
-        monkeypatch.setattr("echo.state._state", state)
-        yield state
-        return
-    with redis_state(request.getfixturevalue("redis_url")) as state:
-        monkeypatch.setattr("echo.state._state", state)
-        yield state
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    state = MemoryState()
-    monkeypatch.setattr("echo.state._state", state)
-    return state
 
 
 @pytest.fixture
