@@ -3,11 +3,23 @@ import redis
 
 from tests.faults.redis_server import OwnRedis
 from tests.states import redis_state
+from tests.waiting import SECOND
 
 
 @pytest.fixture
 def two(redis_url):
     with redis_state(redis_url) as here, redis_state(redis_url) as there:
+        yield here, there
+
+
+@pytest.fixture
+def steady(redis_url):
+    """Two states for which a machine that stands still for 2 seconds is no loss."""
+    lease, heartbeat = 20 * SECOND, 2 * SECOND
+    with (
+        redis_state(redis_url, lease, heartbeat) as here,
+        redis_state(redis_url, lease, heartbeat) as there,
+    ):
         yield here, there
 
 

@@ -144,9 +144,9 @@ async def test_whole_share_with_many_members_is_written_in_parts(two, client):
     assert here.check() == []
 
 
-async def test_members_in_several_steps_never_have_more_connections_than_the_object(two):
+async def test_members_in_several_steps_never_have_more_connections_than_the_object(steady):
     """Redis derives the count in those steps that lack it."""
-    here, there = two
+    here, there = steady
     await here.join("foo")
     steps, run = [], here._publisher.steps.run
 
@@ -169,9 +169,9 @@ async def test_members_in_several_steps_never_have_more_connections_than_the_obj
     assert here.check() == []
 
 
-async def test_many_members_that_join_within_a_limit_are_counted_once(two):
+async def test_many_members_that_join_within_a_limit_are_counted_once(steady):
     """Redis has their connections since the reservation, and gets them in several steps."""
-    here, there = two
+    here, there = steady
     joins, seen, run = 2 * BATCH_SIZE, [], here._publisher.steps.run
 
     def run_and_read(script, *rest, **named):
@@ -197,8 +197,8 @@ async def test_many_members_that_join_within_a_limit_are_counted_once(two):
     assert here.check() == []
 
 
-async def test_more_members_than_fit_in_one_step_are_read_in_parts(two, monkeypatch):
-    here, there = two
+async def test_more_members_than_fit_in_one_step_are_read_in_parts(steady, monkeypatch):
+    here, there = steady
     monkeypatch.setattr(redis_states, "MAX_MEMBERS_AT_ONCE", 100)
     monkeypatch.setattr(redis_states, "MEMBERS_PART_SIZE", 50)
     keys = add_many(here)

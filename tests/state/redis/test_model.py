@@ -147,6 +147,12 @@ LONG = {
     "connections that have left, but are still counted, make room",
     "members of an earlier epoch are listed",
     "only the limit of the first object holds",
+    "a member of a dead process is found",
+    "members of dead processes are in their number",
+    "a change is not published",
+    "members of a removed share stay",
+    "a dead process is counted",
+    "the count does not change with the members of its object",
 }
 
 

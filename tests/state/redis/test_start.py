@@ -250,7 +250,13 @@ async def test_snapshot_from_before_all_processes_is_not_0(own_redis):
         assert known(here) == {"foo": 1}
 
 
-@pytest.mark.parametrize("keys", [[scripts.PROCESSES], [scripts.META], ["*"]])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [scripts.PROCESSES],
+        *(pytest.param([each], marks=pytest.mark.long) for each in (scripts.META, "*")),
+    ],
+)
 async def test_lost_registry_does_not_look_like_an_empty_one(redis_url, client, keys):
     with redis_state(redis_url, LEASE, HEARTBEAT) as here:
         await here.join("foo")
@@ -290,7 +296,10 @@ def jump(client, seconds):
         step.execute()
 
 
-@pytest.mark.parametrize("seconds", [2, 4, 3600, -2, -3600])
+@pytest.mark.parametrize(
+    "seconds",
+    [-2, 3600, *(pytest.param(each, marks=pytest.mark.long) for each in (2, 4, -3600))],
+)
 async def test_jump_of_the_clock_gives_no_wrong_count(redis_url, client, seconds):
     with (
         redis_state(redis_url, LEASE, HEARTBEAT) as here,

@@ -84,6 +84,7 @@ async def test_writes_go_on_while_a_share_is_swept(redis_url, client):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 async def test_no_step_holds_redis_for_long_with_100_000_names_in_a_dead_share():
     options = ("--slowlog-log-slower-than", str(int(SLOW * 1_000_000)))
     with OwnRedis(*options) as server, server.client() as client:
