@@ -7,7 +7,7 @@ from heapq import nsmallest
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from echo.names import has_control_character
+from echo.names import has_control_character, visible
 
 MAX_KEY_BYTES = 128
 MAX_INFO_BYTES = 1024  # of JSON
@@ -67,6 +67,12 @@ def sorted_members(members: MemberList) -> list[Member]:
 def _make_member(key: str, presence: Presence, info: Mapping[str, Any]) -> Member:
     since = datetime.fromtimestamp(presence.since / 1_000_000, UTC)
     return Member(key, info, presence.connections, since)
+
+
+def member_name(member: Member) -> str:
+    """Return the name in the member's info, else the key, with invisible characters escaped."""
+    name = member.info.get("name")
+    return visible(name if isinstance(name, str) and name else str(member.key))
 
 
 def first_members(members: Mapping[str, Presence], limit: int | None) -> dict[str, Presence]:

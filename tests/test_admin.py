@@ -421,7 +421,7 @@ def test_cache_that_ignores_its_errors_does_not_stop_actions(
 ) -> None:
     received("foo")
     down = SimpleNamespace(add=lambda *args: False, get=lambda key: None)
-    monkeypatch.setattr("echo.admin.cache", down)
+    monkeypatch.setattr("echo.admin.actions.cache", down)
 
     staff.post(f"{OBJECT}foo", {"text": "hello", "csrfmiddlewaretoken": secrets.token_hex(32)})
 
@@ -512,7 +512,7 @@ def test_channel_layer_that_fails_is_told_and_no_error(
     staff: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     break_layer(settings, kind)
-    monkeypatch.setattr("echo.admin.LAYER_TIMEOUT", 0.05 * SECOND)
+    monkeypatch.setattr("echo.admin.actions.LAYER_TIMEOUT", 0.05 * SECOND)
     failed = "Channel layer error: <bdi>foo</bdi> may not have been reached."
 
     sent = staff.post(f"{OBJECT}foo", {"text": "hello"}, follow=True)
@@ -565,7 +565,7 @@ def test_recent_actions_show_characters_that_would_mislead(staff: Client) -> Non
 def test_deed_is_cut_to_what_the_log_takes(
     staff: Client, monkeypatch: pytest.MonkeyPatch, received: Callable[[str], list[dict[str, Any]]]
 ) -> None:
-    monkeypatch.setattr("echo.admin.MAX_TITLE", 10)  # a translation may be longer
+    monkeypatch.setattr("echo.admin.actions.MAX_TITLE", 10)  # a translation may be longer
     received("foo")
 
     staff.post(f"{OBJECT}foo", {"text": "hello"})

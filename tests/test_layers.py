@@ -133,7 +133,7 @@ def test_redis_is_imported_by_the_state_on_redis_only():
 def test_init_files_are_empty():
     filled = [n for p, n in modules().items() if p.name == "__init__.py" and p.read_text()]
 
-    assert filled == ["echo.counting", "echo.signals", "echo.state", "echo.testing"]
+    assert filled == ["echo.admin", "echo.counting", "echo.signals", "echo.state", "echo.testing"]
 
 
 IMPORT_ALL = """

@@ -16,13 +16,14 @@ from django.utils.translation import gettext, pgettext
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
-from echo.members import Member, first_members
-from echo.names import check_name, visible
+from echo.members import first_members, member_name
+from echo.names import check_name
 from echo.permissions import MEMBERS, has_permission
 from echo.responses import UNKNOWN_COUNT
 from echo.state import get_state
 
 register = template.Library()
+register.filter(member_name)
 
 
 @register.simple_tag(takes_context=True)
@@ -88,13 +89,6 @@ def _members(name: str) -> dict[str, Any]:
     grouped = number_format(more, use_l10n=True, force_grouping=True)  # 4,811
     others = pgettext("echo", "and {count} more").format(count=grouped) if more else ""
     return {"members": listed, "more": more, "others": others}
-
-
-@register.filter
-def member_name(member: Member) -> str:
-    """Return the name in the member's info, else the key, with invisible characters escaped."""
-    name = member.info.get("name")
-    return visible(name if isinstance(name, str) and name else str(member.key))
 
 
 @register.simple_tag(takes_context=True)

@@ -6,50 +6,35 @@ permission from ECHO_AUTHORIZE. To register with an AdminSite other than the def
 `site.register([ConnectedObject], ConnectedObjectAdmin)`.
 """
 
-import asyncio
-import json
-import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any
 
-from asgiref.sync import async_to_sync
-from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
-from django.core.cache import cache
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models.options import Options
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.text import Truncator
 from django.utils.translation import gettext, pgettext, pgettext_lazy
 
+from echo.admin.actions import APP_LABEL, MODEL_NAME, run_action
+from echo.admin.members import member_context, read_members, rows_of
 from echo.exceptions import InvalidName, StateUnavailable
 from echo.forms import CloseForm, SendForm
 from echo.groups.layer import reaches_other_processes
-from echo.log import describe
-from echo.members import MemberList, Presence, check_key, first_members
-from echo.names import check_name, visible
+from echo.members import check_key
+from echo.names import check_name
 from echo.objects import get_object
 from echo.permissions import CLOSE, COUNT, LIST, MEMBERS, SEND, has_permission
 from echo.state import get_state
 from echo.state.base import total_of
-from echo.templatetags.echo import member_name
 from echo.views import connected_or_none
-
-logger = logging.getLogger(__name__)
 
 PER_PAGE = 100  # objects
 MEMBERS_PER_PAGE = 20  # the forms follow below them
-LAYER_TIMEOUT = 5.0  # seconds
-REMEMBERED = 3600  # seconds for which the same form cannot be submitted again
-MAX_TITLE = 200  # characters: LogEntry.object_repr
 
 
 class ConnectedObject:
@@ -58,11 +43,11 @@ class ConnectedObject:
     A real model, even an unmanaged one, would create permissions in the database.
     """
 
-    _meta: Any = Options(None, "echo")
+    _meta: Any = Options(None, APP_LABEL)
 
 
 ConnectedObject._meta.object_name = "Object"
-ConnectedObject._meta.model_name = "object"
+ConnectedObject._meta.model_name = MODEL_NAME
 ConnectedObject._meta.verbose_name = pgettext_lazy("echo", "object")
 ConnectedObject._meta.verbose_name_plural = pgettext_lazy("echo", "objects")
 
@@ -130,7 +115,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             self._require(request, name, SEND)
             if form.is_valid():
                 text = form.cleaned_data["text"]
-                is_done = self._act(
+                is_done = run_action(
                     request,
                     name,
                     lambda: get_object(name).asend(text),
@@ -175,7 +160,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
                     "Closed member %(member)s with code %(code)d, reason “%(reason)s”."
                 )
                 success = gettext("All connections of {member} to {name} are being closed.")
-            self._act(
+            run_action(
                 request,
                 name,
                 lambda: get_object(name).aclose(code, reason, member=key),
@@ -188,7 +173,7 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         context = {
             "title": gettext("Are you sure?"),
             "name": name,
-            **({"count": self._count(request, name)} if key is None else self._member(name, key)),
+            **({"count": self._count(request, name)} if key is None else member_context(name, key)),
             "code": code,
             "reason": reason,
         }
@@ -199,9 +184,9 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     ) -> HttpResponse:
         may_count = has_permission(request, name, COUNT)
         may_members = has_permission(request, name, MEMBERS)
-        present = _members(name) if may_members else None
+        present = read_members(name) if may_members else None
         search, sort = request.GET.get("q", ""), request.GET.get("sort", "")
-        paginator = Paginator(_rows(present, search, sort), MEMBERS_PER_PAGE)
+        paginator = Paginator(rows_of(present, search, sort), MEMBERS_PER_PAGE)
         page = paginator.get_page(request.GET.get("page"))
         context = {
             "title": pgettext("echo", "Object"),
@@ -237,81 +222,11 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         context = {
             "title": pgettext("echo", "Member"),
             "name": name,
-            **self._member(name, key),
+            **member_context(name, key),
             "close_form": form if has_permission(request, name, CLOSE) else None,
             "reaches_all": reaches_other_processes(),
         }
         return self._render(request, "member", context)
-
-    def _member(self, name: str, key: str) -> dict[str, Any]:
-        """Return the context of a member: `member` is None if it has no connection.
-
-        If that is unknown, `known` is False.
-        """
-        try:
-            presence, known = get_state().member(name, key), True
-        except StateUnavailable:
-            presence, known = None, False
-        member = None if presence is None else presence.member(key)
-        return {
-            "key": key,
-            "member": member,
-            "member_name": visible(key) if member is None else member_name(member),
-            "info": "" if member is None else json.dumps(member.info, ensure_ascii=False, indent=2),
-            "known": known,
-        }
-
-    def _act(
-        self,
-        request: HttpRequest,
-        name: str,
-        action: Callable[[], Awaitable[None]],
-        title: str,
-        details: str,
-        success: str,
-        member: str | None = None,
-    ) -> bool:
-        """Log the action and run it, unless the form was submitted before. Return False on failure.
-
-        "Recent actions" shows `title`, the object's history `details`, and the page `success`.
-        """
-        user: Any = request.user
-        if user.pk is None:  # a LogEntry needs a user
-            raise PermissionDenied
-        form = _form(request)
-        if _is_repeated(form):
-            self.message_user(
-                request, gettext("This form was already submitted; the action was not repeated.")
-            )
-            return True
-        try:
-            entry = LogEntry.objects.create(
-                user_id=user.pk,
-                content_type=_content_type(),
-                object_id=name,
-                object_repr=visible(title)[:MAX_TITLE],
-                action_flag=CHANGE,
-                change_message=visible(details),
-            )
-        except Exception:
-            _forget(form)
-            raise
-        shown = format_html("<bdi>{}</bdi>", name)
-        try:
-            async_to_sync(asyncio.wait_for)(action(), LAYER_TIMEOUT)
-        except Exception as error:  # each channel layer has its own exceptions
-            _forget(form)
-            logger.warning("Channel layer error for %r: %s", name, describe(error))
-            entry.object_repr = (gettext("Failed: %s") % visible(title))[:MAX_TITLE]
-            entry.change_message = gettext("Failed: %s") % visible(details)
-            entry.save(update_fields=["object_repr", "change_message"])
-            failed = gettext("Channel layer error: {name} may not have been reached.")
-            self.message_user(request, format_html(failed, name=shown), messages.ERROR)
-            return False
-        shown_member = format_html("<bdi>{}</bdi>", member)
-        success = format_html(success, name=shown, member=shown_member)
-        self.message_user(request, success, messages.SUCCESS)
-        return True
 
     def _count(self, request: HttpRequest, name: str) -> int | None:
         """Return the object's count; None if it is unknown or the user may not see it."""
@@ -352,50 +267,6 @@ class ConnectedObjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
         return TemplateResponse(request, f"echo/admin/{page}.html", {**frame, **context})
 
 
-def _members(name: str) -> MemberList | None:
-    """Return the members of the object, None if they are unknown."""
-    try:
-        return get_state().members(name)
-    except StateUnavailable:
-        return None
-
-
-def _rows(present: MemberList | None, search: str, sort: str) -> list[tuple[str, Presence]]:
-    """Return the members whose name or key contains the text, with the longest presence first.
-
-    `sort` may be "name", or "count" for those with the most connections first. The infos are parsed
-    only where names are needed: parsing 10,000 takes longer than reading them.
-    """
-    rows = [] if present is None else list(first_members(present.members, None).items())
-    if search:
-        text = search.casefold()
-        rows = [
-            (key, presence)
-            for key, presence in rows
-            if text in key.casefold() or text in _name_of(key, presence)
-        ]
-    if sort == "name":
-        rows.sort(key=lambda row: _name_of(*row))
-    elif sort == "count":
-        rows.sort(key=lambda row: -row[1].connections)
-    return rows
-
-
-def _name_of(key: str, presence: Presence) -> str:
-    return member_name(presence.member(key)).casefold()
-
-
-def _content_type() -> ContentType:
-    """Return the content type of the log entries. "Recent actions" shows its name.
-
-    It has no model, so `remove_stale_contenttypes` may delete it; the entries remain.
-    """
-    options = ConnectedObject._meta
-    return ContentType.objects.get_or_create(app_label=options.app_label, model=options.model_name)[
-        0
-    ]
-
-
 def _live_url(view: str, **arguments: str) -> str | None:
     """Return the URL of an event stream; None if the site does not include `echo.urls`."""
     try:
@@ -404,42 +275,12 @@ def _live_url(view: str, **arguments: str) -> str | None:
         return None
 
 
-def _form(request: HttpRequest) -> str | None:
-    """Return a cache key of the submitted form; None if it has no CSRF token.
-
-    Reloading the page changes the CSRF token, and so the key.
-    """
-    if "csrfmiddlewaretoken" not in request.POST:
-        return None
-    form = f"{request.user.pk} {request.get_full_path()} {request.POST.urlencode()}"
-    return f"echo:form:{sha256(form.encode()).hexdigest()}"
-
-
-def _is_repeated(form: str | None) -> bool:
-    """Return whether this form was submitted before, as by a double click."""
-    if form is None:
-        return False
-    try:
-        # A backend that ignores its errors returns False from add(), although it stores nothing.
-        return not cache.add(form, 1, REMEMBERED) and cache.get(form) is not None
-    except Exception as error:  # backends raise exceptions of their own
-        logger.warning("Cache error, a repeated form is not recognised: %s", describe(error))
-        return False
-
-
-def _forget(form: str | None) -> None:
-    """Allow the form to be submitted again, after its action failed."""
-    if form is not None:
-        with suppress(Exception):  # the form's key expires
-            cache.delete(form)
-
-
-admin.site.register([ConnectedObject], ConnectedObjectAdmin)
-
-
 def _total(objects: list[tuple[str, int]], prefix: str) -> int:
     """Return the number of connections: each counts once, except in a list with a prefix."""
     if not prefix:
         with suppress(StateUnavailable):
             return total_of(get_state().snapshot()[1])[1]
     return sum(count for _, count in objects)
+
+
+admin.site.register([ConnectedObject], ConnectedObjectAdmin)
