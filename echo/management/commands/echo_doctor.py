@@ -37,12 +37,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         url = "root of a running site, or of its echo.urls; by default a server is started"
         parser.add_argument("--url", type=http_url, help=url)
+        user = "name of a user: also try a login, and that a logout closes its connection"
+        parser.add_argument("--user", help=user)
         as_json = "print [{check, ok, message, remedy, log}]; ok is null for a skipped check"
         parser.add_argument("--json", action="store_true", help=as_json)
 
     def handle(self, *args: Any, **options: Any) -> None:
         findings = []
-        for finding in examine(options["url"]):
+        for finding in examine(options["url"], options["user"]):
             findings.append(finding)
             if not options["json"]:
                 self.stdout.write(as_line(finding))

@@ -44,10 +44,11 @@ MESSAGES = 3  # more than one: a layer that starves a channel still delivers the
 SCRIPT, MARK = "echo/live.js", b"EventSource"  # one of FILES, and a word that minifiers keep
 
 
-def examine(url: str | None = None) -> Iterator[Finding]:
+def examine(url: str | None = None, user: str | None = None) -> Iterator[Finding]:
     """Yield the findings one by one. `url` is the root of a running site, or that of `echo.urls`.
 
-    If there is no `url`, a temporary server is started. The checks leave no process and no key of
+    If there is no `url`, a temporary server is started. `user` is the name of a user for whom a
+    login is tried. The checks leave no process and no key of
     Redis behind.
     """
     name = f"echo-doctor-{secrets.token_hex(8)}"  # an object without other connections
@@ -63,7 +64,7 @@ def examine(url: str | None = None) -> Iterator[Finding]:
         yield check_changes(name)
     yield check_layer(name)
     is_up = True
-    for finding in check_site(name, url):
+    for finding in check_site(name, url, user):
         is_up = is_up and finding.check != "server"
         yield finding
     if url is not None and is_up:  # a temporary server has no proxy in front

@@ -19,6 +19,7 @@ from echo.operations.doctor import probe, routes
 from echo.operations.doctor.counts import Counts
 from echo.operations.doctor.finding import LOGS, REDIS, Finding, settled
 from echo.operations.doctor.idle import CORE_LAYER, IDLE, is_core_layer, receive_nothing
+from echo.operations.doctor.logout import check_logout
 from echo.operations.doctor.probe import ProbeFailed, server_command
 from echo.operations.websocket import ClientWebSocket
 from echo.state import get_state
@@ -29,27 +30,32 @@ LAYER = "Check that the site has the same CHANNEL_LAYERS, and read the log of th
 NO_HANDSHAKE = (200, 404, 426)  # statuses if the upgrade was lost, or there is no such route
 
 
-def check_site(name: str, url: str | None) -> Iterator[Finding]:
-    """Connect, echo, count and close on the site at the URL, or on a temporary server."""
+def check_site(name: str, url: str | None, user: str | None) -> Iterator[Finding]:
+    """Connect, echo, count and close on the site at the URL, or on a temporary server.
+
+    `user` is the name of a user for whom a logout is tried.
+    """
     application = str(getattr(settings, "ASGI_APPLICATION", None) or "")
     if url is None and not application:
         return  # reported by a system check
     if routes.lacks_websockets():
         yield Finding("handshake", None, "ASGI_APPLICATION has no WebSockets")
     elif url is not None:
-        yield from _visit(name, url.rstrip("/"))
+        yield from _visit(name, url.rstrip("/"), user)
     else:
         try:
             with probe.TemporaryServer(application) as server:
-                yield from _visit(name, server.url, server)
+                yield from _visit(name, server.url, user, server)
         except ProbeFailed as error:
             remedy = f"Run `{server_command(application)}`, and read its output."
             yield Finding("server", False, str(error), remedy, error.log)
 
 
-def _visit(name: str, base: str, server: probe.TemporaryServer | None = None) -> Iterator[Finding]:
+def _visit(
+    name: str, base: str, user: str | None, server: probe.TemporaryServer | None = None
+) -> Iterator[Finding]:
     try:
-        yield from _Visit(name, base, server).findings()
+        yield from _Visit(name, base, user, server).findings()
     except (ProbeFailed, OSError, WebSocketException) as error:
         message = f"{base}: {error or type(error).__name__}"
         remedy = "Check that the server is up, and that the URL leads to it."
@@ -59,8 +65,10 @@ def _visit(name: str, base: str, server: probe.TemporaryServer | None = None) ->
 class _Visit:
     """One connection to the site, from its handshake to its Close."""
 
-    def __init__(self, name: str, base: str, server: probe.TemporaryServer | None) -> None:
-        self._name, self._server = name, server
+    def __init__(
+        self, name: str, base: str, user: str | None, server: probe.TemporaryServer | None
+    ) -> None:
+        self._name, self._user, self._server = name, user, server
         self._headers = _headers() if server else {}
         self._url = base + routes.prefix() if server else self._find_prefix(base)
         self._counts = Counts(self._url, name, self._headers)
@@ -113,6 +121,8 @@ class _Visit:
                 yield idle
                 if not idle.ok:
                     return
+            if self._user is not None:
+                yield check_logout(self._user, url, headers)
             yield self._closed(socket)
         if counted.ok:
             yield self._counts.check_count("count after close", 0)
