@@ -9,7 +9,40 @@ from echo.state.ledger import Ledger, Recorded
 from echo.state.redis import scripts
 from echo.state.redis.client import ERRORS
 from echo.state.redis.publisher import Publisher
+from echo.state.redis.scripts import Script
 from echo.state.redis.share import BATCH_SIZE
+
+# Record counts and presences in the ledger and return 1; return 0 if the caller is not the leader.
+# `whole`: "1" to replace the whole ledger. `epoch`: "" if further parts follow. Then names and
+# counts, "name/key" and presences ("": vacated, or left).
+RECORD = Script(
+    "leader_key ledger",
+    "id epoch whole",
+    """
+if redis.call('GET', leader_key) ~= id then return 0 end
+if whole == '1' then redis.call('UNLINK', ledger) end
+for i = first, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', ledger, ARGV[i])
+  else
+    redis.call('HSET', ledger, ARGV[i], ARGV[i + 1])
+  end
+end
+if epoch ~= '' then redis.call('HSET', ledger, '/epoch', epoch) end
+redis.call('EXPIRE', ledger, max_age)
+return 1
+""",
+)
+
+# The next cursor, and the part of the ledger at the cursor: alternating lines of names and values.
+RECORDED = Script(
+    "ledger",
+    "cursor size#",
+    """
+local part = redis.call('HSCAN', ledger, cursor, 'COUNT', size)
+return {part[1], table.concat(part[2], '\\n')}
+""",
+)
 
 
 class RedisLedger(Ledger):
@@ -43,7 +76,7 @@ class RedisLedger(Ledger):
         recorded: dict[str, str] = {}
         cursor = b""
         while cursor != b"0":
-            cursor, part = self._run(scripts.RECORDED, cursor=cursor or b"0", size=BATCH_SIZE)
+            cursor, part = self._run(RECORDED, cursor=cursor or b"0", size=BATCH_SIZE)
             lines = part.decode().split("\n") if part else []
             recorded |= zip(lines[::2], lines[1::2], strict=True)
         recorded_epoch = recorded.pop("/epoch", "")
@@ -76,12 +109,12 @@ class RedisLedger(Ledger):
             pairs = [s for name, value in part for s in (name, "" if value is None else str(value))]
             is_last = first + BATCH_SIZE >= len(items)
             named = {"epoch": epoch if is_last else "", "whole": int(whole and first == 0)}
-            if not self._run(scripts.RECORD, *pairs, **named):
+            if not self._run(RECORD, *pairs, **named):
                 return False
         self._epoch = epoch
         return True
 
-    def _run(self, script: scripts.Script, *rest: object, **named: Any) -> Any:
+    def _run(self, script: Script, *rest: object, **named: Any) -> Any:
         steps = self._publisher.steps
         try:
             return steps.client.run(script, *rest, id=steps.process_id, **named)

@@ -22,6 +22,7 @@ from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL, Share
 from echo.state.redis.steps import Steps
 from echo.state.redis.waiter import Waiter, wake
 from echo.state.redis.write_queue import WriteQueue
+from echo.state.redis.write_scripts import REMOVE
 from echo.stats import process_stats
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class Publisher:
                 self.queue.put_back([waiter for waiter in waiters if waiter in undecided])
         try:
             process = self.steps.process_id
-            self.steps.client.run(scripts.REMOVE, share=process, id=process, size=scripts.SLICE)
+            self.steps.client.run(REMOVE, share=process, id=process, size=scripts.SLICE)
         except Exception as error:
             logger.debug("The share could not be withdrawn; its lease will end: %s", error)
         self.steps.close()

@@ -7,8 +7,9 @@ from typing import Any
 
 from echo.members import split_entry
 from echo.state.base import EXTRA
-from echo.state.redis import scripts
+from echo.state.redis.lua import CHANGE, CLOCK
 from echo.state.redis.processes import Processes
+from echo.state.redis.scripts import READ_KEYS, Script
 from echo.stats import process_stats
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,72 @@ INTERVAL = 60.0  # seconds between two checks
 SLICE_INTERVAL = 0.2  # seconds between two slices, which block Redis for some milliseconds
 LOOKUPS = 5000  # in one slice: names times processes
 BATCH_SIZE = 500  # objects whose members one slice checks
+
+# Check the invariant for a part of the totals: those of all objects; those of the members of
+# `object`; those of the share of `process`; or those of the members of further objects. Repairs
+# each wrong total. Returns the next cursor, a list of each wrong name, its total and the sum, and a
+# list of objects: those with members; of the further objects, those that are too many for the step.
+CHECK = Script(
+    READ_KEYS,
+    "id object process cursor size#",
+    CLOCK
+    + CHANGE
+    + """
+if not epoch or not is_alive(id) then return {'0', {}, {}} end  -- a write will begin a new epoch
+local shares, wrong, objects = {}, {}, {}
+for _, each in ipairs(ids('-inf', '+inf')) do
+  local key = share_prefix .. each
+  if redis.call('HGET', key, '/epoch') == epoch then shares[#shares + 1] = key end
+end
+local function check(name, total)
+  local sum = 0
+  total = tonumber(total)
+  for _, each in ipairs(shares) do sum = sum + (redis.call('HGET', each, name) or 0) end
+  if sum == total then return end
+  change_total(name, sum - total)
+  for _, each in ipairs({name, text(total), text(sum)}) do wrong[#wrong + 1] = each end
+end
+local function check_members(name, entries)
+  for i = 1, #entries, 2 do
+    local key, total = entries[i], string.match(entries[i + 1], '^%d+')
+    if key ~= '' then check(name .. '/' .. key, total) end
+  end
+end
+local function has_members(name)
+  return redis.call('HGET', members_prefix .. name, '') == epoch
+end
+local part, scanned = {'0', {}}, first > #ARGV and totals
+if process ~= '' then scanned = share_prefix .. process end
+if object ~= '' then scanned = has_members(object) and members_prefix .. object end
+if scanned then part = redis.call('HSCAN', scanned, cursor, 'COUNT', size) end
+if object ~= '' then
+  check_members(object, part[2])
+  part[2] = {}
+end
+for i = 1, #part[2], 2 do
+  local name = part[2][i]
+  local of, key = string.match(name, '^([^/]+)/(.+)$')
+  if of then
+    local stored = has_members(of) and redis.call('HGET', members_prefix .. of, key)
+    check(name, stored and string.match(stored, '^%d+') or 0)
+  elseif string.sub(name, 1, 1) ~= '/' then
+    check(name, redis.call('HGET', totals, name) or 0)
+    if scanned == totals and has_members(name) then objects[#objects + 1] = name end
+  end
+end
+for i = first, #ARGV do
+  local name = ARGV[i]
+  size = size - redis.call('HLEN', members_prefix .. name)
+  if size < 0 then
+    objects[#objects + 1] = name
+  elseif has_members(name) then
+    check_members(name, redis.call('HGETALL', members_prefix .. name))
+  end
+end
+publish()
+return {part[1], wrong, objects}
+""",
+)
 
 
 class SelfCheck:
@@ -75,7 +142,7 @@ class SelfCheck:
     ) -> tuple[bytes, list[str], list[str]]:
         size = max(LOOKUPS // max(len(self._processes.lease_ends), 1), 10)
         cursor, wrong, objects = self._run(
-            scripts.CHECK, *names, object=object, process=process, cursor=cursor, size=size
+            CHECK, *names, object=object, process=process, cursor=cursor, size=size
         )
         found = _describe(wrong)
         if found:

@@ -11,6 +11,7 @@ from echo.state.redis import scripts
 from echo.state.redis.health import Health
 from echo.state.redis.processes import Processes
 from echo.state.redis.steps import Steps
+from echo.state.redis.write_scripts import WRITE
 
 # Counts, and presences as strings, by name or entry name.
 Values = Mapping[str, int | str]
@@ -97,7 +98,7 @@ class Share:
         needs_processes = bool(processes.awaited) or health.is_outage
         sequence = self.next_sequence()
         result = self._steps.run(
-            scripts.WRITE,
+            WRITE,
             *(value for pair in part for value in pair),
             share=self._steps.process_id,
             **self._times,

@@ -20,7 +20,9 @@ from echo.state.redis import scripts
 from echo.state.redis.client import CONNECTION_ERRORS, ERRORS, RedisClient
 from echo.state.redis.feed import Feed
 from echo.state.redis.ledger import RedisLedger
+from echo.state.redis.member_scripts import MEMBER, MEMBER_COUNT, MEMBERS, MEMBERS_OF_OBJECTS
 from echo.state.redis.publisher import RECHECK_INTERVAL, Publisher
+from echo.state.redis.read_scripts import COUNT, COUNTS
 from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.threads import ReadThreads
 from echo.state.redis.waiter import Waiter
@@ -166,7 +168,7 @@ class RedisState(State):
         """
         self._publisher.wait_until_written(name)
         if name is not None:
-            count, number = self._read(scripts.COUNT, name=name)
+            count, number = self._read(COUNT, name=name)
             return number, {name: count}
         for _ in range(MAX_ATTEMPTS):
             epochs: set[bytes] = set()
@@ -175,7 +177,7 @@ class RedisState(State):
             cursor = b"0"
             while not epochs or (cursor != b"0" and len(epochs) == 1):
                 epoch, number, cursor, part = self._read(
-                    scripts.COUNTS, cursor=cursor, limit=MAX_NAMES_AT_ONCE, size=PART_SIZE
+                    COUNTS, cursor=cursor, limit=MAX_NAMES_AT_ONCE, size=PART_SIZE
                 )
                 epochs.add(epoch)
                 numbers.append(number)
@@ -196,7 +198,7 @@ class RedisState(State):
         self._publisher.wait_until_written(name)
         for _ in range(MAX_ATTEMPTS):
             number, count, epoch, cursor, part = self._read(
-                scripts.MEMBERS,
+                MEMBERS,
                 name=name,
                 cursor=0,
                 limit=MAX_MEMBERS_AT_ONCE,
@@ -206,7 +208,7 @@ class RedisState(State):
             last_epoch = epoch
             while cursor != b"0" and last_epoch == epoch:
                 _, _, last_epoch, cursor, part = self._read(
-                    scripts.MEMBERS, name=name, cursor=cursor, limit=0, size=MEMBERS_PART_SIZE
+                    MEMBERS, name=name, cursor=cursor, limit=0, size=MEMBERS_PART_SIZE
                 )
                 members |= _parse_members(part)
             if last_epoch == epoch:
@@ -225,7 +227,7 @@ class RedisState(State):
             cursor = b"0"
             while rest and len(epochs) < 2:
                 epoch, finished, cursor, part = self._read(
-                    scripts.MEMBERS_OF_OBJECTS,
+                    MEMBERS_OF_OBJECTS,
                     *rest[:MEMBERS_PART_SIZE],
                     cursor=cursor,
                     size=MEMBERS_PART_SIZE,
@@ -239,7 +241,7 @@ class RedisState(State):
 
     def member_count(self, name: str) -> int:
         self._publisher.wait_until_written(name)
-        count = int(self._read(scripts.MEMBER_COUNT, name=name)[0])
+        count = int(self._read(MEMBER_COUNT, name=name)[0])
         # Redis cannot tell how many of them have connections in live processes only.
         return len(self.members(name).members) if count < 0 else count
 
@@ -248,7 +250,7 @@ class RedisState(State):
 
     def member(self, name: str, key: str) -> Presence | None:
         self._publisher.wait_until_written(name)
-        return parse_presence(self._read(scripts.MEMBER, name=name, key=key)[0].decode())
+        return parse_presence(self._read(MEMBER, name=name, key=key)[0].decode())
 
     async def amember(self, name: str, key: str) -> Presence | None:
         return await self._threads.run(self.member, name, key)

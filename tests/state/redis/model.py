@@ -55,7 +55,15 @@ from echo.live.watcher import Watched
 from echo.members import Presence, entry_name, parse_presence, split_entry
 from echo.state.base import EXTRA, Listener
 from echo.state.follower import Follower
-from echo.state.redis import health, scripts
+from echo.state.redis import (
+    health,
+    member_scripts,
+    read_scripts,
+    reservations,
+    scripts,
+    selfcheck,
+    write_scripts,
+)
 from echo.state.redis.client import RedisClient
 from echo.state.redis.health import Health
 from echo.state.redis.processes import Processes
@@ -104,15 +112,15 @@ class ClockedScript(scripts.Script):
 COUNT, COUNTS, MEMBERS, MEMBER_COUNT, MEMBER, WRITE, REMOVE, RESERVE, CHECK = map(
     ClockedScript,
     (
-        scripts.COUNT,
-        scripts.COUNTS,
-        scripts.MEMBERS,
-        scripts.MEMBER_COUNT,
-        scripts.MEMBER,
-        scripts.WRITE,
-        scripts.REMOVE,
-        scripts.RESERVE,
-        scripts.CHECK,
+        read_scripts.COUNT,
+        read_scripts.COUNTS,
+        member_scripts.MEMBERS,
+        member_scripts.MEMBER_COUNT,
+        member_scripts.MEMBER,
+        write_scripts.WRITE,
+        write_scripts.REMOVE,
+        reservations.RESERVE,
+        selfcheck.CHECK,
     ),
 )
 

@@ -7,8 +7,8 @@ import pytest
 from redis.exceptions import RedisClusterException, RedisError
 
 from echo.exceptions import StateUnavailable
-from echo.state.redis import scripts
 from echo.state.redis.client import RedisClient
+from echo.state.redis.read_scripts import COUNT
 from echo.state.redis.state import RedisState
 from tests.faults.redis_server import Cluster, OwnRedis
 from tests.redis_server import require_version
@@ -93,9 +93,9 @@ def test_options_of_a_url_are_kept_for_a_cluster():
     url = "rediss://127.0.0.1:1/?cluster=true&ssl_min_version="  # nothing listens there
 
     with pytest.raises(RedisClusterException, match="Connection refused"):
-        RedisClient(f"{url}771").run(scripts.COUNT, id="", name="")
+        RedisClient(f"{url}771").run(COUNT, id="", name="")
     with pytest.raises(RedisError, match="invalid option: Invalid value for 'ssl_min_version'"):
-        RedisClient(f"{url}old").run(scripts.COUNT, id="", name="")
+        RedisClient(f"{url}old").run(COUNT, id="", name="")
 
 
 @pytest.mark.parametrize(

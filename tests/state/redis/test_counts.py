@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from echo.state.redis import scripts
+from echo.state.redis.read_scripts import COUNTS
 from tests.faults.link import REPLIES
 from tests.states import SLACK, argument, known, linked_state, redis_state
 from tests.waiting import DEADLINE, SECOND, eventually
@@ -112,7 +112,7 @@ async def test_process_may_exit_while_parts_are_read(redis_url):
         parts = []
 
         def end_before_third_part(request):
-            if argument(request, scripts.COUNTS, "cursor") is not None:
+            if argument(request, COUNTS, "cursor") is not None:
                 parts.append(request)
                 if len(parts) == 3:
                     ending.close()

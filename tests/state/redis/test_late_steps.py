@@ -4,22 +4,23 @@ import asyncio
 
 import pytest
 
-from echo.state.redis import scripts
+from echo.state.redis.reservations import RESERVE
+from echo.state.redis.write_scripts import WRITE
 from tests.faults.link import REPLIES, REQUESTS
 from tests.states import argument, counts_or_unknown, known, linked_state, redis_state, share
 from tests.waiting import eventually
 
 
 def is_write(request):
-    return argument(request, scripts.WRITE, "id") is not None
+    return argument(request, WRITE, "id") is not None
 
 
 def is_whole_write(request):
-    return argument(request, scripts.WRITE, "begin") == b"1"
+    return argument(request, WRITE, "begin") == b"1"
 
 
 def is_reservation(request):
-    return argument(request, scripts.RESERVE, "id") is not None
+    return argument(request, RESERVE, "id") is not None
 
 
 @pytest.fixture

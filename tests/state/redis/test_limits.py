@@ -9,6 +9,7 @@ import pytest
 from echo.state.base import EXTRA, total_of
 from echo.state.redis import publisher, reservations, scripts
 from echo.state.redis.client import RedisClient
+from echo.state.redis.reservations import RESERVE
 from echo.state.redis.state import RedisState
 from tests.states import HEARTBEAT, LEASE, known, linked_state, redis_state, share
 from tests.waiting import DEADLINE, eventually
@@ -109,7 +110,7 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
     client.delete(share(here))
 
     result = RedisClient(redis_url).run(
-        scripts.RESERVE,
+        RESERVE,
         *("foo", 0, 10),
         share=here.id,
         id=there.id,
@@ -161,7 +162,7 @@ async def test_reservation_changes_no_connection_that_is_still_to_be_written(two
     here._local.add((("foo", None), ("user-2", None)))  # not written yet
 
     result = here._publisher.steps.client.run(
-        scripts.RESERVE,
+        RESERVE,
         *("foo", 2, 5, "user-3", 0, 7),
         share=here.id,
         id=here.id,

@@ -7,6 +7,7 @@ import pytest
 
 from echo.exceptions import StateUnavailable
 from echo.state.redis import scripts
+from echo.state.redis.write_scripts import WRITE
 from tests.faults.link import REPLIES, REQUESTS
 from tests.states import (
     HEARTBEAT,
@@ -181,7 +182,7 @@ async def test_whole_share_begins_anew_if_a_part_of_it_is_lost(
 
     def is_second_part(request):
         """The client sends it again at once, if it has no reply."""
-        if argument(request, scripts.WRITE, "more") == b"1":
+        if argument(request, WRITE, "more") == b"1":
             parts.append(request)
             return len(parts) in (2, 3)
         return False

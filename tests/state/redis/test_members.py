@@ -12,7 +12,9 @@ import pytest
 from echo.exceptions import StateUnavailable
 from echo.state.redis import scripts
 from echo.state.redis import state as redis_states
+from echo.state.redis.reservations import RESERVE
 from echo.state.redis.share import BATCH_SIZE
+from echo.state.redis.write_scripts import WRITE
 from tests.states import LEASE, SLACK, known, linked_state, messages, redis_state, share
 from tests.waiting import DEADLINE, SECOND, eventually
 
@@ -152,7 +154,7 @@ async def test_members_in_several_steps_never_have_more_connections_than_the_obj
 
     def run_and_read(script, *rest, **named):
         result = run(script, *rest, **named)
-        if script == scripts.WRITE and rest:
+        if script == WRITE and rest:
             found = there.members("foo")
             steps.append((found.connections, len(found.members), connections(found)))
         return result
@@ -295,7 +297,7 @@ async def test_cancelled_limited_join_is_undone_while_its_member_is_written(two)
     run = here._publisher.steps.run
 
     def run_and_cancel(script, *rest, **named):
-        if script == scripts.WRITE and "foo/ada" in rest:
+        if script == WRITE and "foo/ada" in rest:
             joining[0].get_loop().call_soon_threadsafe(joining[0].cancel)
             time.sleep(0.05)
         return run(script, *rest, **named)
@@ -498,7 +500,7 @@ async def test_reservation_counts_the_members_that_have_just_left(two):
     seen, run = [], here._publisher.steps.run
 
     def leave_and_run(script, *rest, **named):
-        if script != scripts.RESERVE or seen:
+        if script != RESERVE or seen:
             return run(script, *rest, **named)
         here.leave("foo", "ada")
         here.leave("foo", "bob")
