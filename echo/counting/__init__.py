@@ -22,7 +22,7 @@ from echo.introspection import is_router
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
 from echo.state import get_state
-from echo.stats import Stats, ignored_stats, process_stats
+from echo.stats import ignored_stats, process_stats
 
 __all__ = ["by_address", "counted"]
 
@@ -90,26 +90,37 @@ def counted(
             f'counted(member={member!r}): expected "user" or a function of the scope.'
         )
 
+    # One coroutine: each further one costs a handshake more than a function call.
     async def application(
-        scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        is_admitted: bool = False,
     ) -> None:
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
+        is_nested = NAME in scope
         limit = conf.ECHO_MAX_HANDSHAKES_AT_ONCE
-        if limit is None or NAME in scope:
-            await serve(scope, receive, send)
-        else:
-            await admit(limit, serve, scope, receive, send)
-
-    async def serve(
-        scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        # If counted() is applied twice, the outer one records the connection.
-        stats = ignored_stats if NAME in scope else process_stats
-        names, asked = await _validated_names(scope, receive, send, namings, stats)
-        if not names:
+        if limit is not None and not (is_nested or is_admitted):
+            await admit(limit, partial(application, is_admitted=True), scope, receive, send)
             return
+        # If counted() is applied twice, the outer one records the connection.
+        stats = ignored_stats if is_nested else process_stats
+        try:
+            names, asked = _get_names(scope, namings)
+        except InvalidName as error:
+            reject = partial(deny, scope, send, receive=receive, stats=stats)
+            await reject("name", "%s", error, status=400, text=str(error))
+            return
+        if conf.ECHO_AUTHORIZE is not None:  # by default, every client may connect
+            for name in asked:
+                if not await ahas_permission(scope, name, CONNECT):
+                    reject = partial(deny, scope, send, receive=receive, stats=stats)
+                    message = "ECHO_AUTHORIZE denies access to the object %r"
+                    text = _("You may not connect to this object.")
+                    await reject("permission", message, name, status=403, text=text, code=4403)
+                    return
         state = get_state()
         connection = CountedConnection(state, names, stats, scope, send, member_of, recheck, asked)
         # `{**scope, NAME: name}` would reserve room for twice as many keys.
@@ -161,34 +172,19 @@ def _require_endpoint(app: Callable[..., Any], namings: Sequence[Naming]) -> Non
         )
 
 
-async def _validated_names(
-    scope: WebSocketScope,
-    receive: ASGIReceiveCallable,
-    send: ASGISendCallable,
-    namings: Sequence[Naming],
-    stats: Stats,
+def _get_names(
+    scope: WebSocketScope, namings: Sequence[Naming]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the connection's objects, and those ECHO_AUTHORIZE was asked about.
+    """Return the names of the connection's objects, and those ECHO_AUTHORIZE is asked about.
 
-    There are none if the handshake has been denied.
+    Raises InvalidName.
     """
-    reject = partial(deny, scope, send, receive=receive, stats=stats)
-    try:
-        names = asked = tuple([check_name(_get_name(scope, by)) for by in namings])
-    except InvalidName as error:
-        await reject("name", "%s", error, status=400, text=str(error))
-        return (), ()
-    if len(names) > 1:
-        others = zip(names[1:], namings[1:], strict=True)
-        asked = (names[0], *(name for name, by in others if isinstance(by, str)))
-        names = tuple(dict.fromkeys(names))
-    for name in asked:
-        if not await ahas_permission(scope, name, CONNECT):
-            message = "ECHO_AUTHORIZE denies access to the object %r"
-            text = _("You may not connect to this object.")
-            await reject("permission", message, name, status=403, text=text, code=4403)
-            return (), ()
-    return names, asked
+    names = tuple([check_name(_get_name(scope, by)) for by in namings])
+    if len(names) == 1:
+        return names, names
+    others = zip(names[1:], namings[1:], strict=True)
+    asked = (names[0], *(name for name, by in others if isinstance(by, str)))
+    return tuple(dict.fromkeys(names)), asked
 
 
 def _get_name(scope: WebSocketScope, by: Naming) -> str:

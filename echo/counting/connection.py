@@ -105,12 +105,14 @@ class CountedConnection:
 
     async def _accept(self, event: ASGISendEvent) -> None:
         """Join and pass the accept on, or deny the handshake if an object is full."""
-        objects = tuple((name, conf.max_connections(name)) for name in self._names)
+        objects = tuple([(name, conf.max_connections(name)) for name in self._names])
         self._accepted = True
         member = key = None
         if self._member_of is not None:
             member = await find_member(self._member_of, self._scope)
-        login = await find_login(self._scope, self._asked, self.group_connection, self._recheck)
+        login = find_login(self._scope, self._asked, self.group_connection, self._recheck)
+        if login is not None and not isinstance(login, Login):
+            login = await login
         if self.has_left:  # the connection has ended meanwhile
             await self._send(event)
             return
@@ -138,11 +140,15 @@ class CountedConnection:
 
     def _join_groups(self, login: Login | None) -> "list[asyncio.Future[None]]":
         """Join the groups; return what to wait for until messages arrive."""
-        joined = [self._groups.join(name, self.group_connection) for name in self._names]
+        subscribed = []
+        for name in self._names:
+            if (future := self._groups.join(name, self.group_connection)) is not None:
+                subscribed.append(future)
         if login is not None:
             self._logins = get_logins()
-            joined.append(self._logins.add(login))
-        return [subscribed for subscribed in joined if subscribed is not None]
+            if (future := self._logins.add(login)) is not None:
+                subscribed.append(future)
+        return subscribed
 
     async def _deny_full(self, name: str, limit: int) -> None:
         """Deny the handshake with 503, or with 429 if the object is not the first.
@@ -232,6 +238,7 @@ class CountedConnection:
         """
         if not self.has_left:
             self.leave(code)
+        self.group_connection.end()
         if self._joined:
             seconds = max(self._left_at - self._joined_at, 0.0)
             self._stats.record_close(self._names[0], seconds, self._code)

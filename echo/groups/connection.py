@@ -66,6 +66,10 @@ class GroupConnection:
         if sender is not None and sender is not asyncio.current_task(sender.get_loop()):
             sender.cancel()
 
+    def end(self) -> None:
+        """Send nothing any more, and let go of the connection, which would form a cycle."""
+        self._send, self._send_now = _ignore, None
+
     def deliver(self, event: dict[str, Any]) -> None:
         """Send the event, or queue it until the connection is writable.
 
@@ -95,3 +99,7 @@ class GroupConnection:
             logger.debug("Event dropped, the connection is closed: %r", error)
         finally:
             self._sender = None
+
+
+async def _ignore(event: Any) -> None:
+    """Send nothing."""

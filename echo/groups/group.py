@@ -21,9 +21,10 @@ _groups: "WeakKeyDictionary[asyncio.AbstractEventLoop, Groups]" = WeakKeyDiction
 def get_groups() -> "Groups":
     """Return the groups of the running event loop."""
     loop = asyncio.get_running_loop()
-    if loop not in _groups:
-        _groups[loop] = Groups()
-    return _groups[loop]
+    groups = _groups.get(loop)
+    if groups is None:
+        groups = _groups[loop] = Groups()
+    return groups
 
 
 async def send_to_group(
@@ -81,9 +82,12 @@ class Groups:
     def leave(self, name: str, connection: GroupConnection) -> None:
         """Remove the connection. Never waits: the channel layer is updated in the background."""
         connection.stop()
-        connections = self._connections.get(name, {})
+        connections = self._connections.get(name)
+        if connections is None:
+            return
         connections.pop(connection, None)
-        if not connections and self._connections.pop(name, None) is not None:
+        if not connections:
+            del self._connections[name]
             self._subscription.discard(name)
 
     def deliver(

@@ -248,7 +248,6 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._enter(State.CLOSED)
         self._set_transport(None)
-        # Free memory now: connection, task and scope form a cycle for the garbage collector.
         self._framing.drop()
         self._flow.resume()
         self._disconnect(ABNORMAL_CLOSURE, "")
@@ -302,6 +301,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self.transport is None and (self._task is None or self._task.done()):
             self._queue.clear()
             self.finished()
+            # Break the reference cycles: in a storm of reconnects, the garbage collector would take
+            # as long as the handshakes.
+            self.scope, self._on_end = {}, ()
+            self._reply = self._binary_reply = None
 
     def _call_at_end(self, callback: Callable[[int], None]) -> None:
         """The extension "echo.on_end"."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.raw import BINARY, TEXT, UPGRADE, Client, frame
+from tests.raw import BINARY, CLOSE, TEXT, UPGRADE, Client, frame
 from tests.servers import Server
 from tests.waiting import SECOND, eventually
 
@@ -73,6 +73,19 @@ def test_budget_is_for_all_connections_and_given_back(server: Server) -> None:
     with opened(server, "small") as client:
         client.send(beginning + b"x")
         assert client.frame()[0] == BINARY
+
+
+@pytest.mark.parametrize("kind", ["echo", "loop", "asynchronous", "rejects"])
+def test_connection_is_freed_without_the_garbage_collector(server: Server, kind: str) -> None:
+    for _ in range(3):
+        with Client(server.port) as client:
+            client.ask(f"/{kind}/kept/websocket", UPGRADE)
+            if kind != "rejects":
+                client.send(frame(TEXT, b"hello"))
+                client.text()
+                client.send(frame(CLOSE))
+
+    eventually(lambda: server.get("/kept")[2], "0")
 
 
 def test_memory_of_unfinished_messages_is_freed_without_the_garbage_collector(server) -> None:

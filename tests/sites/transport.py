@@ -6,6 +6,7 @@ Any other path is the demo's. At its end the site prints the counts that are lef
 import asyncio
 import atexit
 import copy
+import gc
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loa
 from echo.counting import counted  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
+from echo.server.connection import WebSocketConnection  # noqa: E402
 from echo.server.registry import get_open_connections  # noqa: E402
 from echo.state import get_state  # noqa: E402
 
@@ -392,6 +394,9 @@ async def http(scope, receive, send):
         await answer(send, get_state().count(scope["path"].removeprefix("/count/")))
     elif scope["path"] == "/open":
         await answer(send, len(get_open_connections()))
+    elif scope["path"] == "/kept":  # connections in memory
+        kept = [each for each in gc.get_objects() if issubclass(type(each), WebSocketConnection)]
+        await answer(send, len(kept))
     elif scope["path"] == "/events":
         await answer(send, events)
     elif scope["path"] == "/release":
