@@ -47,7 +47,7 @@ class UserMiddleware:
         cookies = _parse_cookies(scope)
         if cookies and settings.SESSION_COOKIE_NAME in cookies:
             return self._with_session(scope, receive, send)  # type: ignore[no-any-return]
-        anonymous = cast(dict[str, Any], scope)
+        anonymous = cast(Any, scope)
         anonymous["cookies"] = cookies
         anonymous["session"] = LazySession()
         anonymous["user"] = self._anonymous_user()
