@@ -1,7 +1,6 @@
 """The consumer of the original program: it echoes, and closes with the client's code."""
 
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -42,22 +41,24 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         await receive()  # websocket.connect
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         reply_with = extensions.get(REPLY)
-        if reply_with is not None and not iscoroutinefunction(self.reply):
+        awaits = iscoroutinefunction(self.reply)
+        if reply_with is not None and not awaits:
             reply_with(self.reply, self._reply_to_binary)
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-        code = await self._answer(receive, send)
-        # If the connection is already closed, `send` raises OSError (ASGI spec 2.4) or RuntimeError
-        # (uvicorn).
-        with suppress(OSError, RuntimeError):
+        code = await self._answer(receive, send, awaits)
+        try:
             await send({"type": "websocket.close", "code": code, "reason": REASON})
+        except (OSError, RuntimeError):  # ASGI spec 2.4 and uvicorn
+            return  # the connection is already closed
 
     def _reply_to_binary(self, data: bytes) -> Any:
         return self.reply(BINARY)
 
-    async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> int:
+    async def _answer(
+        self, receive: ASGIReceiveCallable, send: ASGISendCallable, awaits: bool
+    ) -> int:
         """Reply to each message until the connection ends, and return its close code."""
         reply: Any = self.reply
-        awaits = iscoroutinefunction(reply)
         while True:
             event: Any = await receive()
             if event["type"] == "websocket.disconnect":

@@ -74,5 +74,5 @@ def log_rejection(
 
 def supports_denial(scope: WebSocketScope) -> bool:
     """Return whether the server supports denial responses."""
-    extensions = cast(dict[str, Any], scope).get("extensions") or {}
+    extensions = cast(Any, scope).get("extensions") or {}
     return "websocket.http.response" in extensions

@@ -19,7 +19,7 @@ from echo.middleware.script_name import ScriptName
 
 
 def _default_or_named(scope: WebSocketScope) -> str:
-    arguments = cast(dict[str, Any], scope)["url_route"]["kwargs"]
+    arguments = cast(Any, scope)["url_route"]["kwargs"]
     return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks make of their samples."""
 
+import json
 import os
 import subprocess
 import sys
@@ -110,6 +111,18 @@ def test_costs_of_the_state_are_measured_without_a_site():
     assert done.returncode == 0, done.stderr
     assert "| `count()`, 4 processes: µs of Redis | " in done.stdout
     assert "| `counts()` of 1,000 objects in 100 processes, ms for the caller | " in done.stdout
+
+
+@pytest.mark.long
+def test_handshake_leaves_nothing_to_the_garbage_collector():
+    command = [sys.executable, "-P", ROOT / "benchmarks" / "handshake.py", "--process"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "ECHO_STATE_URL": "memory://"}
+
+    done = subprocess.run(command, env=env, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+
+    *parts, garbage = json.loads(done.stdout).values()
+    assert garbage == 0
+    assert len(parts) == 8
 
 
 def test_costs_of_the_state_are_told_beside_those_of_a_commit():

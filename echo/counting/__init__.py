@@ -124,7 +124,7 @@ def counted(
         state = get_state()
         connection = CountedConnection(state, names, stats, scope, send, member_of, recheck, asked)
         # `{**scope, NAME: name}` would reserve room for twice as many keys.
-        named = cast(dict[str, Any], scope).copy()
+        named = cast(Any, scope).copy()
         named[NAME] = names[0]
         named[CONNECTION] = connection.group_connection
         on_end = (named.get("extensions") or {}).get(ON_END)
@@ -190,7 +190,7 @@ def _get_names(
 def _get_name(scope: WebSocketScope, by: Naming) -> str:
     if not isinstance(by, str):
         return by(scope)
-    arguments = cast(dict[str, Any], scope).get("url_route", {}).get("kwargs", {})
+    arguments = cast(Any, scope).get("url_route", {}).get("kwargs", {})
     if by not in arguments:
         raise ImproperlyConfigured(missing_argument(by, scope["path"], arguments))
     return str(arguments[by])

@@ -55,7 +55,7 @@ class CountedConnection:
         self._loop = asyncio.get_running_loop()
         self._groups = get_groups()
         self._logins: Logins | None = None  # if the connection is that of a login
-        extensions = cast(dict[str, Any], scope).get("extensions") or {}
+        extensions = cast(Any, scope).get("extensions") or {}
         send_now = extensions.get(SEND_NOW)
         self.group_connection = GroupConnection(self._send_for_group, send_now, names)
         self._accepted = False

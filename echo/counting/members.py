@@ -18,7 +18,7 @@ MemberOf = Callable[[WebSocketScope], Member | Awaitable[Member | None] | None]
 
 def user_of(scope: WebSocketScope) -> Member | None:
     """Return the authenticated user of the scope as a member; None for an anonymous visitor."""
-    user = cast(dict[str, Any], scope).get("user")
+    user = cast(Any, scope).get("user")
     if user is None or not user.is_authenticated:
         return None
     return Member(str(user.pk), {"name": user.get_username()})

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
-from django.conf import settings
 
 from echo.log import describe, is_due
 
@@ -16,9 +15,8 @@ def layer_or_none() -> Any:
 
     An error in creating it (a missing package, invalid settings) is logged at most once a minute.
     """
-    # Fast path: without a layer, Channels and Django's lazy settings raise and catch exceptions.
-    wrapped = object.__getattribute__(settings, "_wrapped")
-    if not (channel_layers.backends or getattr(wrapped, "CHANNEL_LAYERS", None)):
+    # Fast path: without a layer, get_channel_layer() raises and catches further exceptions.
+    if not (channel_layers.backends or channel_layers.configs):
         return None
     try:
         return get_channel_layer()

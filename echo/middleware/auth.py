@@ -1,13 +1,15 @@
 """Sets the user of a WebSocket handshake, without queries for clients that have no session."""
 
+from collections.abc import Awaitable
 from importlib import import_module
 from typing import Any, cast
 
+from asgiref.sync import markcoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from django.apps import apps
 from django.conf import settings
 from django.http.cookie import parse_cookie
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import LazyObject, empty
 
 from echo.denial import Application
 
@@ -38,18 +40,18 @@ class UserMiddleware:
         self._with_session = AuthMiddlewareStack(application)
         self._anonymous_user = AnonymousUser
 
-    async def __call__(
+    @markcoroutinefunction  # not async, since a coroutine that only passes on costs time
+    def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    ) -> Awaitable[Any]:
         cookies = _parse_cookies(scope)
-        if settings.SESSION_COOKIE_NAME in cookies:
-            await self._with_session(scope, receive, send)
-            return
-        anonymous = cast(dict[str, Any], scope)
+        if cookies and settings.SESSION_COOKIE_NAME in cookies:
+            return self._with_session(scope, receive, send)  # type: ignore[no-any-return]
+        anonymous = cast(Any, scope)
         anonymous["cookies"] = cookies
-        anonymous["session"] = SimpleLazyObject(_make_session)
+        anonymous["session"] = LazySession()
         anonymous["user"] = self._anonymous_user()
-        await self.application(scope, receive, send)
+        return self.application(scope, receive, send)
 
 
 def _parse_cookies(scope: WebSocketScope) -> dict[str, str]:
@@ -59,5 +61,13 @@ def _parse_cookies(scope: WebSocketScope) -> dict[str, str]:
     return {}
 
 
-def _make_session() -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore()
+class LazySession(LazyObject):  # type: ignore[type-arg]  # not generic at run time
+    """An empty session, created when it is used."""
+
+    _wrapped = empty  # instead of calling `__init__`, which takes as long as the whole middleware
+
+    def __init__(self) -> None:
+        pass
+
+    def _setup(self) -> None:
+        self._wrapped = import_module(settings.SESSION_ENGINE).SessionStore()

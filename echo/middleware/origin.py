@@ -61,9 +61,12 @@ class HostAndOriginCheck:
             await deny(scope, send, "host", "%s", error, status=400, text=text, receive=receive)
             return
         origin = headers.get(b"origin", b"").decode("latin-1")
+        if not origin:
+            await self.application(scope, receive, send)
+            return
         is_plain = origin.lower().startswith("http:") and _is_https(scope, headers)
         is_same_host = not is_plain and _is_same_host(origin, host)
-        if not origin or is_same_host or origin in conf.ECHO_ALLOWED_ORIGINS:
+        if is_same_host or origin in conf.ECHO_ALLOWED_ORIGINS:
             await self.application(scope, receive, send)
             return
         text = _("WebSockets from other origins are rejected.")
@@ -79,16 +82,16 @@ def _has_no_host(scope: WWWScope, headers: dict[bytes, bytes]) -> bool:
 def get_allowed_host(scope: WWWScope, headers: dict[bytes, bytes]) -> str:
     """Return the host of the request as Django's `get_host()` does. Raises DisallowedHost."""
     name, port = scope.get("server") or ("unknown", 0)
-    meta = {"SERVER_NAME": name, "SERVER_PORT": str(port or 0)}
-    for header, key in HEADERS.items():
-        if header in headers:
-            meta[key] = headers[header].decode("latin-1")
-    return _get_host(tuple(meta.items()))
+    return _get_host(name, port or 0, *map(headers.get, HEADERS))
 
 
 @lru_cache(maxsize=256)
-def _get_host(meta: tuple[tuple[str, str], ...]) -> str:
-    return _Request(dict(meta)).get_host()
+def _get_host(name: str, port: int, *values: bytes | None) -> str:
+    meta = {"SERVER_NAME": name, "SERVER_PORT": str(port)}
+    for key, value in zip(HEADERS.values(), values, strict=True):
+        if value is not None:
+            meta[key] = value.decode("latin-1")
+    return _Request(meta).get_host()
 
 
 @receiver(setting_changed)

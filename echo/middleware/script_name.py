@@ -1,7 +1,9 @@
 """Routes below FORCE_SCRIPT_NAME or the server's root path."""
 
-from typing import cast
+from collections.abc import Awaitable
+from typing import Any, cast
 
+from asgiref.sync import markcoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
 from django.conf import settings
 
@@ -19,13 +21,14 @@ class ScriptName:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(
+    @markcoroutinefunction  # not async, since a coroutine that only passes on costs time
+    def __call__(
         self, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    ) -> Awaitable[Any]:
         script_name = (settings.FORCE_SCRIPT_NAME or scope.get("root_path") or "").rstrip("/")
         if script_name:
             path = scope["path"]
             if path != script_name and not path.startswith(f"{script_name}/"):
                 path = script_name + path
             scope = cast(WebSocketScope, {**scope, "root_path": script_name, "path": path})
-        await self.application(scope, receive, send)
+        return self.application(scope, receive, send)

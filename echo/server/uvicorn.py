@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
+from echo.server.garbage import tune_garbage_collector
 from echo.server.registry import STOP_TIMEOUT, get_open_connections
 from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
@@ -49,6 +50,12 @@ class WebSocketProtocol(WebSocketConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        tune_garbage_collector()  # uvicorn has no hook that runs when the application is imported
+        # uvicorn's HTTP protocol and its parser form a reference cycle. Without an upgrade, uvicorn
+        # breaks it in connection_lost(). Remove this when handle_websocket_upgrade() does the same.
+        http = cast(asyncio.Transport, transport).get_protocol()
+        if hasattr(http, "parser"):
+            self._loop.call_soon(setattr, http, "parser", None)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
         get_open_connections().add(self)
         self._trace("made", transport)

@@ -397,6 +397,8 @@ async def http(scope, receive, send):
     elif scope["path"] == "/kept":  # connections in memory
         kept = [each for each in gc.get_objects() if issubclass(type(each), WebSocketConnection)]
         await answer(send, len(kept))
+    elif scope["path"] == "/collector":
+        await answer(send, [gc.get_freeze_count() > 10_000, *gc.get_threshold()])
     elif scope["path"] == "/events":
         await answer(send, events)
     elif scope["path"] == "/release":

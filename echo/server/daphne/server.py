@@ -18,6 +18,7 @@ from django.conf import settings
 from twisted.internet import defer, reactor
 
 from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
+from echo.server.garbage import tune_garbage_collector
 from echo.server.registry import get_open_connections
 from echo.server.timeouts import Limits
 
@@ -45,6 +46,10 @@ class Server(stock.Server):  # type: ignore[misc]
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
+
+    def run(self) -> None:
+        tune_garbage_collector()
+        super().run()
 
     @property
     def http_factory(self) -> Any:
