@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from echo.state.base import EXTRA, total_of
-from echo.state.redis import publisher, reservations, scripts
+from echo.state.redis import reservations, scripts, waiter
 from echo.state.redis.client import RedisClient
 from echo.state.redis.state import RedisState
 from tests.states import HEARTBEAT, LEASE, known, linked_state, redis_state, share
@@ -123,7 +123,7 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
 
 
 async def test_several_limits_are_exact_for_all_processes_together(redis_url, monkeypatch):
-    monkeypatch.setattr(publisher, "JOIN_TIMEOUT", DEADLINE)  # the machine may be busy
+    monkeypatch.setattr(waiter, "JOIN_TIMEOUT", DEADLINE)  # the machine may be busy
     objects = [(("room", 25), (f"user-{n % 4}", 9), (f"ip-{n % 2}", 13)) for n in range(40)]
     with ExitStack() as stack:
         states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
