@@ -12,7 +12,7 @@ of this layout, so that processes of releases with different layouts share no ke
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
 |                         |            | "name/key" -> the same for a member;                     |
 |                         |            | "/epoch"; "/sequence" -> number of its last write;       |
-|                         |            | "/granted" -> result of the last reservation;            |
+|                         |            | "/granted" -> result of the last reservations;           |
 |                         |            | "/cursor" -> rest of the share of a dead process         |
 | `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
 |                         |            | process is dead and its share is being subtracted        |
@@ -626,46 +626,57 @@ return redis.call('ZREM', processes, id)
 """,
 )
 
-# Reserve as many of the wanted connections as the limits of all their objects allow. Returns
-# MAX_OBJECTS * their number + the index of the object that allows the fewest. A repeated step
+# Reserve connections of groups that have the same objects: of each group in turn, as many of the
+# wanted ones as the limits of all its objects allow. Returns a string with a number for each group:
+# MAX_OBJECTS * its connections + the index of the object that allows the fewest. A repeated step
 # returns the same; a late step, after a newer one of the process, reserves nothing.
 #
-# `extra`: the name for the objects of a connection beyond its first. Then, for each object, its
-# name, the count of the process, and the limit or "".
+# `extra`: the name for the objects of a connection beyond its first. Then, for each group, how many
+# connections are wanted, the number of objects, and for each object its name, the count of the
+# process, and the limit or "".
 RESERVE = Script(
     f"{_READ_KEYS} share",
-    "id wanted# extra acknowledged sequence",
+    "id extra acknowledged sequence",
     _CLOCK
     + _CHANGE
     + _REQUIRE_KNOWN
     + f"""
 local own = redis.call('HMGET', share, '/epoch', '/sequence', '/granted')
-if own[1] == epoch and own[2] == sequence then return tonumber(own[3]) end
+if own[1] == epoch and own[2] == sequence then return own[3] end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
-local granted, full = wanted, 0
-for i = first, #ARGV, 3 do
-  local name, count, limit = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  if limit then
-    local previous = tonumber(redis.call('HGET', share, name) or 0)
-    local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
-    local free = math.max(0, limit - math.max(count, previous) - others)
-    if free < granted then granted, full = free, (i - first) / 3 end
-  end
-end
-local result = {MAX_OBJECTS} * granted + full
-redis.call('HSET', share, '/sequence', sequence, '/granted', result)
 -- Not the given counts: connections that have joined or left since the last write are still to be
 -- written, together with their members and other objects.
+local reserved = {{}}
 local function add(name, number)
+  reserved[name] = (reserved[name] or 0) + number
   redis.call('HINCRBY', share, name, number)
   change_total(name, number)
 end
-if granted > 0 then
-  for i = first, #ARGV, 3 do add(ARGV[i], granted) end
-  local further = (#ARGV - first + 1) / 3 - 1
-  if further > 0 then add(extra, further * granted) end
-  publish()
+local results, further, i = {{}}, 0, first
+while ARGV[i] do
+  local granted, objects, full = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), 0
+  for n = 0, objects - 1 do
+    local at = i + 2 + 3 * n
+    local name, count, limit = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    if limit then
+      count = count + (reserved[name] or 0)
+      local previous = tonumber(redis.call('HGET', share, name) or 0)
+      local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
+      local free = math.max(0, limit - math.max(count, previous) - others)
+      if free < granted then granted, full = free, n end
+    end
+  end
+  if granted > 0 then
+    for n = 0, objects - 1 do add(ARGV[i + 2 + 3 * n], granted) end
+    further = further + (objects - 1) * granted
+  end
+  results[#results + 1] = text({MAX_OBJECTS} * granted + full)
+  i = i + 2 + 3 * objects
 end
+if further > 0 then add(extra, further) end
+local result = table.concat(results, ' ')
+redis.call('HSET', share, '/sequence', sequence, '/granted', result)
+if #changed > 0 then publish() end
 return result
 """,
 )

@@ -7,17 +7,17 @@ round: what is written has the members of the counts that it has.
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from math import inf
 from threading import Condition, Lock
 from typing import Any
 
+from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import Waiter
 
-# The next round begins this time after the last one, or as soon as as many coroutines wait as in
-# the last rounds. A round costs much more than a further connection in it; most of that is the
-# hand-over of the interpreter lock between the event loop and the publishing thread.
-PACE = 0.002  # seconds
+# Rounds take at most this part of the time while many connections come and go, since a round costs
+# much more than a further connection in it: the event loop and the publishing thread take turns.
+MAX_LOAD = 0.2
+MAX_PACE = 0.005  # seconds from the beginning of one round to that of the next, if that is later
 
 
 @dataclass(slots=True)
@@ -31,16 +31,15 @@ class Round:
 class WriteQueue:
     """Passes work to the publishing thread, in rounds. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, local: MemoryState) -> None:
+        self._local = local
         self._lock = Lock()
         self._has_work, self._round_ended = Condition(self._lock), Condition(self._lock)
         self._next = Round()
         self._current: Round | None = None
         self._rounds = 0  # number of finished rounds
-        self._began = -inf  # time.monotonic() of the last round
-        self._expected = 1  # the number of waiters in the last rounds
-        # The number of waiters at which a change wakes the publishing thread; 0: at any change.
-        self._wakes_at: float = inf
+        self._began = self._pause_end = 0.0  # time.monotonic()
+        self._is_idle = self._is_pausing = False
         self._is_urgent = False
         self.is_closed = False
 
@@ -65,7 +64,7 @@ class WriteQueue:
                     self._current.waiters.append(waiter)
                     return result
                 following.waiters.append(waiter)
-            if len(following.waiters) >= self._wakes_at:
+            if self._is_idle or (self._is_pausing and self._all_wait()):
                 self._has_work.notify()
             return result
 
@@ -139,29 +138,25 @@ class WriteQueue:
     def begin_round(self, timeout: float) -> Round:
         """Wait for work, at most until the timeout, and return it."""
         with self._lock:
-            pause = self._began + PACE - time.monotonic()
-            if pause > 0:
-                self._wait(self._expected, pause)
-            self._wait(0, timeout)
+            self._is_pausing = True
+            pause = self._pause_end - time.monotonic()
+            self._has_work.wait_for(lambda: self._must_begin() or self._all_wait(), timeout=pause)
+            self._is_pausing, self._is_idle = False, True
+            self._has_work.wait_for(self._has_any, timeout=timeout)
+            self._is_idle = self._is_urgent = False
             self._began = time.monotonic()
-            self._is_urgent = False
             self._current, self._next = self._next, Round()
-            self._expected = max(len(self._current.waiters), self._expected - 1, 1)
             return self._current
 
-    def _wait(self, waiters: int, timeout: float) -> None:
-        """Wait for that number of waiters, or if it is 0, for any work."""
+    def _must_begin(self) -> bool:
+        return self._is_urgent or self.is_closed
 
-        def is_due() -> bool:
-            if self._is_urgent or self.is_closed:
-                return True
-            if waiters:
-                return len(self._next.waiters) >= waiters
-            return bool(self._next.names or self._next.waiters)
+    def _all_wait(self) -> bool:
+        """Return whether all connections wait for the next round, so that no more will come."""
+        return len(self._next.waiters) >= max(self._local.connections, 1)
 
-        self._wakes_at = waiters
-        self._has_work.wait_for(is_due, timeout=timeout)
-        self._wakes_at = inf
+    def _has_any(self) -> bool:
+        return self._must_begin() or bool(self._next.names or self._next.waiters)
 
     def end_round(self, is_written: bool) -> None:
         with self._lock:
@@ -169,6 +164,8 @@ class WriteQueue:
                 self._next.names |= self._current.names
             self._current = None
             self._rounds += 1
+            took = time.monotonic() - self._began
+            self._pause_end = self._began + min(took / MAX_LOAD, MAX_PACE)
             self._round_ended.notify_all()
 
     def put_back(self, waiters: list[Waiter]) -> None:

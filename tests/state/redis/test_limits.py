@@ -110,10 +110,9 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
 
     result = RedisClient(redis_url).run(
         scripts.RESERVE,
-        *("foo", 0, 10),
+        *(1, 1, "foo", 0, 10),
         share=here.id,
         id=there.id,
-        wanted=1,
         extra=EXTRA,
         acknowledged=acknowledged,
         sequence=1_000_000,
@@ -162,16 +161,15 @@ async def test_reservation_changes_no_connection_that_is_still_to_be_written(two
 
     result = here._publisher.steps.client.run(
         scripts.RESERVE,
-        *("foo", 2, 5, "user-3", 0, 7),
+        *(4, 2, "foo", 2, 5, "user-3", 0, 7),
         share=here.id,
         id=here.id,
-        wanted=4,
         extra=EXTRA,
         acknowledged=client.hget(share(here), "/sequence"),
         sequence=1_000_000,
     )
 
-    assert divmod(result, scripts.MAX_OBJECTS) == (3, 0)
+    assert divmod(int(result), scripts.MAX_OBJECTS) == (3, 0)
     counts = there.snapshot()[1]
     assert counts == {"foo": 4, "user-1": 1, "user-3": 3, EXTRA: 4}
     assert total_of(counts) == (3, 4)
