@@ -20,7 +20,7 @@ class MemoryState(State):
         self._counts: dict[str, int] = {}
         self._members: dict[str, dict[str, Presence]] = {}  # by name and key
         self._changes = 0
-        self.connections = 0
+        self.connections = 0  # of all objects; one that has several counts once
         self._lock = Lock()
         self._listeners: tuple[Listener, ...] = ()
 

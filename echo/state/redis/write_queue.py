@@ -14,15 +14,15 @@ from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import Waiter
 
-# Rounds take at most this part of the time while many connections come and go, since a round costs
-# much more than a further connection in it: the event loop and the publishing thread take turns.
+# While many connections come and go, rounds take at most this part of the time: a round costs much
+# more than one more connection in it, since two threads take turns to run.
 MAX_LOAD = 0.2
-MAX_PACE = 0.005  # seconds from the beginning of one round to that of the next, if that is later
+MAX_PACE = 0.005  # seconds from the beginning of a round to the next, unless the round takes longer
 
 
 @dataclass(slots=True)
 class Round:
-    """What one write contains: the names to write, and who waits for that."""
+    """The names to write together, and the coroutines that wait for that."""
 
     names: set[str] = field(default_factory=set)
     waiters: list[Waiter] = field(default_factory=list)
@@ -56,12 +56,11 @@ class WriteQueue:
         """
         with self._lock:
             result = None if change is None else change()
-            following = self._next
+            following, current = self._next, self._current
             following.names.update(names)
             if waiter is not None:
-                is_being_written = not (following.names or waiter.objects)
-                if is_being_written and self._current is not None:
-                    self._current.waiters.append(waiter)
+                if current is not None and not (following.names or waiter.objects):
+                    current.waiters.append(waiter)
                     return result
                 following.waiters.append(waiter)
             if self._is_idle or (self._is_pausing and self._all_wait()):
@@ -138,25 +137,26 @@ class WriteQueue:
     def begin_round(self, timeout: float) -> Round:
         """Wait for work, at most until the timeout, and return it."""
         with self._lock:
-            self._is_pausing = True
-            pause = self._pause_end - time.monotonic()
-            self._has_work.wait_for(lambda: self._must_begin() or self._all_wait(), timeout=pause)
-            self._is_pausing, self._is_idle = False, True
-            self._has_work.wait_for(self._has_any, timeout=timeout)
+            if (pause := self._pause_end - time.monotonic()) > 0:
+                self._is_pausing = True
+                self._has_work.wait_for(lambda: self._is_due() or self._all_wait(), timeout=pause)
+                self._is_pausing = False
+            self._is_idle = True
+            self._has_work.wait_for(lambda: self._is_due() or self._has_any(), timeout=timeout)
             self._is_idle = self._is_urgent = False
             self._began = time.monotonic()
             self._current, self._next = self._next, Round()
             return self._current
 
-    def _must_begin(self) -> bool:
+    def _is_due(self) -> bool:
         return self._is_urgent or self.is_closed
 
-    def _all_wait(self) -> bool:
-        """Return whether all connections wait for the next round, so that no more will come."""
-        return len(self._next.waiters) >= max(self._local.connections, 1)
-
     def _has_any(self) -> bool:
-        return self._must_begin() or bool(self._next.names or self._next.waiters)
+        return bool(self._next.names or self._next.waiters)
+
+    def _all_wait(self) -> bool:
+        """Return whether all connections of this process wait: then no more will come."""
+        return len(self._next.waiters) >= max(self._local.connections, 1)
 
     def end_round(self, is_written: bool) -> None:
         with self._lock:
