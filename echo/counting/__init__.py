@@ -153,7 +153,7 @@ def counted(
                 read_ahead.stop()
             # Servers reply to the client's Close after this. A cancelled task must not wait.
             if code is not None:
-                await state.settled()
+                await connection.settled()
 
     # For the system checks.
     application.counted_by = namings  # type: ignore[attr-defined]

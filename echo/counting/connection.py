@@ -61,6 +61,7 @@ class CountedConnection:
         self._accepted = False
         self._joined = False
         self.has_left = False
+        self._is_settled = False
         self._code: int | None = None  # the close code, if it is known
         self._joined_at = self._left_at = 0.0  # time.monotonic()
         # A strong reference: the event loop has only weak references to tasks.
@@ -89,7 +90,7 @@ class CountedConnection:
                 self._record_rejection(event)
             # The count changes before the client is notified of the close.
             self.leave(get_code(event))
-            await self._state.settled()
+            await self.settled()
         await self._send(event)
 
     def _record_rejection(self, event: ASGISendEvent) -> None:
@@ -131,6 +132,7 @@ class CountedConnection:
         self._stats.joins += 1
         if self.has_left:  # the connection has ended during the join
             self._state.leave_all(self._names, key)
+            self._is_settled = False
         elif subscribed:
             timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
             await asyncio.wait(subscribed, timeout=timeout)
@@ -199,7 +201,7 @@ class CountedConnection:
         self.leave(code)
 
         async def close() -> None:
-            await self._state.settled()
+            await self.settled()
             await _send_close(self._send, event)
 
         self._closing = asyncio.ensure_future(close())
@@ -211,7 +213,7 @@ class CountedConnection:
             await self._send(event)
             return
         self.leave(get_code(event))
-        await self._state.settled()
+        await self.settled()
         send, self._send = self._send, _ignore  # servers may raise for events after a Close
         await _send_close(send, event)
 
@@ -230,6 +232,12 @@ class CountedConnection:
         if self._logins is not None:
             self._logins.discard(self.group_connection)
         self.group_connection.key = None  # set_member_info() has no effect any more
+
+    async def settled(self) -> None:
+        """Return when all readers see that the connection has left."""
+        if self._accepted and not self._is_settled:
+            await self._state.settled()
+            self._is_settled = True
 
     def end(self, code: int | None) -> None:
         """Leave when the application has finished, and record the connection.

@@ -20,6 +20,7 @@ class MemoryState(State):
         self._counts: dict[str, int] = {}
         self._members: dict[str, dict[str, Presence]] = {}  # by name and key
         self._changes = 0
+        self.connections = 0  # of all objects; one that has several counts once
         self._lock = Lock()
         self._listeners: tuple[Listener, ...] = ()
 
@@ -40,6 +41,7 @@ class MemoryState(State):
             if member is not None:
                 for name, _ in objects:
                     self._add_member(name, member)
+            self.connections += 1
             self._changes += 1
             if self._listeners:
                 self._notify([name for name, _ in objects], None if member is None else member[0])
@@ -61,6 +63,7 @@ class MemoryState(State):
             if key is not None:
                 for name in names:
                     self._remove_member(name, key)
+            self.connections -= 1
             self._changes += 1
             if self._listeners:
                 self._notify(names, key)

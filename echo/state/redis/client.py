@@ -1,7 +1,7 @@
 """The connections to Redis: a single server, a cluster, or the primary that Sentinel names."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.connection import BlockingConnectionPool, parse_url
+from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
 from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
@@ -48,8 +48,13 @@ class RedisClient:
     """
 
     def __init__(
-        self, url: str, timeout: float = TIMEOUT, on_reply: Callable[[], None] = lambda: None
+        self,
+        url: str,
+        timeout: float = TIMEOUT,
+        on_reply: Callable[[], None] = lambda: None,
+        is_shared: bool = True,
     ) -> None:
+        """`is_shared`: whether several threads may call `run` at the same time."""
         base, _, query = url.partition("?")
         scheme, _, location = base.partition("://")
         options = query.split("&") if query else []
@@ -59,6 +64,7 @@ class RedisClient:
         self._url = "?".join([base, "&".join(options)] if options else [base])
         self._timeout = timeout
         self._on_reply = on_reply
+        self._is_shared = is_shared
         self._client: Any = None
         self._lock = Lock()
 
@@ -67,15 +73,19 @@ class RedisClient:
 
         `share` is the id of the process whose share the script uses, `rest` its further arguments.
         """
-        keys = [_KEYS[key] if key in _KEYS else scripts.SHARE + share for key in script.keys]
-        args = [*keys, *(named[name] for name in script.args), *rest]
+        keys = _keys(script, share)
+        args = [*[named[name] for name in script.args], *rest]
         client = self._get_client()
         try:
             try:
-                return client.evalsha(script.sha, len(keys), *args)
+                if self._is_shared or self._is_cluster:
+                    return client.evalsha(script.sha, len(keys), *keys, *args)
+                # The methods of the client take longer than all the rest of a step.
+                client.connection.send_packed_command([_packed(script, share, args)])
+                return client.connection.read_response()
             except NoScriptError:
                 self._on_reply()
-                return client.eval(script.text, len(keys), *args)
+                return client.eval(script.text, len(keys), *keys, *args)
         except ResponseError as error:
             # The error of a command in a script does not have the type NoPermissionError.
             is_right = any(words in str(error) for words in ("NOPERM", "user executing the script"))
@@ -129,7 +139,7 @@ class RedisClient:
             pool = BlockingConnectionPool.from_url(self._url, timeout=TIMEOUT, **options)
             # Create a connection, so that an invalid option raises here and not at each use.
             pool.connection_class(**pool.connection_kwargs)
-            return redis.Redis.from_pool(pool)
+            return self._with_pool(pool)
         except (TypeError, ValueError) as error:
             raise RedisError(f"ECHO_STATE_URL has an invalid option: {error}") from error
 
@@ -150,7 +160,12 @@ class RedisClient:
                 "retry": Retry(NoBackoff(), 0),  # ask the next Sentinel at once
             },
         )
-        return sentinel.master_for(service, **options)
+        return self._with_pool(sentinel.master_for(service, **options).connection_pool)
+
+    def _with_pool(self, pool: ConnectionPool) -> redis.Redis:
+        if self._is_shared:
+            return redis.Redis.from_pool(pool)
+        return redis.Redis(connection_pool=pool, single_connection_client=True)
 
     def _connect(self, connection: Any) -> None:
         if not self._is_cluster:  # RedisCluster has already logged in
@@ -159,3 +174,28 @@ class RedisClient:
             connection.on_connect()
             if connection.password or connection.db:  # else nothing has been sent
                 self._on_reply()
+
+
+@lru_cache
+def _keys(script: Script, share: str) -> tuple[str, ...]:
+    return tuple([_KEYS[key] if key in _KEYS else scripts.SHARE + share for key in script.keys])
+
+
+@lru_cache
+def _packed_head(script: Script, share: str) -> bytes:
+    return _packed_strings(["EVALSHA", script.sha, str(len(script.keys)), *_keys(script, share)])
+
+
+def _packed(script: Script, share: str, args: list[Any]) -> bytes:
+    """Return the EVALSHA of the script in the protocol of Redis: an array of strings."""
+    strings = [each.decode() if isinstance(each, bytes) else str(each) for each in args]
+    head, number = _packed_head(script, share), 3 + len(script.keys) + len(args)
+    return b"*%d\r\n%b%b" % (number, head, _packed_strings(strings))
+
+
+def _packed_strings(strings: list[str]) -> bytes:
+    packed = "".join([f"${len(each)}\r\n{each}\r\n" for each in strings])
+    if packed.isascii():
+        return packed.encode()
+    encoded = [each.encode() for each in strings]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in encoded])

@@ -15,13 +15,13 @@ class Health:
         self._lease = lease  # seconds
         self.is_outage = False
         self.is_closed = False
-        self.replies = 0
+        self.last_reply = -inf  # time.monotonic()
         self.step_began: float | None = None  # time.monotonic(); None between two steps
         self.acknowledged: float | None = None  # time.monotonic() of the last acknowledged write
         self.new_until = -inf  # time.monotonic() until which this process is new
 
     def count_reply(self) -> None:
-        self.replies += 1
+        self.last_reply = time.monotonic()
 
     def is_down(self) -> bool:
         """Return whether Redis is known to be down. Always True after `close`."""

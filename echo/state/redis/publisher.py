@@ -1,12 +1,13 @@
 """The thread that writes the counts of this process to Redis."""
 
-import asyncio
 import atexit
 import logging
 import os
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from threading import Lock, Thread
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis.exceptions import ResponseError
 
@@ -20,14 +21,13 @@ from echo.state.redis.reservations import Reservations
 from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL, Share
 from echo.state.redis.steps import Steps
-from echo.state.redis.waiter import Waiter, wake
+from echo.state.redis.waiter import Patience, Waiter, wake
 from echo.state.redis.write_queue import WriteQueue
 from echo.state.redis.write_scripts import REMOVE
 from echo.stats import process_stats
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
 RECHECK_INTERVAL = 0.05  # seconds between attempts while the sum is unknown
 SWEEP_INTERVAL = 0.02  # seconds between two slices of a dead process
 CLOSE_TIMEOUT = 2.5  # seconds
@@ -56,7 +56,8 @@ class Publisher:
         self.health = Health(lease)
         self.steps = Steps(url, process_id, self.health)
         self.share = Share(self.steps, self.health, lease, heartbeat)
-        self.queue = WriteQueue()
+        self.queue = WriteQueue(local)
+        self._patience: WeakKeyDictionary[AbstractEventLoop, Patience] = WeakKeyDictionary()
         self._local = local
         self._heartbeat = heartbeat  # seconds
         self._on_doubt = on_doubt
@@ -76,14 +77,14 @@ class Publisher:
         Waits as long as Redis replies to steps, but at most JOIN_TIMEOUT without a reply, and not
         at all while Redis is known to be down.
         """
-        health = self.health
-        is_down = health.is_down()
-        self.mark(*names, change=change, waiter=None if is_down else waiter)
-        while not (is_down or waiter.done.done()):
-            replies = health.replies
-            await asyncio.wait([waiter.done], timeout=JOIN_TIMEOUT)
-            if replies == health.replies and health.is_silent():
-                break
+        if self.health.is_down():
+            self.mark(*names, change=change)
+            return
+        self.mark(*names, change=change, waiter=waiter)
+        patience = self._patience.get(waiter.loop)
+        if patience is None:
+            patience = self._patience[waiter.loop] = Patience(self.health)
+        await patience.wait(waiter)
 
     def mark(
         self,
@@ -152,22 +153,22 @@ class Publisher:
 
     def _run(self) -> None:
         while not self.health.is_closed:
-            names, waiters = self.queue.begin_round(self._pause())
+            current = self.queue.begin_round(self._pause())
             undecided: set[Waiter] = set()
             try:
-                self._write(names)
+                self._write(current.names)
                 self._on_success()
-                undecided = self._reservations.decide(waiters)
+                undecided = self._reservations.decide(current.waiters)
                 self._self_check.step()
             except Exception as error:  # without this thread, this process would stop writing
                 self._on_failure(error)
             self.queue.end_round(is_written=not self.health.is_outage)
-            wake(waiter for waiter in waiters if waiter not in undecided)
+            wake(waiter for waiter in current.waiters if waiter not in undecided)
             if self.health.is_outage:
                 self.queue.pause(RETRY_INTERVAL)
             elif undecided:
                 self.queue.pause(RECHECK_INTERVAL)
-                self.queue.put_back([waiter for waiter in waiters if waiter in undecided])
+                self.queue.put_back([each for each in current.waiters if each in undecided])
         try:
             process = self.steps.process_id
             self.steps.client.run(REMOVE, share=process, id=process, size=scripts.SLICE)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from redis.exceptions import ResponseError
@@ -22,47 +23,61 @@ logger = logging.getLogger(__name__)
 
 # Seconds after which other joins are decided in the next round: in between, the lease is renewed.
 MAX_SECONDS = 0.2
+MAX_NAMES = 250  # in one step, which blocks Redis for about 2 ms
 
-# Reserve as many of the wanted connections as the limits of all their objects allow. Returns
-# MAX_OBJECTS * their number + the index of the object that allows the fewest. A repeated step
+Group = tuple[Objects, list[Waiter]]  # the waiters that want to join these objects
+
+# Reserve connections of groups that have the same objects: of each group in turn, as many of the
+# wanted ones as the limits of all its objects allow. Returns a string with a number for each group:
+# MAX_OBJECTS * its connections + the index of the object that allows the fewest. A repeated step
 # returns the same; a late step, after a newer one of the process, reserves nothing.
 #
-# `extra`: the name for the objects of a connection beyond its first. Then, for each object, its
-# name, the count of the process, and the limit or "".
+# `extra`: the name for the objects of a connection beyond its first. Then, for each group, how many
+# connections are wanted, the number of objects, and for each object its name, the count of the
+# process, and the limit or "".
 RESERVE = Script(
     f"{READ_KEYS} share",
-    "id wanted# extra acknowledged sequence",
+    "id extra acknowledged sequence",
     CLOCK
     + CHANGE
     + REQUIRE_KNOWN
     + f"""
 local own = redis.call('HMGET', share, '/epoch', '/sequence', '/granted')
-if own[1] == epoch and own[2] == sequence then return tonumber(own[3]) end
+if own[1] == epoch and own[2] == sequence then return own[3] end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
-local granted, full = wanted, 0
-for i = first, #ARGV, 3 do
-  local name, count, limit = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  if limit then
-    local previous = tonumber(redis.call('HGET', share, name) or 0)
-    local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
-    local free = math.max(0, limit - math.max(count, previous) - others)
-    if free < granted then granted, full = free, (i - first) / 3 end
-  end
-end
-local result = {MAX_OBJECTS} * granted + full
-redis.call('HSET', share, '/sequence', sequence, '/granted', result)
 -- Not the given counts: connections that have joined or left since the last write are still to be
 -- written, together with their members and other objects.
+local reserved = {{}}
 local function add(name, number)
+  reserved[name] = (reserved[name] or 0) + number
   redis.call('HINCRBY', share, name, number)
   change_total(name, number)
 end
-if granted > 0 then
-  for i = first, #ARGV, 3 do add(ARGV[i], granted) end
-  local further = (#ARGV - first + 1) / 3 - 1
-  if further > 0 then add(extra, further * granted) end
-  publish()
+local results, further, i = {{}}, 0, first
+while ARGV[i] do
+  local granted, objects, full = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), 0
+  for n = 0, objects - 1 do
+    local at = i + 2 + 3 * n
+    local name, count, limit = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    if limit then
+      count = count + (reserved[name] or 0)
+      local previous = tonumber(redis.call('HGET', share, name) or 0)
+      local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
+      local free = math.max(0, limit - math.max(count, previous) - others)
+      if free < granted then granted, full = free, n end
+    end
+  end
+  if granted > 0 then
+    for n = 0, objects - 1 do add(ARGV[i + 2 + 3 * n], granted) end
+    further = further + (objects - 1) * granted
+  end
+  results[#results + 1] = text({MAX_OBJECTS} * granted + full)
+  i = i + 2 + 3 * objects
 end
+if further > 0 then add(extra, further) end
+local result = table.concat(results, ' ')
+redis.call('HSET', share, '/sequence', sequence, '/granted', result)
+if #changed > 0 then publish() end
 return result
 """,
 )
@@ -76,56 +91,82 @@ class Reservations:
 
     def decide(self, waiters: list[Waiter]) -> set[Waiter]:
         """Decide which waiters may join within their limits; return those not decided yet."""
-        groups: defaultdict[Objects, list[Waiter]] = defaultdict(list)
+        by_objects: defaultdict[Objects, list[Waiter]] = defaultdict(list)
         for waiter in waiters:
             if waiter.objects and not waiter.abandoned:
-                groups[waiter.objects].append(waiter)
+                by_objects[waiter.objects].append(waiter)
         undecided: set[Waiter] = set()
         began = time.monotonic()
-        for objects, group in groups.items():
+        for groups in _batches(by_objects.items()):
             if time.monotonic() - began > MAX_SECONDS:
-                undecided.update(group)
-                continue
-            try:
-                result = self._reserve(objects, len(group))
-            except ResponseError as error:  # for example a missing permission
-                if is_due("limit"):
-                    message = "Redis rejected a limit check; limits apply per process: %s"
-                    logger.warning(message, error)
-                continue
-            if result < 0:  # the sum is unknown
-                now = time.monotonic()
-                undecided.update(waiter for waiter in group if now < waiter.until)
-                continue
+                undecided.update(*(waiters for _, waiters in groups))
+            else:
+                undecided |= self._decide(groups)
+        return undecided
+
+    def _decide(self, groups: list[Group]) -> set[Waiter]:
+        try:
+            results = self._reserve(groups)
+        except ResponseError as error:  # for example a missing permission
+            if is_due("limit"):
+                message = "Redis rejected a limit check; limits apply per process: %s"
+                logger.warning(message, error)
+            return set()
+        if results is None:
+            now = time.monotonic()
+            return {waiter for _, waiters in groups for waiter in waiters if now < waiter.until}
+        for (objects, waiters), result in zip(groups, results, strict=True):
             granted, full = divmod(result, scripts.MAX_OBJECTS)
-            for waiter in group:
+            for waiter in waiters:
                 waiter.full = objects[full][0]
                 join = partial(self._add, waiter) if granted > 0 else None
                 granted -= self._queue.decide(waiter, join)
-        return undecided
+        return set()
 
     def _add(self, waiter: Waiter) -> bool:
-        objects = tuple((name, None) for name, _ in waiter.objects)
+        objects = tuple([(name, None) for name, _ in waiter.objects])
         return self._local.add(objects, waiter.member) is None
 
-    def _reserve(self, objects: Objects, wanted: int) -> int:
-        """Reserve up to `wanted` connections. Return the result of RESERVE: < 0 if not possible."""
+    def _reserve(self, groups: list[Group]) -> list[int] | None:
+        """Reserve up to a connection for each waiter. Return the result of RESERVE for each group.
+
+        Returns None if the sum is unknown.
+        """
         if self._share.processes.awaited:
-            return scripts.AWAITING
-        names = [name for name, _ in objects]
-        # The next write corrects a reservation that is not used.
-        self._queue.add(*names, *([EXTRA] if len(names) > 1 else []))
+            return None
+        names = {name for objects, _ in groups for name, _ in objects}
+        # The next write corrects reservations that are not used.
+        self._queue.add(*names, EXTRA)
         counts = self._local.values(names)
+        args: list[str | int] = []
+        for objects, waiters in groups:
+            args += (len(waiters), len(objects))
+            for name, limit in objects:
+                args += (name, counts[name], limit or "")
         share, sequence = self._share, self._share.next_sequence()
         result = self._steps.run(
             RESERVE,
-            *(v for name, limit in objects for v in (name, counts[name], limit or "")),
+            *args,
             share=self._steps.process_id,
-            wanted=wanted,
             extra=EXTRA,
             acknowledged=share.sequence,
             sequence=sequence,
         )
-        if result >= 0:
-            share.sequence, share.has_reserved = sequence, True
-        return int(result)
+        if isinstance(result, int):
+            return None
+        share.sequence, share.has_reserved = sequence, True
+        return [int(each) for each in result.split()]
+
+
+def _batches(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Divide the groups into lists with few names."""
+    batch: list[Group] = []
+    size = 0
+    for group in groups:
+        batch.append(group)
+        size += len(group[0])
+        if size >= MAX_NAMES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

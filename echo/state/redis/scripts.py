@@ -15,7 +15,7 @@ of this layout, so that processes of releases with different layouts share no ke
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
 |                         |            | "name/key" -> the same for a member;                     |
 |                         |            | "/epoch"; "/sequence" -> number of its last write;       |
-|                         |            | "/granted" -> result of the last reservation;            |
+|                         |            | "/granted" -> result of the last reservations;           |
 |                         |            | "/cursor" -> rest of the share of a dead process         |
 | `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
 |                         |            | process is dead and its share is being subtracted        |

@@ -19,7 +19,7 @@ class Steps:
         self.process_id = process_id
         self._health = health
         self.client = RedisClient(url, on_reply=health.count_reply)
-        self._hasty = RedisClient(url, timeout=LATE, on_reply=health.count_reply)
+        self._hasty = RedisClient(url, timeout=LATE, on_reply=health.count_reply, is_shared=False)
         self._last_took = inf  # seconds of the last step
 
     def run(self, script: Script, *rest: Any, **named: Any) -> Any:

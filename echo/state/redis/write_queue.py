@@ -4,25 +4,42 @@ A change of the local counts and the record of its names are one step, and so ar
 round: what is written has the members of the counts that it has.
 """
 
+import time
 from collections.abc import Callable, Set
+from dataclasses import dataclass, field
 from threading import Condition, Lock
 from typing import Any
 
+from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import Waiter
+
+# While many connections come and go, rounds take at most this part of the time: a round costs much
+# more than one more connection in it, since two threads take turns to run.
+MAX_LOAD = 0.2
+MAX_PACE = 0.005  # seconds from the beginning of a round to the next, unless the round takes longer
+
+
+@dataclass(slots=True)
+class Round:
+    """The names to write together, and the coroutines that wait for that."""
+
+    names: set[str] = field(default_factory=set)
+    waiters: list[Waiter] = field(default_factory=list)
 
 
 class WriteQueue:
     """Passes work to the publishing thread, in rounds. Thread-safe."""
 
-    def __init__(self) -> None:
-        lock = Lock()
-        self._has_work, self._round_ended = Condition(lock), Condition(lock)
-        self._dirty: set[str] = set()
-        self._waiters: list[Waiter] = []
-        self._in_flight: set[str] = set()  # the names of the current round
+    def __init__(self, local: MemoryState) -> None:
+        self._local = local
+        self._lock = Lock()
+        self._has_work, self._round_ended = Condition(self._lock), Condition(self._lock)
+        self._next = Round()
+        self._current: Round | None = None
         self._rounds = 0  # number of finished rounds
-        self._is_in_round = False
+        self._began = self._pause_end = 0.0  # time.monotonic()
+        self._is_idle = self._is_pausing = False
         self._is_urgent = False
         self.is_closed = False
 
@@ -34,47 +51,60 @@ class WriteQueue:
     ) -> Any:
         """Schedule a write of the counts of these names. The waiter is woken after the write.
 
-        `change` changes the counts before; returns its result.
+        `change` changes the counts before; returns its result. Without names, the waiter is woken
+        after the write of all earlier changes.
         """
-        with self._has_work:
+        with self._lock:
             result = None if change is None else change()
-            self._dirty.update(names)
+            following, current = self._next, self._current
+            following.names.update(names)
             if waiter is not None:
-                self._waiters.append(waiter)
-            self._has_work.notify()
+                if current is not None and not (following.names or waiter.objects):
+                    current.waiters.append(waiter)
+                    return result
+                following.waiters.append(waiter)
+            if self._is_idle or (self._is_pausing and self._all_wait()):
+                self._has_work.notify()
             return result
 
     def read(self, values: Callable[[Set[str]], Values], names: Set[str]) -> Values:
-        """Return the values of these names and of all that have changed since, of one moment."""
-        with self._has_work:
-            return values(names | self._dirty)
+        """Return the values of these names and of the current round, of one moment.
+
+        What has changed since the round began becomes part of the round.
+        """
+        with self._lock:
+            assert self._current is not None
+            self._current.names |= self._next.names
+            self._current.waiters += self._next.waiters
+            self._next = Round()
+            return values(names | self._current.names)
 
     def wake(self) -> None:
         """Begin a round now, without waiting for work or the next heartbeat."""
-        with self._has_work:
-            self._is_urgent = True
-            self._has_work.notify()
+        with self._lock:
+            self._begin_soon()
 
     def close(self) -> None:
-        with self._has_work:
+        with self._lock:
             self.is_closed = True
             self._has_work.notify()
             self._round_ended.notify_all()
 
     def has_unwritten(self) -> bool:
         """Return whether Redis may lack a change."""
-        return bool(self._dirty or self._in_flight)
+        current = self._current
+        return bool(self._next.names or (current is not None and current.names))
 
     def decide(self, waiter: Waiter, join: Callable[[], bool] | None) -> bool:
         """Join or, if `join` is None, deny, unless the waiter's caller has given up waiting."""
-        with self._has_work:
+        with self._lock:
             if not waiter.abandoned:
                 waiter.granted = join is not None and join()
             return bool(waiter.granted)
 
     def abandon(self, waiter: Waiter) -> bool | None:
         """Prevent a later decision on the waiter's join. Return the decision, if already made."""
-        with self._has_work:
+        with self._lock:
             waiter.abandoned = True
             return waiter.granted
 
@@ -87,45 +117,63 @@ class WriteQueue:
         def affects(names: set[str]) -> bool:
             return bool(names) if name is None else name in names
 
-        with self._has_work:
-            is_being_written = self._is_in_round and (is_first or affects(self._in_flight))
-            is_to_be_written = affects(self._dirty) or (is_first and not is_being_written)
+        with self._lock:
+            current = self._current
+            is_being_written = current is not None and (is_first or affects(current.names))
+            is_to_be_written = affects(self._next.names) or (is_first and not is_being_written)
             end = self._rounds + is_being_written + is_to_be_written
-            if end > self._rounds:
-                self._has_work.notify()
+            if is_to_be_written:
+                self._begin_soon()
             return self._round_ended.wait_for(
                 lambda: self._rounds >= end or self.is_closed, timeout=timeout
             )
 
+    def _begin_soon(self) -> None:
+        self._is_urgent = True
+        self._has_work.notify()
+
     # In the publishing thread
 
-    def begin_round(self, timeout: float) -> tuple[set[str], list[Waiter]]:
-        """Wait for work, at most until the timeout; return the names to write and their waiters."""
-        with self._has_work:
-            self._has_work.wait_for(
-                lambda: self._dirty or self._waiters or self._is_urgent or self.is_closed,
-                timeout=timeout,
-            )
-            self._is_in_round, self._is_urgent = True, False
-            self._in_flight, self._dirty = self._dirty, set()
-            waiters, self._waiters = self._waiters, []
-            return self._in_flight, waiters
+    def begin_round(self, timeout: float) -> Round:
+        """Wait for work, at most until the timeout, and return it."""
+        with self._lock:
+            if (pause := self._pause_end - time.monotonic()) > 0:
+                self._is_pausing = True
+                self._has_work.wait_for(lambda: self._is_due() or self._all_wait(), timeout=pause)
+                self._is_pausing = False
+            self._is_idle = True
+            self._has_work.wait_for(lambda: self._is_due() or self._has_any(), timeout=timeout)
+            self._is_idle = self._is_urgent = False
+            self._began = time.monotonic()
+            self._current, self._next = self._next, Round()
+            return self._current
+
+    def _is_due(self) -> bool:
+        return self._is_urgent or self.is_closed
+
+    def _has_any(self) -> bool:
+        return bool(self._next.names or self._next.waiters)
+
+    def _all_wait(self) -> bool:
+        """Return whether all connections of this process wait: then no more will come."""
+        return len(self._next.waiters) >= max(self._local.connections, 1)
 
     def end_round(self, is_written: bool) -> None:
-        with self._has_work:
-            if not is_written:
-                self._dirty |= self._in_flight
-            self._in_flight = set()
-            self._is_in_round = False
+        with self._lock:
+            if not is_written and self._current is not None:
+                self._next.names |= self._current.names
+            self._current = None
             self._rounds += 1
+            took = time.monotonic() - self._began
+            self._pause_end = self._began + min(took / MAX_LOAD, MAX_PACE)
             self._round_ended.notify_all()
 
     def put_back(self, waiters: list[Waiter]) -> None:
         """Have the next round decide on these waiters first."""
-        with self._has_work:
-            self._waiters[:0] = waiters
+        with self._lock:
+            self._next.waiters[:0] = waiters
 
     def pause(self, seconds: float) -> None:
         """Wait for that time, or until the queue is closed."""
-        with self._has_work:
+        with self._lock:
             self._has_work.wait_for(lambda: self.is_closed, timeout=seconds)

@@ -31,7 +31,7 @@ If a share was lost, totals are wrong from the end of its lease until the self-c
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from hashlib import sha1
 from types import SimpleNamespace
@@ -93,7 +93,7 @@ class Step:
     def __init__(self, script: scripts.Script, *rest: Any, **named: Any) -> None:
         self.script, self.rest, self.named = script, rest, named
         self.was_executed = False
-        self.result = 0  # of RESERVE
+        self.result: Any = None  # of RESERVE
 
 
 class ClockedScript(scripts.Script):
@@ -130,6 +130,14 @@ def _micros(seconds: float) -> int:
 
 
 Pairs = list[tuple[str, int | str]]  # counts by name, presences by entry name
+Limited = tuple[str, int, int | str]  # an object: its name, count and limit
+
+
+def groups_of(step: Step) -> Iterator[tuple[int, list[Limited]]]:
+    """Yield the groups of a RESERVE: how many connections are wanted, and their objects."""
+    rest = iter(step.rest)
+    for wanted in rest:
+        yield wanted, [(next(rest), next(rest), next(rest)) for _ in range(next(rest))]
 
 
 def connections(value: int | str) -> int:
@@ -567,8 +575,9 @@ class World:
             newest = max(old, presence, key=lambda each: each.changed)
             self.stored[name] = newest._replace(since=min(old.since, presence.since))
 
-    def _apply_reserve(self, process: Process, step: Step, result: int) -> None:
-        if result < 0:
+    def _apply_reserve(self, process: Process, step: Step, result: int | bytes) -> None:
+        if isinstance(result, int):
+            assert result < 0
             share = self.shares.get(process.id)
             if share is not None and share.sequence == step.named["sequence"]:
                 assert result != scripts.STALE, "repeated, with another result"
@@ -581,35 +590,42 @@ class World:
             self.seen["reserve: repeated"] += 1
             return
         assert share.sequence == named["acknowledged"], "a late reservation was applied"
-        objects = list(zip(step.rest[::3], step.rest[1::3], step.rest[2::3], strict=True))
-        granted, full = divmod(result, scripts.MAX_OBJECTS)
-        if not self.is_damaged():
-            free = [self.free(share, *each) for each in objects]
-            room = min(named["wanted"], *free)
-            assert granted == room, f"{granted} granted instead of {room}"
-            assert free[full] == room or room == named["wanted"], f"{objects[full]} is not full"
-        self.seen["reserve: granted" if granted else "reserve: denied"] += 1
+        added: Counter[str] = Counter()
+        for (wanted, objects), number in zip(groups_of(step), result.split(), strict=True):
+            granted, full = divmod(int(number), scripts.MAX_OBJECTS)
+            if not self.is_damaged():
+                free = [
+                    self.free(share, name, count, limit, added[name])
+                    for name, count, limit in objects
+                ]
+                room = min(wanted, *free)
+                assert granted == room, f"{granted} granted instead of {room}"
+                assert free[full] == room or room == wanted, f"{objects[full]} is not full"
+            self.seen["reserve: granted" if granted else "reserve: denied"] += 1
+            self.seen["reserve: several objects"] += len(objects) > 1
+            self.seen["reserve: shared objects"] += any(added[name] for name, *_ in objects)
+            for name, *_ in objects:
+                added[name] += granted
+            if len(objects) > 1:
+                added[EXTRA] += granted * (len(objects) - 1)
         step.result, share.sequence = result, named["sequence"]
-        added = {name: granted for name, *_ in objects}
-        if len(objects) > 1:
-            self.seen["reserve: several objects"] += 1
-            added[EXTRA] = granted * (len(objects) - 1)
         pairs: Pairs = [(name, share.counts.get(name, 0) + more) for name, more in added.items()]
         share.counts = written(share.counts, pairs, step)
         if share.sequence > process.applied_sequence:
             process.apply(pairs, share.sequence, step)
 
-    def free(self, share: Share, name: str, count: int, limit: int | str) -> int:
+    def free(self, share: Share, name: str, count: int, limit: int | str, added: int) -> int:
         """Return how many connections the limit of the object allows to the process of the share.
 
-        Its count is never less than in the share: connections of members that have left since the
-        last write may still be there.
+        `added`: those that the same step has reserved for earlier groups. The count is never less
+        than in the share: connections of members that have left since the last write may still be
+        there.
         """
         if limit == "":
             return EVERYTHING
         local = share.counts.get(name, 0)
         others = self.truth().get(name, 0) - local
-        return max(0, int(limit) - max(count, local) - others)
+        return max(0, int(limit) - max(count, local) - others - added)
 
     # Losses
 
@@ -830,6 +846,7 @@ some_names = st.lists(any_name, min_size=1, max_size=6, unique=True)
 limits = st.dictionaries(  # of the objects of a connection, by name
     st.sampled_from(NAMES[:-1]), st.just("") | st.integers(1, 8), min_size=1, max_size=4
 ).filter(lambda each: any(each.values()))
+groups = st.lists(st.tuples(limits, st.integers(1, 4)), min_size=1, max_size=3)
 losses = st.sampled_from(["", "", "", "", "request", "reply"])
 sizes = st.sampled_from([1, 2, 3, EVERYTHING])
 
@@ -945,8 +962,7 @@ class Machine(RuleBasedStateMachine):
     @has_running
     @rule(
         number=numbers,
-        limits=limits,
-        wanted=st.integers(1, 4),
+        groups=groups,
         loss=losses,
         unused=st.integers(0, 1),
         is_repeated=st.booleans(),
@@ -956,8 +972,7 @@ class Machine(RuleBasedStateMachine):
     def reserve(
         self,
         number: int,
-        limits: dict[str, int | str],
-        wanted: int,
+        groups: list[tuple[dict[str, int | str], int]],
         loss: str,
         unused: int,
         is_repeated: bool,
@@ -975,9 +990,9 @@ class Machine(RuleBasedStateMachine):
             pass
         if not process.write() or not process.is_complete or process.processes.awaited:
             return
-        changed = {*limits, EXTRA} if len(limits) > 1 else {*limits}
+        changed = {EXTRA, *(each for limits, _ in groups for each in limits)}
         process.dirty |= changed
-        name = next(iter(limits))
+        name = next(iter(groups[0][0]))
         present = [each for each in sorted(process.members) if split_entry(each)[0] == name]
         if present:
             before = process.members[present[0]].connections
@@ -987,38 +1002,49 @@ class Machine(RuleBasedStateMachine):
         process.attempts += 1
         step = Step(
             RESERVE,
-            *(v for each, limit in limits.items() for v in (each, process.count(each), limit)),
+            *(
+                value
+                for limits, wanted in groups
+                for values in (
+                    (wanted, len(limits)),
+                    *((each, process.count(each), limit) for each, limit in limits.items()),
+                )
+                for value in values
+            ),
             id=process.id,
             share=process.id,
-            wanted=wanted,
             extra=EXTRA,
             acknowledged=process.sequence,
             sequence=process.attempts,
         )
         result = self.world.send(process, step, loss)
-        if result is not None and result >= 0 and not loss:
+        if isinstance(result, bytes) and not loss:
             process.sequence = process.attempts
         if is_repeated and loss != "request":
             other = self._process(number + 1)
             if other is not process:
-                other.change(name, wanted)
+                other.change(name, groups[0][1])
                 other.write()
             self.world.execute(step)
         if loss:
             process.lose(changed)
-        elif result > 0:
-            used = max(result // scripts.MAX_OBJECTS - unused, 0)
-            for each in limits:
-                if key is None:
-                    process.change(each, process.visitors.get(each, 0) + used)
-                elif used:
-                    entry = entry_name(each, key)
-                    old = process.members.get(entry)
-                    process.change(entry, (old.connections if old else 0) + used)
-            if len(limits) > 1:
-                more = used * (len(limits) - 1)
-                process.change(EXTRA, process.visitors.get(EXTRA, 0) + more)
+        elif isinstance(result, bytes):
+            for (limits, _), granted in zip(groups, result.split(), strict=True):
+                used = max(int(granted) // scripts.MAX_OBJECTS - unused, 0)
+                self._join(process, [*limits], used, key)
         self._count("reserve", loss and f"lost {loss}")
+
+    def _join(self, process: Process, names: list[str], number: int, key: str | None) -> None:
+        for each in names:
+            if key is None:
+                process.change(each, process.visitors.get(each, 0) + number)
+            elif number:
+                entry = entry_name(each, key)
+                old = process.members.get(entry)
+                process.change(entry, (old.connections if old else 0) + number)
+        if len(names) > 1:
+            more = number * (len(names) - 1)
+            process.change(EXTRA, process.visitors.get(EXTRA, 0) + more)
 
     @has_running
     @rule(number=numbers, size=sizes)

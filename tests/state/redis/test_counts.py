@@ -74,7 +74,7 @@ async def test_other_process_sees_a_leave_soon_without_settled(two):
 
 async def test_many_names_are_written_in_steps(two, monkeypatch):
     # On a busy machine a step may take longer than a handshake waits for it.
-    monkeypatch.setattr("echo.state.redis.publisher.JOIN_TIMEOUT", DEADLINE)
+    monkeypatch.setattr("echo.state.redis.waiter.JOIN_TIMEOUT", DEADLINE)
     here, there = two
     names = [f"name-{number}" for number in range(12_345)]
 

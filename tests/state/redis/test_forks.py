@@ -45,7 +45,7 @@ def test_forked_child_exits_whatever_its_parent_was_doing(redis_url):
         "from echo.state import get_state",
         "state = get_state()",
         "state.counts()",
-        "with state._publisher.queue._has_work:",
+        "with state._publisher.queue._lock:",
         "    if not (child := os.fork()):",
         "        sys.exit(3)",
         "print(os.waitpid(child, 0)[1])",

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from echo.state.base import EXTRA, total_of
-from echo.state.redis import publisher, reservations, scripts
+from echo.state.redis import reservations, scripts, waiter
 from echo.state.redis.client import RedisClient
 from echo.state.redis.reservations import RESERVE
 from echo.state.redis.state import RedisState
@@ -111,10 +111,9 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
 
     result = RedisClient(redis_url).run(
         RESERVE,
-        *("foo", 0, 10),
+        *(1, 1, "foo", 0, 10),
         share=here.id,
         id=there.id,
-        wanted=1,
         extra=EXTRA,
         acknowledged=acknowledged,
         sequence=1_000_000,
@@ -124,7 +123,7 @@ async def test_reservation_never_creates_a_lost_share(two, client, redis_url):
 
 
 async def test_several_limits_are_exact_for_all_processes_together(redis_url, monkeypatch):
-    monkeypatch.setattr(publisher, "JOIN_TIMEOUT", DEADLINE)  # the machine may be busy
+    monkeypatch.setattr(waiter, "JOIN_TIMEOUT", DEADLINE)  # the machine may be busy
     objects = [(("room", 25), (f"user-{n % 4}", 9), (f"ip-{n % 2}", 13)) for n in range(40)]
     with ExitStack() as stack:
         states = [stack.enter_context(redis_state(redis_url)) for _ in range(4)]
@@ -163,16 +162,15 @@ async def test_reservation_changes_no_connection_that_is_still_to_be_written(two
 
     result = here._publisher.steps.client.run(
         RESERVE,
-        *("foo", 2, 5, "user-3", 0, 7),
+        *(4, 2, "foo", 2, 5, "user-3", 0, 7),
         share=here.id,
         id=here.id,
-        wanted=4,
         extra=EXTRA,
         acknowledged=client.hget(share(here), "/sequence"),
         sequence=1_000_000,
     )
 
-    assert divmod(result, scripts.MAX_OBJECTS) == (3, 0)
+    assert divmod(int(result), scripts.MAX_OBJECTS) == (3, 0)
     counts = there.snapshot()[1]
     assert counts == {"foo": 4, "user-1": 1, "user-3": 3, EXTRA: 4}
     assert total_of(counts) == (3, 4)

@@ -111,18 +111,28 @@ MISTAKES = {
     ),
     "only the limit of the first object holds": (
         "RESERVE",
-        "    if free < granted then",
-        "    if i == first and free < granted then",
+        "      if free < granted then",
+        "      if n == 0 and free < granted then",
     ),
     "a limit is named that is not reached": (
         "RESERVE",
-        "full = free, (i - first) / 3 end",
+        "full = free, n end",
         "full = free, 0 end",
     ),
     "a connection of several objects counts several times": (
         "RESERVE",
-        "  if further > 0 then add(extra, further * granted) end\n",
+        "if further > 0 then add(extra, further) end\n",
         "",
+    ),
+    "groups have the room of an object each": (
+        "RESERVE",
+        "      count = count + (reserved[name] or 0)\n",
+        "",
+    ),
+    "only the last group of a connection of several objects counts once": (
+        "RESERVE",
+        "further = further + (objects - 1) * granted",
+        "further = (objects - 1) * granted",
     ),
     "a member that has left is not published": (
         "WRITE",

@@ -11,8 +11,8 @@ import redis
 
 from echo.exceptions import StateUnavailable
 from echo.state.redis.client import TIMEOUT, RedisClient
-from echo.state.redis.publisher import JOIN_TIMEOUT
 from echo.state.redis.state import SLOW_READ_THRESHOLD, RedisState
+from echo.state.redis.waiter import JOIN_TIMEOUT
 from echo.stats import process_stats
 from tests.faults.link import REPLIES, Link
 from tests.states import (
