@@ -2,13 +2,24 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
 from echo.server.registry import get_open_connections
+
+
+class Accepted(Protocol):
+    """An accepted connection from which the front door has read a handshake."""
+
+    sock: socket.socket
+    started_at: float  # time.time()
+
+    def to_twisted(self, connected: socket.socket, early: bytes, connection: Any) -> None:
+        """Let Twisted send the response to the handshake of `connection`, whose `request` is set.
+
+        `connected` replaces `sock`; `early` is what the client has sent after the handshake.
+        """
 
 
 class DaphneConnection(WebSocketConnection):
@@ -18,40 +29,30 @@ class DaphneConnection(WebSocketConnection):
     there is one only if the handshake is rejected: the client may send another request then.
     """
 
-    def __init__(self, server: Any, request: Any = None) -> None:
+    def __init__(self, server: Any, request: Any = None, accepted: Accepted | None = None) -> None:
         super().__init__(server.limits)
         self.request = request  # of echo.server.daphne.http
-        self.started_at = time.time()
+        self.accepted = accepted  # by the front door
         self._server = server
-        self._to_twisted: Callable[[socket.socket, bytes], None] | None = None
 
-    def start_on(
-        self,
-        accepted: socket.socket,
-        scope: dict[str, Any],
-        early: bytes,
-        to_twisted: Callable[[socket.socket, bytes], None],
-    ) -> None:
-        """Run the application for a handshake that the front door has read from the socket.
-
-        `early` is what followed the handshake. `to_twisted(socket, early)` must set `request`.
-        """
+    def open(self, scope: dict[str, Any], method: str = "GET", early: bytes = b"") -> None:
+        """Run the application. `early` is what the client has sent after the handshake."""
         self._early = early
-        self._to_twisted = to_twisted
-
-        async def run(*arguments: Any) -> None:
-            await self._loop.connect_accepted_socket(lambda: self, accepted)
-            await self._server.application(*arguments)
-
         get_open_connections().add(self)
-        self.start(run, scope)
+        self.start(self._server.application, scope, method)
+        if self._server.stopping:
+            self.shutdown()
+
+    async def connect(self) -> None:
+        if self.accepted is not None:
+            await self._loop.connect_accepted_socket(lambda: self, self.accepted.sock)
 
     def default_headers(self) -> handshake.Headers:
         name = self._server.server_name
         return [(b"server", name.encode())] if name else []
 
     async def acquire_transport(self) -> None:
-        self._to_twisted = None
+        self.accepted = None
         request, self.request = self.request, None
         if request is None or self._queue.disconnect is not None:
             return
@@ -68,8 +69,8 @@ class DaphneConnection(WebSocketConnection):
         return super().eof_received() and was_open
 
     def start_response(self, status: int, headers: handshake.Headers) -> None:
-        if self._to_twisted is not None:
-            self._leave_to_twisted(self._to_twisted)
+        if self.accepted is not None:
+            self._leave_to_twisted(self.accepted)
         if self.request is None:
             super().start_response(status, headers)
             return
@@ -78,9 +79,8 @@ class DaphneConnection(WebSocketConnection):
         start = {"type": "http.response.start", "status": status, "headers": headers}
         self.request.handle_reply(start)
 
-    def _leave_to_twisted(self, to_twisted: Callable[[socket.socket, bytes], None]) -> None:
-        """Let Twisted send the response and read the client's next request."""
-        self._to_twisted = None
+    def _leave_to_twisted(self, accepted: Accepted) -> None:
+        """Let Twisted send the response, and read the client's next request."""
         transport, early = self.transport, self._early
         if transport is None or transport.is_closing():
             return
@@ -91,8 +91,8 @@ class DaphneConnection(WebSocketConnection):
         transport.set_protocol(asyncio.Protocol())
         transport.abort()
         self._set_transport(None)
-        self._early = b""
-        to_twisted(duplicate, early)
+        self.accepted, self._early = None, b""
+        accepted.to_twisted(duplicate, early, self)
 
     def send_response_body(self, body: bytes, more: bool) -> None:
         if self.request is None:

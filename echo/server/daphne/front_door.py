@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 import socket
+import time
 from typing import Any, NamedTuple
 
 from twisted.internet import tcp, unix
@@ -27,6 +28,7 @@ MAX_SIZE = 16_384  # bytes of a handshake, as in Twisted's HTTPChannel
 _HANDSHAKE = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^`|~0-9A-Za-z]+:[\t -~]*\r\n){1,100})\r\n"
 )
+_UPGRADE = re.compile(rb"\r\nUpgrade:[\t ]*websocket[\t ]*\r\n", re.IGNORECASE)
 # With these, more than the handshake is to be read or sent, or the scope is another one.
 _UNUSUAL = {b"content-length", b"transfer-encoding", b"expect", b"daphne-root-path"}
 
@@ -42,19 +44,16 @@ class Handshake(NamedTuple):
 def parse(data: bytes) -> Handshake | None:
     """Return the handshake at the start of the data, or None if Twisted must parse the data."""
     found = _HANDSHAKE.match(data)
-    if found is None:
+    if found is None or _UPGRADE.search(found[0]) is None:
         return None
     headers = []
     for line in found[2].split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         headers.append((name.lower(), value.strip(b" \t")))
-    fields = dict(headers)
-    is_plain = (
-        len(fields) == len(headers)  # each header once
-        and fields.get(b"upgrade", b"").lower() == b"websocket"
-        and _UNUSUAL.isdisjoint(fields)
-    )
-    return Handshake(found[1], headers, found.end()) if is_plain else None
+    names = {name for name, _ in headers}
+    if len(names) < len(headers) or not names.isdisjoint(_UNUSUAL):
+        return None
+    return Handshake(found[1], headers, found.end())
 
 
 def local_address(connected: socket.socket) -> list[Any]:
@@ -92,6 +91,9 @@ class FrontDoor:
 class Visitor:
     """An accepted connection from which nothing has been read."""
 
+    sock: socket.socket
+    started_at: float  # time.time() when the handshake was read
+
     def __init__(self, door: FrontDoor, address: Any) -> None:
         self._door = door
         self._address = address
@@ -99,13 +101,13 @@ class Visitor:
 
     def makeConnection(self, accepted: tuple[Any, ...]) -> None:
         """Called by the port, with the arguments for the class of its transports."""
-        self._socket, _, *self._arguments = accepted
-        self._socket.setblocking(False)
+        self.sock, _, *self._arguments = accepted
+        self.sock.setblocking(False)
         self._read()
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(MAX_SIZE)
+            data = self.sock.recv(MAX_SIZE)
         except BlockingIOError:
             self._wait()
             return
@@ -113,44 +115,52 @@ class Visitor:
             data = b""
         if self._timer is not None:
             self._timer.cancel()
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
         server = self._door.server
-        found = None if server.stopping else parse(data)
+        found = parse(data)
         if not data:
-            self._socket.close()
-        elif found is None or forwarding_problem(server, found.headers):
-            self._to_twisted(None, self._socket, data)
+            self._close()
+        elif found is None or forwarding_problem(server, found.headers) or server.stopping:
+            self._connect_to_twisted(self.sock, data)  # whose reader replaces this one
         else:
+            self._remove_reader()
             self._start(found, data)
 
     def _wait(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._socket.fileno(), self._read)
-            self._timer = loop.call_later(self._door.factory.timeOut, self._time_out)
+            loop.add_reader(self.sock.fileno(), self._read)
+            self._timer = loop.call_later(self._door.factory.timeOut, self._close)
 
-    def _time_out(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._socket.close()
+    def _remove_reader(self) -> None:
+        if self._timer is not None:
+            asyncio.get_running_loop().remove_reader(self.sock.fileno())
+
+    def _close(self) -> None:
+        self._remove_reader()
+        self.sock.close()
 
     def _start(self, found: Handshake, data: bytes) -> None:
+        self.started_at = time.time()
+        self._head = data[: found.size]
         server = self._door.server
         client = host_and_port(self._address)
-        address = client and local_address(self._socket)
+        address = client and local_address(self.sock)
         scope = websocket_scope(server, found.uri, "1.1", found.headers, client, address)
-        connection = DaphneConnection(server)
-        early = data[found.size :]
+        DaphneConnection(server, accepted=self).open(scope, early=data[found.size :])
 
-        def to_twisted(duplicate: socket.socket, early: bytes) -> None:
-            self._to_twisted(connection, duplicate, data[: found.size] + early)
+    def to_twisted(
+        self, connected: socket.socket, early: bytes, connection: DaphneConnection
+    ) -> None:
+        self._connect_to_twisted(connected, self._head + early, (connection, self.started_at))
 
-        connection.start_on(self._socket, scope, early, to_twisted)
-
-    def _to_twisted(
-        self, connection: DaphneConnection | None, connected: socket.socket, data: bytes
+    def _connect_to_twisted(
+        self,
+        connected: socket.socket,
+        data: bytes,
+        resumed: tuple[DaphneConnection, float] | None = None,
     ) -> None:
         channel = self._door.factory.buildProtocol(self._address)
-        channel.handshake = connection
+        channel.resumed = resumed
         transport = self._door.transport(connected, channel, *self._arguments)
         channel.makeConnection(transport)
         try:

@@ -25,7 +25,6 @@ from twisted.web import http
 
 from echo.server import handshake
 from echo.server.daphne.connection import DaphneConnection
-from echo.server.registry import get_open_connections
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +84,10 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
     transport: Any
     _timer: Any = None
     _in_body = False
-    # whose handshake the front door has read; the first request only sends the response
-    handshake: DaphneConnection | None = None
+    _has_headers = False  # whether all headers of a request were among the last received data
+    # If the front door has read a handshake and it is rejected: the connection, and the time at
+    # which the handshake was read. The first request of the channel only sends the response.
+    resumed: tuple[DaphneConnection, float] | None = None
     # time.monotonic() since when the client has not read all sent data, which is a lot
     unread_since: float | None = None
 
@@ -101,11 +102,14 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
 
     def dataReceived(self, data: bytes) -> None:
         in_headers = not (self._in_body or self._handlingRequest)
-        if self._timer is None and in_headers:
-            self._timer = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
+        self._has_headers = False
         super().dataReceived(data)
+        # Most requests come whole, and a timer for each would be too expensive.
+        if in_headers and not self._has_headers and self._timer is None:
+            self._timer = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
 
     def allHeadersReceived(self) -> None:
+        self._has_headers = True
         self._cancel_timer()
         self._in_body = True
         super().allHeadersReceived()
@@ -207,8 +211,8 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if self.is_rejected:
             return None
         self.request_start = time.time()  # for the access log
-        if self.channel.handshake is not None:
-            return self._resume_handshake()
+        if self.channel.resumed is not None:
+            return self._resume(*self.channel.resumed)
         self._strip_authority()
         # Daphne sets the root path from this header, which any client can send.
         self.requestHeaders.removeHeader(b"daphne-root-path")
@@ -248,18 +252,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         scope = websocket_scope(self.server, self.uri, version, headers, client, server)
         self.client_addr = scope["client"]  # for the access log
         self.connection = DaphneConnection(self.server, self)
-        get_open_connections().add(self.connection)
-        method = self.method.decode("ascii", "replace")
-        self.connection.start(self.server.application, scope, method)
-        if self.server.stopping:
-            self.connection.shutdown()
+        self.connection.open(scope, self.method.decode("ascii", "replace"))
 
-    def _resume_handshake(self) -> None:
+    def _resume(self, connection: DaphneConnection, started_at: float) -> None:
         """Become the request of a handshake that the front door has read."""
-        self.connection, self.channel.handshake = self.channel.handshake, None
-        self.connection.request = self
-        self.client_addr = self.connection.scope["client"]
-        self.request_start = self.connection.started_at
+        self.connection, self.channel.resumed = connection, None
+        connection.request = self
+        self.client_addr, self.request_start = connection.scope["client"], started_at
 
     def _problem(self, headers: handshake.Headers, is_upgrade: bool) -> str | None:
         """Return the error if the request is invalid.
