@@ -44,7 +44,7 @@ class Handshake(NamedTuple):
 def parse(data: bytes) -> Handshake | None:
     """Return the handshake at the start of the data, or None if Twisted must parse the data."""
     found = _HANDSHAKE.match(data)
-    if found is None or _UPGRADE.search(found[0]) is None:
+    if found is None or found.end() > MAX_SIZE or _UPGRADE.search(found[0]) is None:
         return None
     headers = []
     for line in found[2].split(b"\r\n")[:-1]:
@@ -107,7 +107,7 @@ class Visitor:
 
     def _read(self) -> None:
         try:
-            data = self.sock.recv(MAX_SIZE)
+            data = self.sock.recv(tcp.Connection.bufferSize)
         except BlockingIOError:
             self._wait()
             return
