@@ -1,25 +1,11 @@
 """A WebSocket connection under Daphne, whose handshake the front door or Twisted has read."""
 
 import asyncio
-import socket
-from typing import Any, Protocol
+from typing import Any
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
 from echo.server.registry import get_open_connections
-
-
-class Accepted(Protocol):
-    """An accepted connection from which the front door has read a handshake."""
-
-    sock: socket.socket
-    started_at: float  # time.time()
-
-    def to_twisted(self, connected: socket.socket, early: bytes, connection: Any) -> None:
-        """Let Twisted send the response to the handshake of `connection`, whose `request` is set.
-
-        `connected` replaces `sock`; `early` is what the client has sent after the handshake.
-        """
 
 
 class DaphneConnection(WebSocketConnection):
@@ -29,10 +15,10 @@ class DaphneConnection(WebSocketConnection):
     there is one only if the handshake is rejected: the client may send another request then.
     """
 
-    def __init__(self, server: Any, request: Any = None, accepted: Accepted | None = None) -> None:
+    def __init__(self, server: Any, request: Any = None, accepted: Any = None) -> None:
         super().__init__(server.limits)
         self.request = request  # of echo.server.daphne.http
-        self.accepted = accepted  # by the front door
+        self.accepted = accepted  # of echo.server.daphne.front_door, until the handshake is over
         self._server = server
 
     def open(self, scope: dict[str, Any], method: str = "GET", early: bytes = b"") -> None:
@@ -70,7 +56,7 @@ class DaphneConnection(WebSocketConnection):
 
     def start_response(self, status: int, headers: handshake.Headers) -> None:
         if self.accepted is not None:
-            self._leave_to_twisted(self.accepted)
+            self._move_to_twisted()
         if self.request is None:
             super().start_response(status, headers)
             return
@@ -79,9 +65,9 @@ class DaphneConnection(WebSocketConnection):
         start = {"type": "http.response.start", "status": status, "headers": headers}
         self.request.handle_reply(start)
 
-    def _leave_to_twisted(self, accepted: Accepted) -> None:
-        """Let Twisted send the response, and read the client's next request."""
-        transport, early = self.transport, self._early
+    def _move_to_twisted(self) -> None:
+        """Get a request, so that Twisted sends the response and reads the next request."""
+        transport, accepted, self.accepted = self.transport, self.accepted, None
         if transport is None or transport.is_closing():
             return
         try:
@@ -91,8 +77,8 @@ class DaphneConnection(WebSocketConnection):
         transport.set_protocol(asyncio.Protocol())
         transport.abort()
         self._set_transport(None)
-        self.accepted, self._early = None, b""
-        accepted.to_twisted(duplicate, early, self)
+        early, self._early = self._early, b""
+        accepted.resume(self, duplicate, early)
 
     def send_response_body(self, body: bytes, more: bool) -> None:
         if self.request is None:

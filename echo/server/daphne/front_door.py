@@ -1,10 +1,9 @@
-"""The front door of plain endpoints: reads the first bytes of each connection.
+"""The front door: reads the first bytes of each connection to a plain endpoint.
 
-A plain WebSocket handshake, whole and in a strict syntax, becomes a `DaphneConnection` at once. All
-other connections go to Twisted together with the bytes that were read, so that there is one
-implementation of everything unusual. The front door reads a socket once: what it does not
-understand then, such as the first half of a request, it never will, so the limits of `http` on
-headers hold for all connections.
+If they are a whole WebSocket handshake in a strict syntax, a `DaphneConnection` takes the socket.
+Everything else goes to Twisted, together with these bytes. So only Twisted has to handle what is
+unusual, and clients receive the same bytes from both. The front door receives data only once: half
+a request goes to Twisted, too, and the limits of `http` on headers hold for all connections.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 
 from echo.server import handshake
 from echo.server.daphne.connection import DaphneConnection
@@ -70,29 +69,32 @@ def install(server: Any, port: Any) -> None:
 
     Endpoints like `ssl:`, `txsni:` and `haproxy:` do.
     """
-    if type(port) in (tcp.Port, unix.Port) and port.factory is server.http_factory:
+    if isinstance(port, tcp.Port) and port.factory is server.http_factory:
         door = FrontDoor(server, port.factory, port.transport)
         port.factory, port.transport = door, lambda *accepted: accepted
 
 
 class FrontDoor:
-    """Replaces the factory of a Twisted port. The port still accepts the connections."""
+    """Replaces the factory of a Twisted port, which still accepts the connections."""
 
     def __init__(self, server: Any, factory: Any, transport: Any) -> None:
         self.server = server
-        self.factory = factory  # of the channel, for connections that Twisted handles
-        self.transport = transport  # class of the same
         self.doStop = factory.doStop
+        # The factory of channels and the class of transports, for what Twisted handles.
+        self.factory, self.transport = factory, transport
 
-    def buildProtocol(self, address: Any) -> "Visitor":
-        return Visitor(self, address)
+    def buildProtocol(self, address: Any) -> "AcceptedConnection":
+        return AcceptedConnection(self, address)
 
 
-class Visitor:
-    """An accepted connection from which nothing has been read."""
+class AcceptedConnection:
+    """A connection that the port has accepted, until its first bytes are read.
+
+    A `DaphneConnection` keeps it until the handshake is accepted.
+    """
 
     sock: socket.socket
-    started_at: float  # time.time() when the handshake was read
+    read_at: float  # time.time() when the handshake was read
 
     def __init__(self, door: FrontDoor, address: Any) -> None:
         self._door = door
@@ -100,7 +102,7 @@ class Visitor:
         self._timer: asyncio.TimerHandle | None = None
 
     def makeConnection(self, accepted: tuple[Any, ...]) -> None:
-        """Called by the port, with the arguments for the class of its transports."""
+        """Called by the port, with the arguments for its class of transports."""
         self.sock, _, *self._arguments = accepted
         self.sock.setblocking(False)
         self._read()
@@ -120,7 +122,7 @@ class Visitor:
         if not data:
             self._close()
         elif found is None or forwarding_problem(server, found.headers) or server.stopping:
-            self._connect_to_twisted(self.sock, data)  # whose reader replaces this one
+            self._connect_to_twisted(self.sock, data)  # its reader replaces this one
         else:
             self._remove_reader()
             self._start(found, data)
@@ -140,7 +142,7 @@ class Visitor:
         self.sock.close()
 
     def _start(self, found: Handshake, data: bytes) -> None:
-        self.started_at = time.time()
+        self.read_at = time.time()
         self._head = data[: found.size]
         server = self._door.server
         client = host_and_port(self._address)
@@ -148,10 +150,12 @@ class Visitor:
         scope = websocket_scope(server, found.uri, "1.1", found.headers, client, address)
         DaphneConnection(server, accepted=self).open(scope, early=data[found.size :])
 
-    def to_twisted(
-        self, connected: socket.socket, early: bytes, connection: DaphneConnection
-    ) -> None:
-        self._connect_to_twisted(connected, self._head + early, (connection, self.started_at))
+    def resume(self, connection: DaphneConnection, duplicate: socket.socket, early: bytes) -> None:
+        """Let Twisted send the response to the handshake of the connection.
+
+        `duplicate` replaces the socket. `early` is what the client has sent after the handshake.
+        """
+        self._connect_to_twisted(duplicate, self._head + early, (connection, self.read_at))
 
     def _connect_to_twisted(
         self,
@@ -166,5 +170,5 @@ class Visitor:
         try:
             channel.dataReceived(data)
         except Exception:
-            logger.exception("Error in the request of %r", self._address)
+            logger.exception("Error in a request from %r", self._address)
             transport.abortConnection()

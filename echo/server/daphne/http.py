@@ -250,15 +250,17 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         server = host_and_port(self.host)
         version = self.clientproto.partition(b"/")[2].decode("ascii")
         scope = websocket_scope(self.server, self.uri, version, headers, client, server)
+        # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
+        scope["headers"] = [(name, value) for name, value in headers if b"_" not in name]
         self.client_addr = scope["client"]  # for the access log
         self.connection = DaphneConnection(self.server, self)
         self.connection.open(scope, self.method.decode("ascii", "replace"))
 
-    def _resume(self, connection: DaphneConnection, started_at: float) -> None:
+    def _resume(self, connection: DaphneConnection, read_at: float) -> None:
         """Become the request of a handshake that the front door has read."""
         self.connection, self.channel.resumed = connection, None
         connection.request = self
-        self.client_addr, self.request_start = connection.scope["client"], started_at
+        self.client_addr, self.request_start = connection.scope["client"], read_at
 
     def _problem(self, headers: handshake.Headers, is_upgrade: bool) -> str | None:
         """Return the error if the request is invalid.
@@ -354,8 +356,7 @@ def websocket_scope(
         "raw_path": path,
         "root_path": server.root_path,
         "query_string": query,
-        # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
-        "headers": [(name, value) for name, value in headers if b"_" not in name],
+        "headers": headers,
         "client": client,
         "server": address,
         "subprotocols": handshake.subprotocols(headers),
