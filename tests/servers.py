@@ -17,10 +17,23 @@ from tests.waiting import DEADLINE, SECOND
 ROOT = Path(__file__).parent.parent
 SITE = "project.asgi:application"
 
+# Twisted reads all requests, as it does those that are not plain handshakes.
+WITHOUT_FRONT_DOOR = """
+import asyncio
+from echo.server import __main__, loop
+asyncio.set_event_loop_policy(loop.EventLoopPolicy())
+from echo.server.daphne import front_door
+front_door.install = lambda *_: None
+__main__.main()
+"""
+
 COMMANDS = {
     "stock-daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
     "stock-uvicorn": ["-m", "uvicorn", "--port", "{port}", "{application}"],
     "daphne": ["-m", "echo.server", "--bind", "127.0.0.1", "--port", "{port}", "{application}"],
+    "daphne-twisted": [
+        *("-c", WITHOUT_FRONT_DOOR, "--bind", "127.0.0.1", "--port", "{port}", "{application}"),
+    ],
     "uvicorn": [
         *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
         *("--port", "{port}", "{application}"),

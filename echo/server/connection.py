@@ -267,6 +267,7 @@ class WebSocketConnection(asyncio.Protocol):
     async def _run(self, application: Application) -> None:
         code = 1000
         try:
+            await self.connect()
             await application(self.scope, self._receive, self._send)
         except ClientDisconnected:
             logger.debug("Application of %r sent after its disconnect", self.scope["path"])
@@ -275,6 +276,9 @@ class WebSocketConnection(asyncio.Protocol):
             code = INTERNAL_ERROR
         finally:
             self._application_finished(code)
+
+    async def connect(self) -> None:
+        """Called before the application is run. For subclasses without a transport until then."""
 
     def _log_application_error(self) -> None:
         logger.exception("Exception inside application: %r", self.scope["path"])

@@ -16,9 +16,10 @@ _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, OpenConnections]" = Weak
 def get_open_connections() -> "OpenConnections":
     """Return the open connections of the running event loop."""
     loop = asyncio.get_running_loop()
-    if loop not in _by_loop:
-        _by_loop[loop] = OpenConnections()
-    return _by_loop[loop]
+    connections = _by_loop.get(loop)
+    if connections is None:
+        connections = _by_loop[loop] = OpenConnections()
+    return connections
 
 
 class OpenConnections:

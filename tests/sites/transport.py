@@ -31,6 +31,7 @@ django = get_asgi_application()
 import project.asgi  # noqa: E402, F401
 from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
 from echo.counting import counted  # noqa: E402
+from echo.extensions import REPLY  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
 from echo.server.connection import WebSocketConnection  # noqa: E402
@@ -443,6 +444,21 @@ async def root_path(scope, receive, send):
     await send({"type": "websocket.send", "text": text})
 
 
+CORE = (  # ASGI spec, "Websocket Connection Scope"
+    *("type", "asgi", "http_version", "scheme", "path", "raw_path", "query_string", "root_path"),
+    *("headers", "client", "server", "subprotocols"),
+)
+
+
+async def core_scope(scope, receive, send):
+    """Sends its scope, and whether Daphne's front door has read the handshake."""
+    by_front_door = getattr(scope["extensions"][REPLY].__self__, "accepted", None) is not None
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    core = {**{key: scope[key] for key in CORE}, "by the front door": by_front_door}
+    await send({"type": "websocket.send", "text": json.dumps(core, default=repr)})
+
+
 def print_counts():
     print(f"Counts left: {get_state().counts()}", flush=True)
 
@@ -460,6 +476,7 @@ atexit.register(print_counts)
 
 routes = [path(f"{kind}/<str:name>/websocket", counted(app)) for kind, app in KINDS.items()]
 websocket = as_websocket_application(
-    [*routes, path("scope", root_path), *websocket_urlpatterns], http=http
+    [*routes, path("scope", root_path), path("core-scope", core_scope), *websocket_urlpatterns],
+    http=http,
 )
 application = ProtocolTypeRouter({"http": http, "websocket": websocket, "lifespan": lifespan})

@@ -1,27 +1,45 @@
-"""The WebSocket connection of a Daphne request."""
+"""A WebSocket connection under Daphne, whose handshake the front door or Twisted has read."""
 
+import asyncio
 from typing import Any
 
 from echo.server import handshake
-from echo.server.connection import WebSocketConnection
+from echo.server.connection import State, WebSocketConnection
 from echo.server.registry import get_open_connections
-from echo.server.timeouts import Limits
 
 
 class DaphneConnection(WebSocketConnection):
-    """A WebSocket connection that uses its HTTP request until the handshake is accepted."""
+    """A WebSocket connection that may use a Twisted request until the handshake is accepted.
 
-    def __init__(self, request: Any, limits: Limits) -> None:
-        super().__init__(limits)
-        self._request = request  # of echo.server.daphne.http, until the handshake is accepted
-        self._server = request.server
+    If Twisted has read the handshake, there is a request from the start. If the front door has,
+    there is one only if the handshake is rejected: the client may send another request then.
+    """
+
+    def __init__(self, server: Any, request: Any = None, accepted: Any = None) -> None:
+        super().__init__(server.limits)
+        self.request = request  # of echo.server.daphne.http
+        self.accepted = accepted  # of echo.server.daphne.front_door, until the handshake is over
+        self._server = server
+
+    def open(self, scope: dict[str, Any], method: str = "GET", early: bytes = b"") -> None:
+        """Run the application. `early` is what the client has sent after the handshake."""
+        self._early = early
+        get_open_connections().add(self)
+        self.start(self._server.application, scope, method)
+        if self._server.stopping:
+            self.shutdown()
+
+    async def connect(self) -> None:
+        if self.accepted is not None:
+            await self._loop.connect_accepted_socket(lambda: self, self.accepted.sock)
 
     def default_headers(self) -> handshake.Headers:
         name = self._server.server_name
         return [(b"server", name.encode())] if name else []
 
     async def acquire_transport(self) -> None:
-        request, self._request = self._request, None
+        self.accepted = None
+        request, self.request = self.request, None
         if request is None or self._queue.disconnect is not None:
             return
         request.connection = None
@@ -31,33 +49,58 @@ class DaphneConnection(WebSocketConnection):
         if unsent and self.transport is not None:
             self.transport.write(unsent)
 
+    def eof_received(self) -> bool:
+        # As Twisted, close the connection if the client sends a FIN before the handshake is over.
+        was_open = self.state is not State.HANDSHAKE
+        return super().eof_received() and was_open
+
     def start_response(self, status: int, headers: handshake.Headers) -> None:
-        if self._request is not None:
-            if (b"connection", b"close") in headers:
-                self._request.channel.persistent = False
-            start = {"type": "http.response.start", "status": status, "headers": headers}
-            self._request.handle_reply(start)
+        if self.accepted is not None:
+            self._move_to_twisted()
+        if self.request is None:
+            super().start_response(status, headers)
+            return
+        if (b"connection", b"close") in headers:
+            self.request.channel.persistent = False
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        self.request.handle_reply(start)
+
+    def _move_to_twisted(self) -> None:
+        """Get a request, so that Twisted sends the response and reads the next request."""
+        transport, accepted, self.accepted = self.transport, self.accepted, None
+        if transport is None or transport.is_closing():
+            return
+        try:
+            duplicate = transport.get_extra_info("socket").dup()
+        except OSError:  # no file descriptor is left: respond without Twisted, and close
+            return
+        transport.set_protocol(asyncio.Protocol())
+        transport.abort()
+        self._set_transport(None)
+        early, self._early = self._early, b""
+        accepted.resume(self, duplicate, early)
 
     def send_response_body(self, body: bytes, more: bool) -> None:
-        if self._request is None:
+        if self.request is None:
+            super().send_response_body(body, more)
             return
-        self._request.handle_reply({"type": "http.response.body", "body": body, "more_body": more})
+        self.request.handle_reply({"type": "http.response.body", "body": body, "more_body": more})
         if not more:
-            self._request.connection = None
-            self._request = None
+            self.request.connection = None
+            self.request = None
             self._close_transport()
             self._check_finished()
 
     def _close_transport(self) -> None:
-        if self._request is not None:  # the response is incomplete and will not be finished
-            self._request.connection = None
-            self._request.channel.timeoutConnection()  # aborts if the client does not read
-            self._request = None
+        if self.request is not None:  # the response is incomplete and will not be finished
+            self.request.connection = None
+            self.request.channel.timeoutConnection()  # aborts if the client does not read
+            self.request = None
         super()._close_transport()
 
     def shutdown(self) -> None:
         # If neither is set, asyncio is taking over the socket: `stop` calls this again.
-        if self._request is not None or self.transport is not None:
+        if self.request is not None or self.transport is not None:
             super().shutdown()
 
     def finished(self) -> None:

@@ -1,4 +1,7 @@
-"""Daphne's HTTP with limits on headers and bodies, and requests that may become WebSockets."""
+"""Daphne's HTTP with limits on headers and bodies, and requests that may become WebSockets.
+
+The front door gives a connection to this module unless its first request is a plain handshake.
+"""
 
 import asyncio
 import logging
@@ -22,7 +25,6 @@ from twisted.web import http
 
 from echo.server import handshake
 from echo.server.daphne.connection import DaphneConnection
-from echo.server.registry import get_open_connections
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,10 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
     transport: Any
     _timer: Any = None
     _in_body = False
+    _has_headers = False  # whether all headers of a request were among the last received data
+    # If the front door has read a handshake and it is rejected: the connection, and the time at
+    # which the handshake was read. The first request of the channel only sends the response.
+    resumed: tuple[DaphneConnection, float] | None = None
     # time.monotonic() since when the client has not read all sent data, which is a lot
     unread_since: float | None = None
 
@@ -96,11 +102,14 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
 
     def dataReceived(self, data: bytes) -> None:
         in_headers = not (self._in_body or self._handlingRequest)
-        if self._timer is None and in_headers:
-            self._timer = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
+        self._has_headers = False
         super().dataReceived(data)
+        # Most requests come whole, and a timer for each would be too expensive.
+        if in_headers and not self._has_headers and self._timer is None:
+            self._timer = reactor.callLater(HEADERS_TIMEOUT, self.forceAbortClient)
 
     def allHeadersReceived(self) -> None:
+        self._has_headers = True
         self._cancel_timer()
         self._in_body = True
         super().allHeadersReceived()
@@ -202,13 +211,15 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if self.is_rejected:
             return None
         self.request_start = time.time()  # for the access log
+        if self.channel.resumed is not None:
+            return self._resume(*self.channel.resumed)
         self._strip_authority()
         # Daphne sets the root path from this header, which any client can send.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         raw = self.requestHeaders.getAllRawHeaders()
         headers = [(name.lower(), value) for name, many in raw for value in many]
         is_upgrade = handshake.is_upgrade(headers)
-        problem = self._problem(headers, is_upgrade) or self._forwarding_problem(headers)
+        problem = self._problem(headers, is_upgrade) or forwarding_problem(self.server, headers)
         if problem is not None:
             self.channel.persistent = False
             return self.basic_error(400, b"Bad Request", problem)
@@ -235,13 +246,21 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.path = self.uri.partition(b"?")[0]
 
     def _start_websocket(self, headers: handshake.Headers) -> None:
-        scope = self._scope(headers)
-        self.connection = DaphneConnection(self, self.server.limits)
-        get_open_connections().add(self.connection)
-        method = self.method.decode("ascii", "replace")
-        self.connection.start(self.server.application, scope, method)
-        if self.server.stopping:
-            self.connection.shutdown()
+        client = host_and_port(self.client)
+        server = host_and_port(self.host)
+        version = self.clientproto.partition(b"/")[2].decode("ascii")
+        scope = websocket_scope(self.server, self.uri, version, headers, client, server)
+        # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
+        scope["headers"] = [(name, value) for name, value in headers if b"_" not in name]
+        self.client_addr = scope["client"]  # for the access log
+        self.connection = DaphneConnection(self.server, self)
+        self.connection.open(scope, self.method.decode("ascii", "replace"))
+
+    def _resume(self, connection: DaphneConnection, read_at: float) -> None:
+        """Become the request of a handshake that the front door has read."""
+        self.connection, self.channel.resumed = connection, None
+        connection.request = self
+        self.client_addr, self.request_start = connection.scope["client"], read_at
 
     def _problem(self, headers: handshake.Headers, is_upgrade: bool) -> str | None:
         """Return the error if the request is invalid.
@@ -259,56 +278,6 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
             if INVALID_HEADER_VALUE_BYTES.intersection(value):
                 return "Invalid header value"
         return None
-
-    def _forwarding_problem(self, headers: handshake.Headers) -> str | None:
-        """Return the error if a proxy header (X-Forwarded-For, ...) is invalid."""
-        server = self.server
-        names = (
-            server.proxy_forwarded_address_header,
-            server.proxy_forwarded_port_header,
-            server.proxy_forwarded_proto_header,
-        )
-        for name in filter(None, names):
-            for value in handshake.values(headers, name.lower().encode()):
-                address = value.partition(b",")[0].strip()
-                is_address = name != names[0] or handshake.is_address(address)
-                if not value.isascii() or not is_address:
-                    return f"Invalid {name} header"
-        return None
-
-    def _scope(self, headers: handshake.Headers) -> dict[str, Any]:
-        client: list[Any] | None = None
-        server: list[Any] | None = None
-        if hasattr(self.client, "host") and hasattr(self.client, "port"):
-            client = [str(self.client.host), self.client.port]
-            server = [str(self.host.host), self.host.port]
-        scheme = "http"
-        if self.server.proxy_forwarded_address_header:
-            client, scheme = parse_x_forwarded_for(
-                self.requestHeaders,
-                self.server.proxy_forwarded_address_header,
-                self.server.proxy_forwarded_port_header,
-                self.server.proxy_forwarded_proto_header,
-                client,
-                scheme,
-            )
-        self.client_addr = client  # for the access log
-        path, _, query = self.uri.partition(b"?")
-        return {
-            "type": "websocket",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": self.clientproto.partition(b"/")[2].decode("ascii"),
-            "scheme": "wss" if scheme == "https" else "ws",
-            "path": unquote(path.decode("ascii")),
-            "raw_path": path,
-            "root_path": self.server.root_path,
-            "query_string": query,
-            # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
-            "headers": [(name, value) for name, value in headers if b"_" not in name],
-            "client": client,
-            "server": server,
-            "subprotocols": handshake.subprotocols(headers),
-        }
 
     def handle_exception(self, exception: BaseException) -> None:
         """Respond with 500. Abort a started response, which would look complete otherwise."""
@@ -333,6 +302,65 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         super().connectionLost(reason)
         if self.connection is not None:
             self.connection.connection_lost(None)
+
+
+def host_and_port(address: Any) -> list[Any] | None:
+    """Return the address as in ASGI scopes: None for a Unix socket."""
+    if hasattr(address, "host") and hasattr(address, "port"):
+        return [str(address.host), address.port]
+    return None
+
+
+def forwarding_problem(server: Any, headers: handshake.Headers) -> str | None:
+    """Return the error if a proxy header (X-Forwarded-For, ...) is invalid."""
+    names = (
+        server.proxy_forwarded_address_header,
+        server.proxy_forwarded_port_header,
+        server.proxy_forwarded_proto_header,
+    )
+    for name in filter(None, names):
+        for value in handshake.values(headers, name.lower().encode()):
+            address = value.partition(b",")[0].strip()
+            is_address = name != names[0] or handshake.is_address(address)
+            if not value.isascii() or not is_address:
+                return f"Invalid {name} header"
+    return None
+
+
+def websocket_scope(
+    server: Any,
+    uri: bytes,
+    http_version: str,
+    headers: handshake.Headers,
+    client: list[Any] | None,
+    address: list[Any] | None,
+) -> dict[str, Any]:
+    """Return the ASGI scope of a handshake at the server's address."""
+    scheme = "http"
+    if server.proxy_forwarded_address_header:
+        client, scheme = parse_x_forwarded_for(
+            dict(reversed(headers)),  # of several headers with a name, the first
+            server.proxy_forwarded_address_header,
+            server.proxy_forwarded_port_header,
+            server.proxy_forwarded_proto_header,
+            client,
+            scheme,
+        )
+    path, _, query = uri.partition(b"?")
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": http_version,
+        "scheme": "wss" if scheme == "https" else "ws",
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "root_path": server.root_path,
+        "query_string": query,
+        "headers": headers,
+        "client": client,
+        "server": address,
+        "subprotocols": handshake.subprotocols(headers),
+    }
 
 
 class HTTPFactory(StockHTTPFactory):  # type: ignore[misc]

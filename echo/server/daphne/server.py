@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import time
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from typing import Any
 
@@ -17,6 +17,7 @@ from daphne.cli import CommandLineInterface as StockCommandLineInterface
 from django.conf import settings
 from twisted.internet import defer, reactor
 
+from echo.server.daphne import front_door
 from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
 from echo.server.garbage import tune_garbage_collector
 from echo.server.registry import get_open_connections
@@ -59,7 +60,7 @@ class Server(stock.Server):  # type: ignore[misc]
     def http_factory(self, _stock_factory: Any) -> None:  # set by Daphne's run()
         self._http_factory = HTTPFactory(self)
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         timeouts = (self.websocket_connect_timeout, self.websocket_handshake_timeout)
         return Limits(
@@ -72,6 +73,10 @@ class Server(stock.Server):  # type: ignore[misc]
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else inf,
             application_timeout=self.application_close_timeout,
         )
+
+    def listen_success(self, port: Any) -> None:
+        super().listen_success(port)
+        front_door.install(self, port)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         # Daphne's access log writes the path unescaped between quotes.
