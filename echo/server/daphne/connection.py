@@ -55,10 +55,10 @@ class DaphneConnection(WebSocketConnection):
             self._request = None
         super()._close_transport()
 
-    def shutdown(self) -> None:
+    def close_for_restart(self) -> None:
         # If neither is set, asyncio is taking over the socket: `stop` calls this again.
         if self._request is not None or self.transport is not None:
-            super().shutdown()
+            super().close_for_restart()
 
     def finished(self) -> None:
         get_open_connections().discard(self)

@@ -241,7 +241,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         method = self.method.decode("ascii", "replace")
         self.connection.start(self.server.application, scope, method)
         if self.server.stopping:
-            self.connection.shutdown()
+            self.connection.close_for_restart()
 
     def _problem(self, headers: handshake.Headers, is_upgrade: bool) -> str | None:
         """Return the error if the request is invalid.
