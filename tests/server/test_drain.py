@@ -55,7 +55,7 @@ def closes(
 def test_closes_are_spread_and_leave_the_count_of_other_processes(
     kind: str, redis_url: str
 ) -> None:
-    drain, number, counts = 2 * SECOND, 100, {}
+    drain, number, counts = SECOND, 100, {}
     with (
         Server("uvicorn", ECHO_STATE_URL=redis_url) as other,
         draining(kind, drain, ECHO_STATE_URL=redis_url) as server,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from echo.server import handshake
-from echo.server.connection import WebSocketConnection
+from echo.server.connection import State, WebSocketConnection
 from echo.server.registry import get_open_connections
 from echo.server.timeouts import Limits
 
@@ -56,8 +56,9 @@ class DaphneConnection(WebSocketConnection):
         super()._close_transport()
 
     def close_for_restart(self) -> None:
-        # If neither is set, asyncio is taking over the socket: `stop` calls this again.
-        if self._request is not None or self.transport is not None:
+        # Without a request, asyncio is taking over the socket: the handshake will be accepted, and
+        # the open connection closed.
+        if self._request is not None or self.state is not State.HANDSHAKE:
             super().close_for_restart()
 
     def finished(self) -> None:
