@@ -15,6 +15,7 @@ from echo.server.connection import State, WebSocketConnection
 CHECK_INTERVAL = 1.0  # seconds
 STOP_TIMEOUT = 3.0  # seconds for clients and applications to finish
 SHUTDOWN_INTERVAL = 0.02  # seconds
+DRAINING = "Draining: closing %d WebSockets within %g s; the next signal closes the rest"
 
 _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, OpenConnections]" = WeakKeyDictionary()
 

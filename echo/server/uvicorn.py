@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
-from echo.server.registry import STOP_TIMEOUT, get_open_connections
+from echo.server.registry import DRAINING, STOP_TIMEOUT, get_open_connections
 from echo.server.settings import drain_seconds
 from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
@@ -113,18 +113,17 @@ class WebSocketProtocol(WebSocketConnection):
         connections = get_open_connections()
         if connections.is_stopping:
             return
-        drain, timeout = _drain_seconds(), self._config.timeout_graceful_shutdown
-        if timeout is None:
-            connections.stop_soon(STOP_TIMEOUT, drain)
-            return
-        # After its timeout, uvicorn cancels the applications of the connections that are open.
-        shortened = min(drain, max(timeout - STOP_TIMEOUT, 0))
-        if shortened < drain:
+        seconds, limit = _drain_seconds(), self._config.timeout_graceful_shutdown
+        # After its limit, uvicorn cancels the applications of the connections that are open.
+        drain = seconds if limit is None else min(seconds, max(limit - STOP_TIMEOUT, 0))
+        if drain < seconds:
             logger.warning(
                 "ECHO_DRAIN_SECONDS is %g, but --timeout-graceful-shutdown %d leaves time for %g.",
-                *(drain, timeout, shortened),
+                *(seconds, limit, drain),
             )
-        connections.stop_soon(timeout - shortened, shortened)
+        if drain:
+            logger.info(DRAINING, len(connections), drain)
+        connections.stop_soon(STOP_TIMEOUT if limit is None else limit - drain, drain)
 
     def finished(self) -> None:
         self._server_state.connections.discard(self)

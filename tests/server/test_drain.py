@@ -75,12 +75,14 @@ def test_closes_are_spread_and_leave_the_count_of_other_processes(
         last = time.monotonic()
         code = server.process.wait(DEADLINE)
         seconds = time.monotonic() - last
+        log = server.log()
 
     tenths = [sum(drain * n / 10 <= t < drain * (n + 1) / 10 for t in times) for n in range(11)]
     assert max(tenths) <= 25  # on a busy machine; 10 if each is in time
     assert 0.9 * drain < times[-1] < drain + SECOND
     assert code == CODES[kind]
     assert seconds < 3 * SECOND
+    assert log.count(f"Draining: closing 100 WebSockets within {drain:g} s") == 1
     # Others may have been closed since, but not many.
     assert all(number - closed - 25 <= counts[closed] <= number - closed for closed in counts)
     assert counts[100] == 0

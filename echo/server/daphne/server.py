@@ -20,7 +20,7 @@ from django.conf import settings
 from twisted.internet import defer, reactor
 
 from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
-from echo.server.registry import get_open_connections
+from echo.server.registry import DRAINING, get_open_connections
 from echo.server.settings import drain_seconds
 from echo.server.timeouts import Limits
 
@@ -146,8 +146,7 @@ class Server(stock.Server):  # type: ignore[misc]
         self.stopping = True
         connections = get_open_connections()
         if self.drain:
-            message = "Draining: closing %d WebSockets within %g s; the next signal closes the rest"
-            logger.info(message, len(connections), self.drain)
+            logger.info(DRAINING, len(connections), self.drain)
             self._stop_accepting_from_inherited_sockets()
         await connections.stop(drain=self.drain)
         running = [details.get("application_instance") for details in self.connections.values()]
