@@ -51,6 +51,7 @@ CONVERSIONS = {
     "ECHO_RECHECK_SECONDS": "float({})",
     "ECHO_MAX_HANDSHAKES_AT_ONCE": "int({})",
     "ECHO_MAX_MESSAGES_PER_SECOND": "int({})",
+    "ECHO_DRAIN_SECONDS": "float({})",
 }
 
 

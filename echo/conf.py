@@ -179,6 +179,11 @@ class Conf:
         return _limit("ECHO_MAX_MEMBERS_SHOWN", 200)
 
     @property
+    def ECHO_DRAIN_SECONDS(self) -> float:
+        """Seconds over which a stopping server closes its connections; 0 to close all at once."""
+        return _seconds("ECHO_DRAIN_SECONDS", 0, least=0)
+
+    @property
     def ECHO_MAX_UPLOAD_SIZE(self) -> int | None:
         """The maximum size in bytes of a multipart body on `echo.server`; None for no limit."""
         return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)

@@ -1,9 +1,10 @@
-"""What servers and applications share: ASGI extensions, a scope key, the limits of Close frames.
+"""What servers and applications share: ASGI extensions, scope keys, limits of Close frames, a flag.
 
 A server offers an extension as a callable in `scope["extensions"]`. The callables must be called on
 the connection's event loop.
 """
 
+import threading
 from collections.abc import Callable
 
 # `scope["extensions"][ON_END](callback)`: the server calls `callback(code)` as soon as the
@@ -27,3 +28,7 @@ CONNECTION = "echo.connection"
 # The codes that a Close frame may carry (RFC 6455 §7.4 and the IANA registry).
 CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
 MAX_REASON_BYTES = 123  # of a Close frame (RFC 6455 §5.5)
+
+# Set while the server of this process drains: it rejects handshakes, and closes its connections one
+# after the other. The health view then returns 503.
+draining = threading.Event()

@@ -55,6 +55,9 @@ TEMPLATES = [
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# Seconds over which a server that stops closes its connections one after the other.
+ECHO_DRAIN_SECONDS = float(os.environ.get("ECHO_DRAIN_SECONDS", "0"))
+
 # Counts, and messages to the connections of other processes, through Redis where there is one.
 ECHO_STATE_URL = os.environ.get("ECHO_STATE_URL", "memory://")
 # The layer takes no URL of a cluster or of Sentinel, and calls a Valkey a Redis.

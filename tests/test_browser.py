@@ -82,6 +82,7 @@ def test_console_shows_the_code_and_reason_that_came_back(page: Page) -> None:
     page.get_by_role("button", name="Close").click()
 
     eventually(lambda: log(page, "closed"), [f"code 4001, “{REASON}”, clean"])
+    assert log(page, "waiting") == []
 
 
 def test_console_tells_the_rule_for_a_code_that_browsers_do_not_send(page: Page) -> None:
@@ -148,6 +149,63 @@ def test_server_that_ends_is_told_in_words(open_page: Open) -> None:
     eventually(lambda: log(page, "error"), [away, away])
     assert len(log(page, "closed")) == 1
     assert page.get_by_role("button", name="Connect").is_enabled()
+
+
+def test_console_connects_again_to_a_server_that_restarts(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        page = open_page(server)
+        connect(page, "lobby")
+        eventually(lambda: len(log(page, "opened")), 1)
+        port = server.port
+        page.get_by_role("textbox", name="Object").evaluate("field => { field.value = 'other'; }")
+        page.get_by_label("Code").focus()
+    eventually(lambda: len(log(page, "closed")), 1)
+    monkeypatch.setattr("tests.servers.free_port", lambda: port)
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        eventually(lambda: len(log(page, "opened")), 2)
+
+        eventually(lambda: table(page), [["lobby", "1"]])
+        assert log(page, "opened") == [f"ws://127.0.0.1:{port}/lobby/websocket"] * 2
+        assert log(page, "closed") == ["code 1012, “Service Restart”, clean"]
+        first = log(page, "waiting")[0]
+        assert re.fullmatch(r"The server is restarting\. Connecting again in [01] s\.", first)
+        expect(page.get_by_label("Code")).to_be_focused()  # where the user was
+        page.get_by_role("button", name="Close").click()
+        eventually(lambda: len(log(page, "closed")), 2)
+        number = len(log(page, "waiting"))
+
+    assert page.get_by_role("button", name="Connect").is_enabled()
+    assert len(log(page, "waiting")) == number
+
+
+def test_console_waits_longer_after_each_attempt_until_the_user_stops_it(open_page: Open) -> None:
+    with Server("runserver", DJANGO_DEBUG="1") as server:
+        page = open_page(server)
+        page.evaluate("Math.random = () => 0.9")
+        connect(page)
+        eventually(lambda: len(log(page, "opened")), 1)
+        server.process.kill()
+        eventually(lambda: len(log(page, "waiting")), 3)
+        attempts: list[str] = []
+        page.on("websocket", lambda socket: attempts.append(socket.url))
+
+        page.get_by_role("button", name="Close").click()
+        page.wait_for_timeout(4000 * SECOND)  # milliseconds; the attempt was due after 3.6 s
+
+    assert log(page, "closed") == [
+        "code 1006, no reason, not clean: cut off without a closing handshake"
+    ]
+    assert log(page, "waiting") == [
+        "The connection was cut off. Connecting again in 1 s.",
+        "No connection yet. Connecting again in 2 s.",
+        "No connection yet. Connecting again in 4 s.",
+        "Stopped: not connecting again.",
+    ]
+    assert attempts == []
+    expect(page.get_by_role("textbox", name="Object")).to_be_focused()
+    assert page.get_by_role("button", name="Close").is_disabled()
 
 
 @pytest.mark.parametrize("name", [IMAGE, "\u202eevil", "%2F?#", LONG])

@@ -88,6 +88,8 @@ WRONG = [
     ("ECHO_TRUSTED_PROXIES", ["proxy"], "ECHO_TRUSTED_PROXIES ['proxy']: 'proxy' does not appear"),
     ("ECHO_TRUSTED_PROXIES", [None], "ECHO_TRUSTED_PROXIES [None]: 'None' does not appear to be"),
     ("ECHO_MAX_MEMBERS_SHOWN", 0, "ECHO_MAX_MEMBERS_SHOWN 0 is not a positive integer or None."),
+    ("ECHO_DRAIN_SECONDS", -1, "ECHO_DRAIN_SECONDS -1 is not a number of seconds of at least 0."),
+    ("ECHO_DRAIN_SECONDS", "5", "ECHO_DRAIN_SECONDS '5' is not a number of seconds of at least 0."),
     ("ECHO_ALLOWED_ORIGINS", None, "ECHO_ALLOWED_ORIGINS None is not a list of origins like"),
     ("ECHO_ALLOWED_ORIGINS", [7], "ECHO_ALLOWED_ORIGINS [7] is not a list of origins like"),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from configparser import ConfigParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -25,7 +24,6 @@ from django.template import Context, Template, engines
 from django.test import Client as HTTPClient
 from django.test import RequestFactory
 from django.urls import path, resolve
-from django.utils.module_loading import import_string
 from pytest_django import Settings
 
 from echo.conf import conf
@@ -55,9 +53,11 @@ ELSEWHERE = [
     ("docs/howto/members.md", "", "tests/test_docs_members.py"),
     ("docs/howto/limits.md", "", "tests/test_docs_limits.py"),
     ("docs/howto/logins.md", "", "tests/test_docs_limits.py"),
+    ("docs/howto/deploy.md", "", "tests/test_docs_deploy.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/state/redis/test_permissions.py"),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
+    ("docs/howto/reconnect.md", "", "tests/test_docs_browser.py"),
 ]
 
 
@@ -258,7 +258,8 @@ def many(redis_url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[int, di
     run(migrate, folder, **environment)
     run(collect, folder, **environment)
     with Server("uvicorn", options=("--workers", "4"), folder=folder, **environment) as server:
-        site = block("nginx", "proxy_http_version", DEPLOY).replace(":8000", f":{server.port}")
+        site = block("nginx", "proxy_http_version", DEPLOY)
+        site = re.sub(r"127\.0\.0\.1:800[12]", f"127.0.0.1:{server.port}", site)
         with nginx(site.replace("/srv/echo", str(folder)), tmp_path) as port:
             yield port, environment
 
@@ -494,61 +495,6 @@ def test_prometheus_reads_the_metrics_with_its_token(
     assert allowed(job["authorization"]["credentials"])
     assert not allowed("another")
     assert not allowed("the-token", "close")
-
-
-def test_kubernetes_asks_the_health_view(settings: Settings) -> None:
-    settings.ROOT_URLCONF = "tests.sites.operations_urls"
-    probe = yaml.safe_load(block("yaml", "readinessProbe"))["readinessProbe"]
-
-    assert resolve(probe["httpGet"]["path"]).view_name == "echo_operations:health"
-    assert [header["name"] for header in probe["httpGet"]["httpHeaders"]] == ["Host"]
-
-
-def test_systemd_passes_variables_that_the_settings_read() -> None:
-    lines = block("ini", "# /etc/mysite.env").splitlines()[1:]
-    variables = {line.split("=")[0] for line in lines} - {"DJANGO_SETTINGS_MODULE"}
-    block("python", "ECHO_STATE_URL = ", DEPLOY)  # the tutorial's settings have the same line
-    [settings] = [
-        b.code for b in BLOCKS if "INSTALLED_APPS" in b.code and b.page.startswith("docs/tutorial/")
-    ]
-
-    assert [name for name in variables if f'"{name}"' not in settings] == []
-
-
-@pytest.mark.parametrize("start", ["LimitNOFILE", "Sockets="])
-def test_systemd_starts_the_server_with_options_that_exist(start: str) -> None:
-    unit = ConfigParser(interpolation=None)
-    unit.read_string(block("ini", start, DEPLOY))
-
-    program, arguments = unit["Service"]["ExecStart"].split(" -m echo.server ")
-    shown = run("python -m echo.server --help")
-
-    assert program == "/srv/mysite/venv/bin/python"
-    assert arguments.endswith(" mysite.asgi:application")
-    assert [o for o in re.findall(r"--?\w+", f" {arguments}") if f"{o} " not in shown] == []
-
-
-def test_systemd_opens_the_socket_of_the_first_process() -> None:
-    unit = ConfigParser()
-    unit.read_string(block("ini", "ListenStream"))
-
-    assert unit["Socket"]["Service"] == "mysite@1.service"
-
-
-def test_worker_of_gunicorn_has_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = ModuleType("uvicorn_worker")  # CI does not install it
-    package.UvicornWorker = type("UvicornWorker", (), {"CONFIG_KWARGS": {"loop": "auto"}})
-    monkeypatch.setitem(sys.modules, "uvicorn_worker", package)
-    names: dict[str, Any] = {"__name__": "mysite.worker"}
-    exec(block("python", "uvicorn_worker"), names)
-    worker = re.search(r"-k (\S+)", block("sh", "gunicorn"))[1]
-
-    assert worker == f"mysite.worker.{names['EchoWorker'].__name__}"
-    kwargs = names["EchoWorker"].CONFIG_KWARGS
-    assert (kwargs["loop"], import_string(kwargs["ws"].replace(":", ".")).__name__) == (
-        "auto",
-        "WebSocketProtocol",
-    )
 
 
 def test_nginx_limits_the_connections_of_an_address(demo: Server, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Sends the changes of the state to the streams of one event loop."""
 
 import asyncio
+import inspect
 import json
 import logging
 import signal
@@ -219,7 +220,8 @@ def _is_server_stopping() -> bool:
     Other servers cancel responses. Remove this when uvicorn sends `http.disconnect` at shutdown
     again, as it did until https://github.com/Kludex/uvicorn/pull/2913.
     """
-    handler = signal.getsignal(signal.SIGTERM)  # a method of uvicorn's Server
+    # A method of uvicorn's Server. While the server drains, echo.server.registry wraps it.
+    handler = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 

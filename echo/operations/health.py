@@ -7,6 +7,7 @@ from django.views.decorators.http import require_safe
 
 from echo.conf import conf
 from echo.exceptions import StateUnavailable
+from echo.extensions import draining
 from echo.groups.group import receives_messages
 from echo.responses import RETRY_AFTER
 from echo.state import get_state
@@ -18,6 +19,8 @@ from echo.state import get_state
 def health(request: HttpRequest) -> HttpResponse:
     """Return 200 if the counts are known and messages reach this process, else 503.
 
+    While the server drains, return 503, too.
+
     Not for liveness: connections survive an outage of Redis, and a restart would close them.
     """
     state = get_state()
@@ -28,6 +31,8 @@ def health(request: HttpRequest) -> HttpResponse:
         body["status"] = "unavailable"
     if not receives_messages():
         body |= {"status": "unavailable", "layer": "unavailable"}
+    if draining.is_set():
+        body["status"] = "draining"
     if body["status"] == "ok":
         return JsonResponse(body)
     return JsonResponse(body, status=503, headers={"Retry-After": RETRY_AFTER})

@@ -16,6 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from echo.exceptions import StateUnavailable
+from echo.extensions import draining
 from echo.permissions import LIST, has_permission
 from echo.responses import TEXT
 from echo.state import get_state
@@ -57,6 +58,7 @@ class EchoCollector:
     def collect(self) -> Iterator["Metric"]:
         yield from _connections()
         stats = process_stats
+        yield _draining()
         yield _counter("echo_joins", "Connections opened.", stats.joins)
         yield _counter("echo_connected_seconds", "Duration of closed connections.", stats.seconds)
         yield _counter("echo_outages", "Outages of Redis.", stats.outages)
@@ -103,6 +105,15 @@ def _connections() -> Iterator["Metric"]:
             if number := state.member_count(name):
                 family.add_metric([name], number)
     yield family
+
+
+def _draining() -> "Metric":
+    from prometheus_client.core import GaugeMetricFamily
+
+    text = "Whether this process is closing its connections one after the other, to stop."
+    family = GaugeMetricFamily("echo_draining", text, labels=["process"])
+    family.add_metric([str(os.getpid())], draining.is_set())
+    return family
 
 
 def _has_series(name: str) -> bool:

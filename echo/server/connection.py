@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW
+from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW, draining
 from echo.server import framing, handshake
 from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
@@ -35,6 +35,7 @@ FINAL_STATUSES = range(200, 600)  # RFC 9110 §15; after a 1xx another response 
 # RFC 6455 §7.4 and the IANA registry
 ABNORMAL_CLOSURE, SERVICE_RESTART, INTERNAL_ERROR = 1006, 1012, 1011
 ENDS = (Close, Failure)  # no event follows these
+RETRY_AFTER = b"2"  # seconds until another process may accept a handshake, as in echo.responses
 
 
 class ClientDisconnected(OSError):
@@ -518,10 +519,11 @@ class WebSocketConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
-    def shutdown(self) -> None:
+    def close_for_restart(self) -> None:
         """Close with 1012 and disconnect the application, because the server stops."""
         if self.state is State.HANDSHAKE:
-            self._respond(503, "Service Restart")
+            retry = [(b"retry-after", RETRY_AFTER)] if draining.is_set() else []
+            self._respond(503, "Service Restart", retry)
         elif self.state is State.RESPONDING:
             self._enter(State.RESPONDING)
             self._disconnect(ABNORMAL_CLOSURE, "")

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
+from django.core.exceptions import ImproperlyConfigured
 from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -15,7 +16,8 @@ from uvicorn.server import ServerState
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
 from echo.server.garbage import tune_garbage_collector
-from echo.server.registry import STOP_TIMEOUT, get_open_connections
+from echo.server.registry import DRAINING, STOP_TIMEOUT, get_open_connections
+from echo.server.settings import drain_seconds
 from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
 
 logger = logging.getLogger("uvicorn.error")
@@ -27,7 +29,8 @@ class WebSocketProtocol(WebSocketConnection):
     """A WebSocket connection under uvicorn.
 
     Limits are set by the options `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and,
-    for the time that applications have to finish, `--timeout-graceful-shutdown`.
+    for the time that the drain and then the applications have to finish,
+    `--timeout-graceful-shutdown`.
     """
 
     def __init__(
@@ -113,10 +116,21 @@ class WebSocketProtocol(WebSocketConnection):
         self._respond(431, "The headers are too long")
 
     def shutdown(self) -> None:
-        """Close the connection. Called by uvicorn when it stops."""
-        super().shutdown()
-        timeout = self._config.timeout_graceful_shutdown
-        get_open_connections().stop_soon(STOP_TIMEOUT if timeout is None else timeout)
+        """Begin to close all connections. Called by uvicorn for each of them when it stops."""
+        connections = get_open_connections()
+        if connections.is_stopping:
+            return
+        seconds, limit = _drain_seconds(), self._config.timeout_graceful_shutdown
+        # After its limit, uvicorn cancels the applications of the connections that are open.
+        drain = seconds if limit is None else min(seconds, max(limit - STOP_TIMEOUT, 0))
+        if drain < seconds:
+            logger.warning(
+                "ECHO_DRAIN_SECONDS is %g, but --timeout-graceful-shutdown %d leaves time for %g.",
+                *(seconds, limit, drain),
+            )
+        if drain:
+            logger.info(DRAINING, len(connections), drain)
+        connections.stop_soon(STOP_TIMEOUT if limit is None else limit - drain, drain)
 
     def finished(self) -> None:
         self._server_state.connections.discard(self)
@@ -146,3 +160,12 @@ class WebSocketProtocol(WebSocketConnection):
             client = get_remote_addr(cast(asyncio.Transport, transport))
             prefix = f"{client[0]}:{client[1]} - " if client else ""
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket connection %s", prefix, action)
+
+
+def _drain_seconds() -> float:
+    """Return ECHO_DRAIN_SECONDS, or 0 if it is invalid."""
+    try:
+        return drain_seconds()
+    except ImproperlyConfigured as error:
+        logger.error("%s", error)
+        return 0

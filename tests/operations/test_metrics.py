@@ -110,6 +110,7 @@ def test_without_connections_all_numbers_are_zero(stats):
         ("echo_state_up",): 1,
         ("echo_connections", ""): 0,
         ("echo_open_connections",): 0,
+        ("echo_draining",): 0,
         ("echo_joins_total",): 0,
         ("echo_connected_seconds_total",): 0,
         ("echo_outages_total",): 0,

@@ -27,7 +27,7 @@ class DaphneConnection(WebSocketConnection):
         get_open_connections().add(self)
         self.start(self._server.application, scope, method)
         if self._server.stopping:
-            self.shutdown()
+            self.close_for_restart()
 
     async def connect(self) -> None:
         if self.accepted is not None:
@@ -98,10 +98,12 @@ class DaphneConnection(WebSocketConnection):
             self.request = None
         super()._close_transport()
 
-    def shutdown(self) -> None:
-        # If neither is set, asyncio is taking over the socket: `stop` calls this again.
-        if self.request is not None or self.transport is not None:
-            super().shutdown()
+    def close_for_restart(self) -> None:
+        # With neither, asyncio is taking over the socket: the handshake will be accepted, and the
+        # open connection closed.
+        is_reachable = self.request is not None or self.transport is not None
+        if is_reachable or self.state is not State.HANDSHAKE:
+            super().close_for_restart()
 
     def finished(self) -> None:
         get_open_connections().discard(self)

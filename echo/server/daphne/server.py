@@ -8,6 +8,8 @@ import asyncio
 import logging
 import re
 import time
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from functools import cached_property, partial
 from math import inf
 from typing import Any
@@ -20,12 +22,14 @@ from twisted.internet import defer, reactor
 from echo.server.daphne import front_door
 from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
 from echo.server.garbage import tune_garbage_collector
-from echo.server.registry import get_open_connections
+from echo.server.registry import DRAINING, get_open_connections
+from echo.server.settings import drain_seconds
 from echo.server.timeouts import Limits
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BODY_SIZE = 2_621_440  # bytes: Django's default, if no settings are configured
+INHERITED = ("fd:", "systemd:")  # endpoints whose sockets another process has opened
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to finish when the server stops
 
 
@@ -37,8 +41,10 @@ class Server(stock.Server):  # type: ignore[misc]
         *args: Any,
         ping_timeout: float = 10,
         request_buffer_size: int = DEFAULT_CHUNK_SIZE,
+        drain: float | None = 0,
         **options: Any,
     ) -> None:
+        """Take Daphne's arguments, and `drain` in seconds: None for ECHO_DRAIN_SECONDS."""
         # A client that vanishes is counted for 20 + 10 seconds. With Daphne's default, for 50.
         super().__init__(
             *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
@@ -46,6 +52,8 @@ class Server(stock.Server):  # type: ignore[misc]
         # Django logs an invalid Host, which any client can send, with a traceback of 2 KB.
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
+        self.drain = drain_seconds() if drain is None else drain
+        self._ports: list[Any] = []
         self.max_body, self.max_upload = _max_sizes()
 
     def run(self) -> None:
@@ -77,6 +85,7 @@ class Server(stock.Server):  # type: ignore[misc]
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
         front_door.install(self, port)
+        self._ports.append(port)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
         # Daphne's access log writes the path unescaped between quotes.
@@ -142,7 +151,11 @@ class Server(stock.Server):  # type: ignore[misc]
 
     async def _stop(self) -> None:
         self.stopping = True
-        await get_open_connections().stop()
+        connections = get_open_connections()
+        if self.drain:
+            logger.info(DRAINING, len(connections), self.drain)
+            self._stop_accepting_from_inherited_sockets()
+        await connections.stop(drain=self.drain)
         running = [details.get("application_instance") for details in self.connections.values()]
         tasks = {task for task in running if task is not None and not task.done()}
         # After a disconnect, Django's handler ends its tasks; if cancelled, it leaves them running.
@@ -153,6 +166,16 @@ class Server(stock.Server):  # type: ignore[misc]
             _, tasks = await asyncio.wait(tasks, timeout=APPLICATIONS_TIMEOUT)
         for task in tasks:
             task.cancel()
+
+    def _stop_accepting_from_inherited_sockets(self) -> None:
+        """Leave new connections to the other processes that have the socket, or to the next one.
+
+        On its own sockets, a draining process rejects handshakes: clients and load balancers get a
+        503 with Retry-After, where a closed socket would refuse the connection.
+        """
+        for endpoint, port in zip(self.endpoints, self._ports, strict=False):
+            if endpoint.startswith(INHERITED):
+                port.stopListening()
 
 
 def _max_sizes() -> tuple[int | None, int | None]:
@@ -176,12 +199,31 @@ def _escaped(text: str) -> str:
 class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
     """Daphne's command line with all its options."""
 
-    server_class = Server
+    server_class: Callable[..., Server] = Server
 
     def __init__(self) -> None:
         super().__init__()
         self.parser.prog = "python -m echo.server"
         self.parser.set_defaults(ping_timeout=10)  # as in Server
+        self.parser.add_argument(
+            "--drain",
+            type=_seconds,
+            metavar="SECONDS",
+            help="Time over which to close the WebSockets when the server stops; by default the "
+            "setting ECHO_DRAIN_SECONDS.",
+        )
+
+    def run(self, args: list[str]) -> None:
+        """Run the server with these arguments."""
+        self.server_class = partial(Server, drain=self.parser.parse_args(args).drain)
+        super().run(args)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < inf:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
+    return value
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -4,6 +4,8 @@
 {
   const LINES = 500; // of the log; older ones are removed
   const SECOND = 1000; // milliseconds
+  const MAX_DELAY = 30 * SECOND; // until the next attempt to connect again
+  const STABLE = 5 * SECOND; // a connection that stayed open for less does not reset the delay
 
   const panel = document.getElementById('echo-console');
   const words = panel.dataset;
@@ -12,9 +14,17 @@
   const who = document.getElementById('echo-who'); // missing if the user may not see members
   const [connectForm, sendForm, closeForm] = panel.querySelectorAll('form');
   let socket = null;
+  let name = ''; // the object of the socket
+  let attempts = 0; // to connect again, since the last stable connection
+  let isWanted = false; // whether the user has not closed the connection
+  let isReconnecting = false; // from the end of a connection until the next is open
+  let timer = 0; // of the next attempt
   let latest = 0; // number of the last fetch of the table
   let isFetching = false;
   let hasChanged = false; // whether a count has changed during the fetch
+
+  // After other codes, a new connection would end like the last one, or needs the user.
+  const reasons = { 1006: words.lost, 1012: words.restart };
 
   const element = (tag, text) => {
     const made = document.createElement(tag);
@@ -40,7 +50,7 @@
   const showState = () => {
     enable(connectForm, socket.readyState === WebSocket.CLOSED);
     enable(sendForm, isOpen());
-    enable(closeForm, isOpen());
+    enable(closeForm, isOpen() || isReconnecting);
   };
 
   const fetchPage = async () => {
@@ -128,28 +138,43 @@
   };
 
   const address = () => {
-    const name = encodeURIComponent(connectForm.elements.object.value);
     const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
-    return `${scheme}//${location.host}${words.root}${name}/websocket`;
+    return `${scheme}//${location.host}${words.root}${encodeURIComponent(name)}/websocket`;
   };
 
   const opened = () => {
     say('opened', socket.url);
+    const wasReconnecting = isReconnecting;
+    isReconnecting = false;
     showState();
-    sendForm.elements.text.focus();
+    if (!wasReconnecting) sendForm.elements.text.focus(); // else the user may be elsewhere
     refresh();
-    showMembers(connectForm.elements.object.value);
+    showMembers(name);
   };
 
-  const closed = async (event, wasOpen) => {
+  const closed = async (event, wasOpen, wasStable) => {
     const focused = document.activeElement;
+    const wasReconnecting = isReconnecting;
+    if (wasStable) attempts = 0;
+    if (wasOpen) say('closed', describe(event));
+    if (wasOpen && isWanted && event.code in reasons) isReconnecting = true;
+    if (isReconnecting) openLater(wasOpen ? reasons[event.code] : words.failed);
     showState();
     hideMembers();
     if (focused && focused.matches(':disabled')) connectForm.elements.object.focus();
-    if (wasOpen) say('closed', describe(event));
+    if (wasReconnecting) return;
     if (!(await refresh())) return;
-    if (!wasOpen) say('error', words.rejected);
-    else setTimeout(refresh, SECOND); // some servers update the count later, or are about to stop
+    if (wasOpen) setTimeout(refresh, SECOND); // some servers update the count later, or are about to stop
+    else if (isWanted) say('error', words.rejected);
+  };
+
+  // Full jitter: otherwise all clients of a process that stops would come back at the same time.
+  const openLater = (reason) => {
+    const delay = Math.random() * Math.min(SECOND * 2 ** attempts, MAX_DELAY);
+    attempts += 1;
+    timer = setTimeout(open, delay);
+    const again = words.again.replace('{seconds}', Math.ceil(delay / SECOND));
+    say('waiting', `${reason} ${again}`);
   };
 
   const describe = (event) => {
@@ -158,16 +183,28 @@
     return [`${words.code} ${event.code}`, reason, event.wasClean ? words.clean : words.unclean].join(', ');
   };
 
-  const connect = () => {
-    let wasOpen = false;
+  const open = () => {
+    let since = null;
     socket = new WebSocket(address());
     socket.addEventListener('open', () => {
-      wasOpen = true;
+      since = performance.now();
       opened();
     });
     socket.addEventListener('message', (event) => say('received', String(event.data)));
-    socket.addEventListener('close', (event) => closed(event, wasOpen));
+    socket.addEventListener('close', (event) => {
+      const wasOpen = since !== null;
+      closed(event, wasOpen, wasOpen && performance.now() - since > STABLE);
+    });
     showState();
+  };
+
+  const connect = () => {
+    clearTimeout(timer);
+    isReconnecting = false;
+    isWanted = true;
+    attempts = 0;
+    name = connectForm.elements.object.value;
+    open();
   };
 
   const send = () => {
@@ -179,12 +216,26 @@
   };
 
   const close = () => {
+    if (isReconnecting) {
+      stopReconnecting();
+      return;
+    }
     const { code, reason } = closeForm.elements;
     try {
       socket.close(Number(code.value), reason.value);
+      isWanted = false;
     } catch {
       say('error', words.closeRule);
     }
+  };
+
+  const stopReconnecting = () => {
+    clearTimeout(timer);
+    isWanted = isReconnecting = false;
+    socket.close(); // it may be connecting
+    say('waiting', words.stopped);
+    showState();
+    connectForm.elements.object.focus();
   };
 
   const onSubmit = (form, action) => {
