@@ -35,6 +35,7 @@ class Server(stock.Server):  # type: ignore[misc]
         *args: Any,
         ping_timeout: float = 10,
         request_buffer_size: int = DEFAULT_CHUNK_SIZE,
+        websocket_deflate: bool = False,
         **options: Any,
     ) -> None:
         # A client that vanishes is counted for 20 + 10 seconds. With Daphne's default, for 50.
@@ -45,6 +46,7 @@ class Server(stock.Server):  # type: ignore[misc]
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
         self.max_body, self.max_upload = _max_sizes()
+        self.websocket_deflate = websocket_deflate or _deflates_by_default()
 
     @property
     def http_factory(self) -> Any:
@@ -66,6 +68,7 @@ class Server(stock.Server):  # type: ignore[misc]
             handshake_timeout=min((t for t in timeouts if t >= 0), default=inf),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else inf,
             application_timeout=self.application_close_timeout,
+            deflate=self.websocket_deflate,
         )
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
@@ -158,13 +161,21 @@ def _max_sizes() -> tuple[int | None, int | None]:
     return settings.DATA_UPLOAD_MAX_MEMORY_SIZE, conf.ECHO_MAX_UPLOAD_SIZE
 
 
+def _deflates_by_default() -> bool:
+    if not settings.configured:
+        return False
+    from echo.conf import conf
+
+    return conf.ECHO_WEBSOCKET_DEFLATE
+
+
 def _escaped(text: str) -> str:
     """Return the text escaped as in nginx's logs, so that it cannot end a field or a line."""
     return re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02X}", text)
 
 
 class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
-    """Daphne's command line with all its options."""
+    """Daphne's command line with all its options, and `--websocket-deflate`."""
 
     server_class = Server
 
@@ -172,6 +183,16 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
         super().__init__()
         self.parser.prog = "python -m echo.server"
         self.parser.set_defaults(ping_timeout=10)  # as in Server
+        self.parser.add_argument(
+            "--websocket-deflate",
+            action="store_true",
+            help="Compress WebSocket messages if the client offers permessage-deflate",
+        )
+
+    def run(self, args: list[str]) -> None:
+        deflates = self.parser.parse_args(args).websocket_deflate
+        self.server_class = partial(Server, websocket_deflate=deflates)  # type: ignore[assignment]
+        super().run(args)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
