@@ -195,8 +195,8 @@ class Conf:
     def ECHO_DEFLATE_MIN_SIZE(self) -> int:
         """The size in bytes from which a message is compressed, if compression is negotiated."""
         value = _get("ECHO_DEFLATE_MIN_SIZE", 1024)
-        if type(value) is not int or value < 0:
-            message = f"ECHO_DEFLATE_MIN_SIZE {value!r} is not a number of bytes."
+        if type(value) is not int or value < 126:  # echo.server never compresses shorter replies
+            message = f"ECHO_DEFLATE_MIN_SIZE {value!r} is not a number of bytes of at least 126."
             raise ImproperlyConfigured(message)
         return value
 
@@ -332,6 +332,8 @@ def _is_read(name: str) -> bool:
         return True  # reported by echo.E002
     if isinstance(value, frozenset):
         return bool(value) and all(str(item) in text for item in _get(name))
+    if isinstance(value, bool):
+        return value is (text.lower() in ("1", "true", "yes", "on"))
     if isinstance(value, int | float):
         try:
             return float(text) == value

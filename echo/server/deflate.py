@@ -30,6 +30,7 @@ DEFAULT_MIN_SIZE = 1024  # bytes, if no settings are configured
 WINDOW_BITS = 12
 SETTINGS = {"level": 3, "memLevel": 5}
 MAX_WINDOW_BITS = 15
+MAX_OFFERS = 1024  # bytes of the client's offers; browsers send fewer than 100
 MAX_KEPT = 1 << 20  # bytes of a message that is kept for its next receiver
 
 _factory = ServerPerMessageDeflateFactory(
@@ -42,11 +43,11 @@ _factory = ServerPerMessageDeflateFactory(
 def negotiate(headers: handshake.Headers) -> "tuple[bytes, Codec] | None":
     """Return the header value of the response and the codec, or None to compress nothing."""
     offers = b", ".join(handshake.values(headers, b"sec-websocket-extensions"))
-    agreed = _first_acceptable(offers) if offers else None
+    agreed = _first_acceptable(offers) if 0 < len(offers) <= MAX_OFFERS else None
     return None if agreed is None else (agreed[0], _codec(agreed[1], _min_size()))
 
 
-@lru_cache(maxsize=32)  # browsers send few different ones; each has at most the size of all headers
+@lru_cache(maxsize=32)  # browsers send few different ones
 def _first_acceptable(offers: bytes) -> tuple[bytes, int] | None:
     """Return the response to the first acceptable offer, and the bits of the server's window."""
     try:

@@ -44,7 +44,7 @@ def options_of(module: str) -> set[str]:
     return set(re.findall(r"^ +(?:-\w(?: \w+)?, )?(--[a-z0-9_-]+)", shown.stdout, re.MULTILINE))
 
 
-@pytest.mark.parametrize(("module", "title"), [("daphne", "Daphne"), ("uvicorn", "uvicorn")])
+@pytest.mark.parametrize(("module", "title"), [("echo.server", "Daphne"), ("uvicorn", "uvicorn")])
 def test_docs_name_every_option(module: str, title: str) -> None:
     (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", DOCS.read_text(), re.M | re.S)
     named = {
@@ -71,7 +71,7 @@ OF_THE_PROCESS = {
 }
 
 
-@pytest.mark.parametrize("module", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("module", ["echo.server", "uvicorn"])
 def test_every_option_that_reaches_connections_is_tested(module: str) -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("**/*.py"))
 
