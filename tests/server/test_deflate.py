@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from playwright.sync_api import Browser
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.sync.client import connect
 
 from echo.server.deflate import Codec, negotiate
 from echo.server.framing import INFLATED_BATCH_SIZE, Event, Failure, Framing
+from tests.browser import new_page
 from tests.raw import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Client, close_payload, frame
 from tests.servers import Server
 
@@ -314,6 +316,28 @@ def test_client_of_websockets(server: Server, offer: ClientPerMessageDeflateFact
         for message in [*messages, [LONG[:999], LONG[999:]]]:
             client.send(message)
             assert client.recv() == ("".join(message) if isinstance(message, list) else message)
+
+
+MESSAGES_OF_A_PAGE = """
+([url, text]) => new Promise((resolve) => {
+    const socket = new WebSocket(url);
+    socket.onopen = () => socket.send(text);
+    socket.onmessage = (event) => { resolve([socket.extensions, event.data]); socket.close(); };
+    socket.onclose = (event) => resolve([event.code]);
+})
+"""
+
+
+@pytest.mark.long
+def test_browser(server: Server, browser: Browser) -> None:
+    page = new_page(browser)
+    page.goto(f"http://127.0.0.1:{server.port}/")
+
+    found = page.evaluate(
+        MESSAGES_OF_A_PAGE, [f"ws://127.0.0.1:{server.port}/loop/foo/websocket", LONG]
+    )
+
+    assert found == [f"{AGREED}; server_max_window_bits=12", LONG]
 
 
 def opened(server: Server, app: str = "loop", offer: str = OFFER) -> Client:
