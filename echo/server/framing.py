@@ -41,6 +41,10 @@ class Budget:
 BUDGET = Budget(128 * 1024 * 1024)
 
 
+class NotNow(Exception):
+    """A message is not inflated in this call, which has inflated much already."""
+
+
 class Close(NamedTuple):
     """The client's Close frame; the code is NO_CODE if the frame has none."""
 
@@ -93,7 +97,7 @@ class Framing:
         self._ended = False
         self._fast = 0x80 + min(125, max_size)  # largest second byte of a frame on the fast path
         self._codec: MessageCodec | None = None
-        self._inflated = 0  # bytes of messages inflated since a call last stopped for it
+        self._inflated = 0  # bytes of messages since NotNow was last raised
         # Returns the frame of a message to send.
         self.frame: Callable[[int, bytes], bytes] = frame
 
@@ -177,9 +181,8 @@ class Framing:
                         break
                 elif event is not None:
                     events.append(event)
-                if self._inflated >= INFLATED_BATCH_SIZE:
-                    self._inflated = 0
-                    break
+        except NotNow:
+            self._missing = 0
         finally:
             if position < size and not self._ended:
                 self._rest += memoryview(data)[position:]
@@ -265,7 +268,7 @@ class Framing:
         opcode = first & 0x0F
         if first & 0x30:
             return "Received frame had RSV bits 2 or 3 set"
-        if first & RSV1 and (self._codec is None or opcode not in (TEXT, BINARY)):
+        if first & 0x40 and (self._codec is None or opcode not in (TEXT, BINARY)):
             place = "without compression" if self._codec is None else "but begins no message"
             return f"Received frame had its compression bit (RSV1) set {place}"
         if opcode not in _OPCODES:
@@ -277,7 +280,7 @@ class Framing:
         return "Missing continuation frame" if self._message else None
 
     def _frame_received(self, first: int, payload: bytes) -> Event | None:
-        opcode = first & (RSV1 | 0x0F)  # with RSV1 for a compressed message
+        opcode = first & 0x4F  # with RSV1 for a compressed message
         if opcode == PING:
             self.pongs.append(frame(PONG, payload))
             return None
@@ -294,6 +297,8 @@ class Framing:
                 return payload if opcode == BINARY else self._inflate(opcode, payload)
             if self._message is None:
                 self._message = _Fragments(opcode)
+            if final and self._message.is_compressed:
+                self._check_inflated()  # before the message changes
             self._message.add(payload, final)
             if self._message.empty > MAX_EMPTY_FRAGMENTS:
                 return self._fail(POLICY_VIOLATION, "Too many empty fragments")
@@ -308,13 +313,19 @@ class Framing:
             return self._fail(INVALID_TEXT, "Invalid UTF-8 in a text")
 
     def _inflate(self, opcode: int, payload: bytes) -> Event:
-        """Return the message of a compressed payload. Raises UnicodeDecodeError."""
+        """Return the message of a compressed payload. Raises UnicodeDecodeError or NotNow."""
         assert self._codec is not None
+        self._check_inflated()
         inflated = self._codec.inflate(payload, self.max_size)
         if isinstance(inflated, Failure):
             return self._fail(*inflated)
         self._inflated += len(inflated)
         return inflated.decode() if opcode == RSV1 | TEXT else inflated
+
+    def _check_inflated(self) -> None:
+        if self._inflated >= INFLATED_BATCH_SIZE:
+            self._inflated = 0
+            raise NotNow
 
     def _close_received(self, payload: bytes) -> Close | Failure:
         if not payload:

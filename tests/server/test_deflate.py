@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import time
 import tracemalloc
 import zlib
@@ -19,6 +20,7 @@ from echo.server.deflate import Codec, negotiate
 from echo.server.framing import INFLATED_BATCH_SIZE, Event, Failure, Framing
 from tests.browser import new_page
 from tests.raw import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Client, close_payload, frame
+from tests.reference import cut
 from tests.servers import Server
 
 SITE = "tests.sites.transport:application"
@@ -269,15 +271,45 @@ def test_bomb_takes_no_more_memory_than_the_largest_message() -> None:
     assert seconds < 0.5
 
 
-def test_inflating_many_messages_stops_for_other_connections() -> None:
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_inflating_many_messages_stops_for_other_connections(fragmented: bool) -> None:
     message = b"x" * (INFLATED_BATCH_SIZE // 2)
+    data, payload = compressed_frame(message, BINARY), deflated(message)
+    if fragmented:
+        data = frame(BINARY, payload[:9], fin=False, rsv=COMPRESSED) + frame(0, payload[9:])
     framing = new_framing()
 
-    events = [framing.receive(5 * compressed_frame(message, BINARY))]
+    events = [framing.receive(5 * data)]
     while framing.has_more:
         events.append(framing.receive(b""))
 
     assert events == [[message] * 2, [message] * 2, [message]]
+
+
+def test_random_messages_in_random_pieces() -> None:
+    source = random.Random(7)
+    for _ in range(50):
+        messages: list[Event] = []
+        data = b""
+        for _ in range(20):
+            message = LONG[: source.choice((0, 1, 100, 1000, 3000))] * source.choice((1, 30))
+            rsv = source.choice((0, COMPRESSED))
+            payload = deflated(message.encode()) if rsv else message.encode()
+            ends = sorted(source.choices(range(len(payload) + 1), k=source.choice((0, 0, 1, 5))))
+            pieces = cut(payload, ends) if payload else [payload]
+            for number, piece in enumerate(pieces):
+                first, last = number == 0, number == len(pieces) - 1
+                data += frame(TEXT if first else 0, piece, fin=last, rsv=rsv if first else 0)
+                data += frame(PING) * source.choice((0, 0, 1))
+            messages.append(message)
+        framing = new_framing()
+        events: list[Event] = []
+        for piece in cut(data, sorted(source.choices(range(len(data)), k=20))):
+            events += framing.receive(piece)
+            while framing.has_more:
+                events += framing.receive(b"")
+
+        assert events == messages
 
 
 def test_replies_of_the_extension_are_compressed() -> None:
