@@ -255,7 +255,7 @@ def test_payload_larger_than_any_message_fails_at_its_head() -> None:
 
 
 def test_bomb_takes_no_more_memory_than_the_largest_message() -> None:
-    bomb = compressed_frame(bytes(256 * MIB), BINARY)
+    bomb = compressed_frame(bytes(64 * MIB), BINARY)
     framing = new_framing()
     tracemalloc.start()
     try:
@@ -400,7 +400,7 @@ def test_bomb_is_closed_with_1009(server: Server) -> None:
     largest = 16 * MIB if server.kind == "uvicorn" else MIB
     with opened(server) as client:
         before = server.forget_peak()
-        client.send(compressed_frame(bytes(64 * MIB), BINARY))
+        client.send(compressed_frame(bytes(32 * MIB), BINARY))
 
         assert client.closing() == (1009, f"Message is too large: inflated > {largest}")
         assert server.memory("VmHWM") - before < 2 * largest + 8 * MIB
