@@ -52,6 +52,8 @@ CONVERSIONS = {
     "ECHO_MAX_HANDSHAKES_AT_ONCE": "int({})",
     "ECHO_MAX_MESSAGES_PER_SECOND": "int({})",
     "ECHO_DRAIN_SECONDS": "float({})",
+    "ECHO_WEBSOCKET_DEFLATE": '{} == "1"',
+    "ECHO_DEFLATE_MIN_SIZE": "int({})",
 }
 
 

@@ -188,6 +188,23 @@ class Conf:
         """The maximum size in bytes of a multipart body on `echo.server`; None for no limit."""
         return _limit("ECHO_MAX_UPLOAD_SIZE", 256 * 1024 * 1024)
 
+    @property
+    def ECHO_WEBSOCKET_DEFLATE(self) -> bool:
+        """Whether `echo.server` compresses messages if the client offers permessage-deflate."""
+        value = _get("ECHO_WEBSOCKET_DEFLATE", False)
+        if not isinstance(value, bool):
+            raise ImproperlyConfigured(f"ECHO_WEBSOCKET_DEFLATE {value!r} is not True or False.")
+        return value
+
+    @property
+    def ECHO_DEFLATE_MIN_SIZE(self) -> int:
+        """The size in bytes from which a message is compressed, if compression is negotiated."""
+        value = _get("ECHO_DEFLATE_MIN_SIZE", 1024)
+        if type(value) is not int or value < 126:  # echo.server never compresses shorter replies
+            message = f"ECHO_DEFLATE_MIN_SIZE {value!r} is not a number of bytes of at least 126."
+            raise ImproperlyConfigured(message)
+        return value
+
 
 EXPECTED = (
     "memory://, redis://host:port/db, rediss://…, unix:///path, valkey://…, valkeys://… or "
@@ -320,6 +337,8 @@ def _is_read(name: str) -> bool:
         return True  # reported by echo.E002
     if isinstance(value, frozenset):
         return bool(value) and all(str(item) in text for item in _get(name))
+    if isinstance(value, bool):
+        return value is (text.lower() in ("1", "true", "yes", "on"))
     if isinstance(value, int | float):
         try:
             return float(text) == value

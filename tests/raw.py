@@ -169,14 +169,20 @@ class Client:
 
     def frame(self) -> tuple[int, bytes]:
         """Return opcode and payload of the next frame, which must be whole and unmasked."""
+        rsv, opcode, payload = self.frame_with_rsv()
+        assert rsv == 0
+        return opcode, payload
+
+    def frame_with_rsv(self) -> tuple[int, int, bytes]:
+        """Return the bits RSV1 to RSV3 as well: 4 for a compressed message (RFC 7692 §6)."""
         first, second = self._take(2)
-        assert first & 0x70 == 0 and first & 0x80 and second & 0x80 == 0
+        assert first & 0x80 and second & 0x80 == 0
         length = second & 0x7F
         if length == 126:
             (length,) = struct.unpack("!H", self._take(2))
         elif length == 127:
             (length,) = struct.unpack("!Q", self._take(8))
-        return first & 0x0F, self._take(length)
+        return first >> 4 & 7, first & 0x0F, self._take(length)
 
     def _frame_but_no_ping(self) -> tuple[int, bytes]:
         """Return the next frame that is no ping: on a slow machine those come between."""

@@ -92,6 +92,9 @@ WRONG = [
     ("ECHO_DRAIN_SECONDS", "5", "ECHO_DRAIN_SECONDS '5' is not a number of seconds of at least 0."),
     ("ECHO_ALLOWED_ORIGINS", None, "ECHO_ALLOWED_ORIGINS None is not a list of origins like"),
     ("ECHO_ALLOWED_ORIGINS", [7], "ECHO_ALLOWED_ORIGINS [7] is not a list of origins like"),
+    ("ECHO_WEBSOCKET_DEFLATE", 1, "ECHO_WEBSOCKET_DEFLATE 1 is not True or False."),
+    ("ECHO_DEFLATE_MIN_SIZE", "1024", "ECHO_DEFLATE_MIN_SIZE '1024' is not a number of bytes of"),
+    ("ECHO_DEFLATE_MIN_SIZE", 125, "ECHO_DEFLATE_MIN_SIZE 125 is not a number of bytes of at"),
     ("ECHO_STATE_URL", None, "ECHO_STATE_URL None is not a string; expected memory://"),
 ]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW, draining
-from echo.server import framing, handshake
+from echo.server import deflate, framing, handshake
 from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
 from echo.server.receive_queue import MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS, ReceiveQueue
@@ -77,6 +77,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.scope: dict[str, Any] = {}
         self.transport: asyncio.Transport | None = None
         self._framing = Framing(limits.max_size, framing.BUDGET)
+        self._may_deflate = limits.deflate
         self._queue = ReceiveQueue(loop)
         self._flow = FlowControl(loop)
         self._timeouts = Timeouts(limits, loop.time())
@@ -362,9 +363,9 @@ class WebSocketConnection(asyncio.Protocol):
             return
         text = event.get("text")
         if text is not None:
-            frame = framing.frame(framing.TEXT, text.encode())
+            frame = self._framing.frame(framing.TEXT, text.encode())
         elif (binary := event.get("bytes")) is not None:
-            frame = framing.frame(framing.BINARY, binary)
+            frame = self._framing.frame(framing.BINARY, binary)
         else:
             raise ValueError("'websocket.send' has neither 'text' nor 'bytes'.")
         flow = self._flow
@@ -413,6 +414,9 @@ class WebSocketConnection(asyncio.Protocol):
             self._respond(*self._rejection)
             raise ClientDisconnected
         headers = handshake.with_defaults(event.get("headers") or (), self.default_headers())
+        if self._may_deflate and (agreed := deflate.negotiate(self.scope["headers"])):
+            headers = [(b"sec-websocket-extensions", agreed[0]), *headers]
+            self._framing.set_codec(agreed[1])
         head = handshake.acceptance(self.scope["headers"], event.get("subprotocol"), headers)
         self._timeouts.started_at = self._loop.time()
         await self.acquire_transport()
@@ -460,7 +464,7 @@ class WebSocketConnection(asyncio.Protocol):
         """The extension "echo.send_now"."""
         if self.state is not State.OPEN or self._flow.is_paused or self.transport is None:
             return False
-        self._flow.write(framing.frame(framing.TEXT, text.encode()))
+        self._flow.write(self._framing.frame(framing.TEXT, text.encode()))
         return True
 
     def _close_by_application(self, event: dict[str, Any]) -> None:

@@ -6,13 +6,14 @@ with the RFC's close code and a reason.
 
 import codecs
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C if available
 
 from echo.extensions import CLOSE_CODES, MAX_REASON_BYTES
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+RSV1 = 0x40  # in the first byte of a compressed message's first frame (RFC 7692 §6)
 NO_CODE = 1005  # RFC 6455 §7.1.5: the Close frame has no code
 PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_LARGE = 1002, 1007, 1008, 1009
 TRY_LATER = 1013
@@ -21,6 +22,7 @@ NO_LIMIT = 1 << 62
 MAX_FRAMES = range(256)
 MAX_EMPTY_FRAGMENTS = 4096  # of one message
 REPLY_BATCH_SIZE = 256 * 1024  # bytes of long replies after which a call stops
+INFLATED_BATCH_SIZE = 256 * 1024  # bytes of inflated messages after which a call stops
 
 
 class Budget:
@@ -37,6 +39,10 @@ class Budget:
 
 
 BUDGET = Budget(128 * 1024 * 1024)
+
+
+class NotNow(Exception):
+    """A message is not inflated in this call, which has inflated much already."""
 
 
 class Close(NamedTuple):
@@ -56,6 +62,16 @@ class Failure(NamedTuple):
 Event = str | bytes | Close | Failure  # a text, a binary message, or the end
 TextReply = Callable[[str], str | None]
 BinaryReply = Callable[[bytes], str | None]
+
+
+class MessageCodec(Protocol):
+    """Compresses and inflates the messages of connections that have negotiated compression."""
+
+    def frame(self, opcode: int, payload: bytes) -> bytes:
+        """Return the frame of a message, compressed or not."""
+
+    def inflate(self, payload: bytes, max_size: int) -> bytes | Failure:
+        """Return the message of a compressed payload, unless it fails."""
 
 
 class Framing:
@@ -80,6 +96,14 @@ class Framing:
         self._message: _Fragments | None = None
         self._ended = False
         self._fast = 0x80 + min(125, max_size)  # largest second byte of a frame on the fast path
+        self._codec: MessageCodec | None = None
+        self._inflated = 0  # bytes of messages since NotNow was last raised
+        # Returns the frame of a message to send.
+        self.frame: Callable[[int, bytes], bytes] = frame
+
+    def set_codec(self, codec: MessageCodec) -> None:
+        """Compress and inflate messages from now on: the client has agreed to it."""
+        self._codec, self.frame = codec, codec.frame
 
     def receive(
         self,
@@ -91,8 +115,8 @@ class Framing:
         """Parse the bytes, after those of earlier calls, and return at most `max_events` events.
 
         Stops early after MAX_FRAMES, so that a flood of tiny frames does not block other
-        connections, and after REPLY_BATCH_SIZE. The rest is kept for the next call, whose `data`
-        may be empty.
+        connections, and after REPLY_BATCH_SIZE or INFLATED_BATCH_SIZE. The rest is kept for the
+        next call, whose `data` may be empty.
 
         If `reply` (and `binary_reply`) are given, they are called with the messages instead of
         returning these. Their results are added to `replies`, in order. Their exceptions propagate;
@@ -140,7 +164,7 @@ class Framing:
                         if (length := len(payload)) < 126:
                             self.replies.append(_SHORT_TEXT[length] + payload)
                         else:
-                            self.replies.append(frame(TEXT, payload))
+                            self.replies.append(self.frame(TEXT, payload))
                             long += length
                             if long >= REPLY_BATCH_SIZE:
                                 break
@@ -157,6 +181,8 @@ class Framing:
                         break
                 elif event is not None:
                     events.append(event)
+        except NotNow:
+            self._missing = 0
         finally:
             if position < size and not self._ended:
                 self._rest += memoryview(data)[position:]
@@ -215,7 +241,7 @@ class Framing:
                 return 0, self._fail(PROTOCOL_ERROR, "Received a length not in its shortest form")
             length = extended
         size = length + (self._message.size if self._message else 0)
-        if size > self.max_size and not first & 8:
+        if size > self.max_size and not first & 8 and size > self._max_received(first):
             reason = f"Message is too large: {size} > {self.max_size}"
             return 0, self._fail(TOO_LARGE, reason)
         total = head + length
@@ -224,6 +250,14 @@ class Framing:
         start = position + head
         payload = apply_mask(data[start : start + length], data[start - 4 : start])
         return total, self._frame_received(first, payload)
+
+    def _max_received(self, first: int) -> int:
+        """Return the maximum size of the message as received. The inflated one is limited later.
+
+        Deflate enlarges what it cannot compress: zlib's deflateBound() has an eighth at most.
+        """
+        compressed = first & RSV1 or (self._message is not None and self._message.is_compressed)
+        return self.max_size + self.max_size // 8 + 64 if compressed else self.max_size
 
     def _wait(self, missing: int) -> tuple[int, None]:
         self._missing = missing
@@ -234,8 +268,9 @@ class Framing:
         opcode = first & 0x0F
         if first & 0x30:
             return "Received frame had RSV bits 2 or 3 set"
-        if first & 0x40:
-            return "Received frame had its compression bit (RSV1) set without compression"
+        if first & 0x40 and (self._codec is None or opcode not in (TEXT, BINARY)):
+            place = "without compression" if self._codec is None else "but begins no message"
+            return f"Received frame had its compression bit (RSV1) set {place}"
         if opcode not in _OPCODES:
             return f"Unknown opcode {opcode}"
         if opcode & 8:
@@ -245,7 +280,7 @@ class Framing:
         return "Missing continuation frame" if self._message else None
 
     def _frame_received(self, first: int, payload: bytes) -> Event | None:
-        opcode = first & 0x0F
+        opcode = first & 0x4F  # with RSV1 for a compressed message
         if opcode == PING:
             self.pongs.append(frame(PONG, payload))
             return None
@@ -257,19 +292,40 @@ class Framing:
         try:
             if opcode != CONTINUATION and final:
                 self._age = 0
-                return payload.decode() if opcode == TEXT else payload
+                if opcode == TEXT:
+                    return payload.decode()
+                return payload if opcode == BINARY else self._inflate(opcode, payload)
             if self._message is None:
                 self._message = _Fragments(opcode)
+            if final and self._message.is_compressed:
+                self._check_inflated()  # before the message changes
             self._message.add(payload, final)
             if self._message.empty > MAX_EMPTY_FRAGMENTS:
                 return self._fail(POLICY_VIOLATION, "Too many empty fragments")
+            if not final:
+                return None
+            message, self._message = self._message, None
+            self._age = 0
+            if message.is_compressed:
+                return self._inflate(message.opcode, bytes(message.data))
+            return message.whole()
         except UnicodeDecodeError:
             return self._fail(INVALID_TEXT, "Invalid UTF-8 in a text")
-        if not final:
-            return None
-        message, self._message = self._message, None
-        self._age = 0
-        return message.whole()
+
+    def _inflate(self, opcode: int, payload: bytes) -> Event:
+        """Return the message of a compressed payload. Raises UnicodeDecodeError or NotNow."""
+        assert self._codec is not None
+        self._check_inflated()
+        inflated = self._codec.inflate(payload, self.max_size)
+        if isinstance(inflated, Failure):
+            return self._fail(*inflated)
+        self._inflated += len(inflated)
+        return inflated.decode() if opcode == RSV1 | TEXT else inflated
+
+    def _check_inflated(self) -> None:
+        if self._inflated >= INFLATED_BATCH_SIZE:
+            self._inflated = 0
+            raise NotNow
 
     def _close_received(self, payload: bytes) -> Close | Failure:
         if not payload:
@@ -295,7 +351,7 @@ class Framing:
         if replied is None:
             return 0
         payload = replied.encode()
-        self.replies.append(frame(TEXT, payload))
+        self.replies.append(self.frame(TEXT, payload))
         return len(payload)
 
     def _fail(self, code: int, reason: str) -> Failure:
@@ -306,26 +362,32 @@ class Framing:
 class _Fragments:
     """A message of several frames. Each fragment of a text is validated on arrival.
 
-    Kept in one buffer: there may be many fragments, tiny or empty.
+    Kept in one buffer: there may be many fragments, tiny or empty. A compressed message is kept
+    compressed, and validated when it is whole.
     """
 
     def __init__(self, opcode: int) -> None:
-        self._data = bytearray()
+        self.opcode = opcode  # with RSV1 if the message is compressed
+        self.data = bytearray()
         self.empty = 0  # number of empty fragments
         self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
     @property
     def size(self) -> int:  # bytes
-        return len(self._data)
+        return len(self.data)
+
+    @property
+    def is_compressed(self) -> bool:
+        return bool(self.opcode & RSV1)
 
     def add(self, payload: bytes, final: bool) -> None:
-        self._data += payload
+        self.data += payload
         self.empty += not payload
         if self._decoder is not None:
             self._decoder.decode(payload, final)
 
     def whole(self) -> str | bytes:
-        return bytes(self._data) if self._decoder is None else self._data.decode()
+        return bytes(self.data) if self._decoder is None else self.data.decode()
 
 
 def _validate_second(first: int, second: int) -> str | None:
@@ -337,7 +399,7 @@ def _validate_second(first: int, second: int) -> str | None:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a frame as servers send it: unmasked and final."""
+    """Return a frame as servers send it: unmasked and final. The opcode may have RSV1 added."""
     length = len(payload)
     if length < 126:
         return _SHORT[opcode][length] + payload
@@ -356,5 +418,8 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 # The first two bytes of a final, unmasked frame, by opcode and length.
-_SHORT = {opcode: [bytes((0x80 | opcode, n)) for n in range(126)] for opcode in _OPCODES}
+_SHORT = {
+    opcode: [bytes((0x80 | opcode, n)) for n in range(126)]
+    for opcode in (*_OPCODES, RSV1 | TEXT, RSV1 | BINARY)
+}
 _SHORT_TEXT = _SHORT[TEXT]

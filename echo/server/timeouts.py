@@ -12,7 +12,7 @@ PING_TOLERANCE = 0.1  # seconds: a ping that is due within this time is sent now
 
 
 class Limits(NamedTuple):
-    """The limits of a connection, in bytes and seconds."""
+    """The limits and options of a connection, in bytes and seconds."""
 
     max_size: int = 1024 * 1024  # bytes of a message
     ping_interval: float = 20
@@ -20,6 +20,7 @@ class Limits(NamedTuple):
     handshake_timeout: float = 20  # for the application to accept or reject
     max_age: float = inf
     application_timeout: float = APPLICATION_TIMEOUT
+    deflate: bool = False  # whether messages are compressed if the client offers it
 
 
 class Timeouts:

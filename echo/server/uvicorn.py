@@ -30,7 +30,8 @@ class WebSocketProtocol(WebSocketConnection):
 
     Limits are set by the options `--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout` and,
     for the time that the drain and then the applications have to finish,
-    `--timeout-graceful-shutdown`.
+    `--timeout-graceful-shutdown`. With `--ws-per-message-deflate`, uvicorn's default, clients may
+    negotiate compression.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class WebSocketProtocol(WebSocketConnection):
             config.ws_ping_interval or inf,  # 0: no pings, as in uvicorn
             inf if config.ws_ping_timeout is None else config.ws_ping_timeout,
             application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
+            deflate=config.ws_per_message_deflate,
         )
         super().__init__(limits)
         self._config = config

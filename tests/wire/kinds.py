@@ -10,7 +10,8 @@ from tests.wire.data import Case
 
 LIMIT = str(32 * 1024 * 1024)  # bytes of a message, as in the original
 OF_DAPHNE = ("--websocket-max-message-size", LIMIT, "--websocket-max-frame-size", LIMIT)
-OF_UVICORN = ("--ws-max-size", LIMIT)
+# The original compresses nothing.
+OF_UVICORN = ("--ws-max-size", LIMIT, "--ws-per-message-deflate", "false")
 
 FAILURES = (AssertionError, ConnectionError, TimeoutError)  # anything else is a mistake of ours
 Failures = dict[str, tuple[str, ...]]  # reason -> patterns of ids

@@ -42,6 +42,7 @@ class Server(stock.Server):  # type: ignore[misc]
         ping_timeout: float = 10,
         request_buffer_size: int = DEFAULT_CHUNK_SIZE,
         drain: float | None = 0,
+        websocket_deflate: bool = False,
         **options: Any,
     ) -> None:
         """Take Daphne's arguments, and `drain` in seconds: None for ECHO_DRAIN_SECONDS."""
@@ -55,6 +56,7 @@ class Server(stock.Server):  # type: ignore[misc]
         self.drain = drain_seconds() if drain is None else drain
         self._ports: list[Any] = []
         self.max_body, self.max_upload = _max_sizes()
+        self.websocket_deflate = websocket_deflate or _deflates_by_default()
 
     def run(self) -> None:
         tune_garbage_collector()
@@ -80,6 +82,7 @@ class Server(stock.Server):  # type: ignore[misc]
             handshake_timeout=min((t for t in timeouts if t >= 0), default=inf),
             max_age=self.websocket_timeout if self.websocket_timeout >= 0 else inf,
             application_timeout=self.application_close_timeout,
+            deflate=self.websocket_deflate,
         )
 
     def listen_success(self, port: Any) -> None:
@@ -191,13 +194,21 @@ def _max_sizes() -> tuple[int | None, int | None]:
     return settings.DATA_UPLOAD_MAX_MEMORY_SIZE, conf.ECHO_MAX_UPLOAD_SIZE
 
 
+def _deflates_by_default() -> bool:
+    if not settings.configured:
+        return False
+    from echo.conf import conf
+
+    return conf.ECHO_WEBSOCKET_DEFLATE
+
+
 def _escaped(text: str) -> str:
     """Return the text escaped as in nginx's logs, so that it cannot end a field or a line."""
     return re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02X}", text)
 
 
 class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
-    """Daphne's command line with all its options."""
+    """Daphne's command line with all its options, and this package's own."""
 
     server_class: Callable[..., Server] = Server
 
@@ -212,10 +223,18 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
             help="Time over which to close the WebSockets when the server stops; by default the "
             "setting ECHO_DRAIN_SECONDS.",
         )
+        self.parser.add_argument(
+            "--websocket-deflate",
+            action="store_true",
+            help="Compress WebSocket messages if the client offers permessage-deflate",
+        )
 
     def run(self, args: list[str]) -> None:
         """Run the server with these arguments."""
-        self.server_class = partial(Server, drain=self.parser.parse_args(args).drain)
+        options = self.parser.parse_args(args)
+        self.server_class = partial(
+            Server, drain=options.drain, websocket_deflate=options.websocket_deflate
+        )
         super().run(args)
 
 

@@ -1,0 +1,1 @@
+"""The cost of permessage-deflate: `python -m benchmarks.deflate`."""
