@@ -42,7 +42,7 @@ class Server(stock.Server):  # type: ignore[misc]
         super().__init__(
             *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
         )
-        self.endpoints = [_with_backlog(endpoint) for endpoint in self.endpoints]
+        self.endpoints: list[str] = [_with_backlog(endpoint) for endpoint in self.endpoints]
         # Django logs an invalid Host, which any client can send, with a traceback of 2 KB.
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
