@@ -71,6 +71,6 @@ def scenarios(drain: float) -> list[Scenario]:
         Scenario(subject, front, seconds)
         for subject in SUBJECTS
         for front in subject.fronts
-        for seconds in (0, drain)
+        for seconds in sorted({0, drain})
         if not seconds or subject.can_drain
     ]
