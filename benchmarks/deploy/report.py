@@ -8,6 +8,7 @@ from benchmarks.spread import number, spread
 Sample = dict[str, Any]
 # The worse of the replacements of a round counts.
 TIMES: dict[str, Callable[[Sample], float | None]] = {
+    "clients": lambda s: s["clients"],
     "all back, s": lambda s: _worst(s, "back_s") if _are_back(s) else None,
     "a client is away: median, s": lambda s: _worst(s, "away_p50_s"),
     "p99, s": lambda s: _worst(s, "away_p99_s"),
@@ -72,7 +73,7 @@ def _table(
 
 
 def _spread(values: list[float]) -> str:
-    return str(spread(values)) if len(values) > 1 else number(values[0])
+    return str(spread(values)) if len(set(values)) > 1 else number(values[0])
 
 
 def _total(values: list[float]) -> str:

@@ -36,6 +36,7 @@ class Deploy:
 
     def __init__(self, scenario: Scenario, load: Load) -> None:
         self._scenario, self._load = scenario, load
+        self.clients = min(load.clients, scenario.subject.max_clients)
         self._started = 0
 
     def measure(self) -> dict[str, Any]:
@@ -53,10 +54,10 @@ class Deploy:
                 process.wait_until_ready()
             options = {"port": self._port, "count": subject.count}
             # They end first, and do not see how the servers end.
-            with Clients(load.clients, base=load.base, cap=load.cap, **options) as self._clients:
+            with Clients(self.clients, base=load.base, cap=load.cap, **options) as self._clients:
                 for process in running:
                     self._clients.tell("start", process.label, process.port)
-                at_first = 10 + SECONDS_PER_CLIENT * load.clients
+                at_first = 10 + SECONDS_PER_CLIENT * self.clients
                 if not self._clients.wait_until_all_are_open(at_first):
                     raise ClientsFailed("not all clients were open at first")
                 calm = self._measure_calm()
@@ -138,7 +139,8 @@ def _append_sample(raw: dict[str, Any], scenario: Scenario, number: int, load: L
     try:
         if scenario.subject.peer.prepare is not None:
             scenario.subject.peer.prepare()
-        found = Deploy(scenario, load).measure()
+        deploy = Deploy(scenario, load)
+        found = {"clients": deploy.clients, **deploy.measure()}
     except (StartFailed, ClientsFailed, OSError, subprocess.CalledProcessError) as error:
         raw["left_out"].append(f"{where}: {error}")
         print(f"{where} is left out: {error}", file=sys.stderr, flush=True)
