@@ -116,7 +116,7 @@ PHASE = {
 
 def test_report_has_the_worse_replacement_and_the_sum_of_troubles() -> None:
     worse = {**PHASE, "back_s": 3.0, "echoes": 0, "echo_p99_ms": 0.0, "status_502": 2}
-    counts = {"samples": 90, "unknown": 10, "too_low": 1, "too_high": 2}
+    counts = {"samples": 90, "unknown": 10, "too_low": 1, "too_high": 2, "most_wrong": 7}
     phases = {"calm": PHASE, "phases": [PHASE, worse]}
     sample = {"scenario": "daphne/nginx", "clients": 50, **phases, "counts": counts}
     slower = {**sample, "phases": [PHASE, {**worse, "back_s": 4.0}]}
@@ -130,13 +130,13 @@ def test_report_has_the_worse_replacement_and_the_sum_of_troubles() -> None:
         "versions": {},
     }
 
-    lines = report({**raw, "samples": [sample, sample]}).split("\n")
+    lines = report({**raw, "samples": [sample, slower]}).split("\n")
 
     times, troubles = [line for line in lines if line.startswith("| daphne/nginx | ")]
     assert times == (
-        "| daphne/nginx | 50.0 | 3.50 (3.00 - 4.00) | 0.500 | 1.50 | 900 | 4.00 | 4.00 | 0.500 |"
+        "| daphne/nginx | 50 | 3.50 (3.00 - 4.00) | 0.500 | 1.50 | 900 | 4.00 | 4.00 | 0.500 |"
     )
-    assert troubles == "| daphne/nginx | 200 | 6 | 20 | 0 | 0 | 4 | 0 | 0 | 0 | 0 | 0 |"
+    assert troubles == "| daphne/nginx | 50 | 200 | 6 | 7 | 20 | 0 | 0 | 4 | 0 | 0 | 0 | 0 | 0 |"
     assert "- Left out: x" in lines
 
 

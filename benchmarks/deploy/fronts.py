@@ -76,6 +76,15 @@ def shared_socket() -> Iterator[tuple[int, int]]:
         yield listening.getsockname()[1], listening.fileno()
 
 
+def nginx_version() -> str:
+    """Return it as `1.22.1`, or "not installed"."""
+    try:
+        shown = subprocess.run([_executable(), "-v"], capture_output=True, text=True, check=True)
+    except OSError:
+        return "not installed"
+    return shown.stderr.strip().rpartition("/")[2]
+
+
 def _executable() -> str:
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not found:

@@ -122,7 +122,7 @@ def measure(scenarios: list[Scenario], rounds: int, load: Load) -> dict[str, Any
         "load": asdict(load),
         "left_out": [],
         "loads": [],
-        "versions": versions.describe(),
+        "versions": {**versions.describe(), "nginx": fronts.nginx_version()},
         "samples": [],
     }
     for number in range(1, rounds + 1):
