@@ -87,16 +87,14 @@ class Deploy:
 
     def _replace(self, old: Process) -> dict[str, Any]:
         """Replace a process; return the figures from the signal on until all clients are back."""
-        if self._shared is not None:
+        starts_first = self._scenario.front == SOCKET
+        if starts_first:
             self._start_beside_clients(free_port())
-            self._clients.tell("stop", old.label)
-            old.stop()
-        else:
-            self._clients.tell("stop", old.label)
-            old.stop()
+        self._clients.tell("stop", old.label)
+        old.stop()
         seconds, code = old.wait()
         self._clients.tell("gone", old.label)
-        if self._shared is None:
+        if not starts_first:
             self._start_beside_clients(old.port)
         self._clients.wait_until_all_are_open(BACK_TIMEOUT)
         time.sleep(SETTLING)

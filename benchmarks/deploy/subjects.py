@@ -36,8 +36,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scenario:
-    """How a subject is deployed. `socket`: start the new process, then stop the old one; `nginx`:
-    stop a process, then start it again, as `systemctl restart` does."""
+    """How a subject is deployed.
+
+    Behind nginx a process is stopped, and then started again, as `systemctl restart` does. At a
+    shared socket the new process is started before the old one is stopped.
+    """
 
     subject: Subject
     front: str
@@ -68,8 +71,8 @@ SUBJECTS = (
         count="/bench/countInRedis",
         max_clients=2000,
     ),
-    # An object is in one process, so there is one. After SIGTERM it waits for its
-    # clients to leave, for ever.
+    # An object is in one process, so there is one. After SIGTERM it waits until its clients
+    # leave.
     Subject("workerd", PEERS["workerd"], (NGINX,), label="-", processes=1, signal=Signals.SIGKILL),
 )
 
