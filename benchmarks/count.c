@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "latencies.h"
+#include "response.h"
 
 #define MAX_CONNECTIONS 1000
 #define MAX_ANSWER 4096
@@ -54,26 +54,9 @@ static void ask(struct connection *c)
         fail(c, "send");
 }
 
-/* Return where the body begins, NULL if the answer is not whole yet. */
-static const char *body_of(const struct connection *c)
-{
-    const char *body = strstr(c->answer, "\r\n\r\n"), *field;
-    if (!body)
-        return NULL;
-    body += 4;
-    if ((field = strcasestr(c->answer, "\r\ncontent-length:")) && field < body)
-        return c->answer + c->length >= body + atol(field + 17) ? body : NULL;
-    /* In chunks: the text is so short that it is all in the first. */
-    if (!strstr(body - 2, "\r\n0\r\n\r\n"))
-        return NULL;
-    return strstr(body, "\r\n") + 2;
-}
-
 static void take(struct connection *c, const char *body)
 {
-    while (*body && !isdigit((unsigned char)*body))
-        body++;
-    if (strncmp(c->answer, "HTTP/1.1 200", 12) || !*body || atol(body) != expected) {
+    if (strncmp(c->answer, "HTTP/1.1 200", 12) || number_in(body) != expected) {
         fail(c, "not the count");
         return;
     }
@@ -91,7 +74,7 @@ static void receive(struct connection *c)
     }
     c->length += (size_t)n;
     c->answer[c->length] = 0;
-    const char *body = body_of(c);
+    const char *body = body_of(c->answer, c->length);
     if (body)
         take(c, body);
 }

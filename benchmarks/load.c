@@ -22,12 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "frames.h"
 #include "latencies.h"
 
 #define PREFIX "[Durable Object]: "
@@ -44,7 +44,6 @@
 #define NUMBER_DIGITS 12        /* of a text: 4 for its connection, 8 for its place */
 #define SHOWN_ERRORS 3
 
-enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 enum state { GONE, OPENING, JOINING, OPEN, CLOSING };   /* only Socket.IO has to join */
 
 struct connection {
@@ -81,7 +80,6 @@ static size_t text_length, reply_length, in_size, out_size;
 static size_t tail;             /* bytes after the text, in both */
 static int epoll;
 static uint64_t now;            /* of the last read */
-static uint64_t random_state;
 static long started, opening, open_now; /* connections */
 static long under_way;          /* texts sent and not answered, or members still to be reached */
 static long done, errors;
@@ -143,40 +141,11 @@ static unsigned char *room(struct connection *c, size_t length)
     return c->out + c->out_length - length;
 }
 
-static uint32_t random_mask(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 32);
-}
-
-static void append_masked(unsigned char *to, const void *data, size_t length)
-{
-    const unsigned char *from = data;
-    uint32_t mask = random_mask();
-    uint64_t wide = (uint64_t)mask << 32 | mask, word;
-    memcpy(to, &mask, 4);
-    for (to += 4; length >= 8; to += 8, from += 8, length -= 8) {
-        memcpy(&word, from, 8);
-        word ^= wide;
-        memcpy(to, &word, 8);
-    }
-    for (size_t i = 0; i < length; i++)
-        to[i] = from[i] ^ ((unsigned char *)&mask)[i % 4];
-}
-
 static void append_frame(struct connection *c, enum opcode opcode, const void *data, size_t length)
 {
-    unsigned bytes = length < 126 ? 0 : length < 65536 ? 2 : 8; /* of the extended length */
-    unsigned char *to = room(c, 2 + bytes + 4 + length);
-    if (!to)
-        return;
-    *to++ = (unsigned char)(0x80 | opcode);
-    *to++ = (unsigned char)(0x80 | (bytes == 0 ? length : bytes == 2 ? 126 : 127));
-    for (unsigned i = bytes; i-- > 0;)
-        *to++ = (unsigned char)(length >> (8 * i));
-    append_masked(to, data, length);
+    unsigned char *to = room(c, frame_size(length));
+    if (to)
+        put_frame(to, opcode, data, length);
 }
 
 static void start_connection(struct connection *c)
@@ -264,22 +233,17 @@ static void take_frame(struct connection *c, unsigned char first, unsigned char 
 /* Return how many of the bytes the first frame was, or 0 if it is not whole. */
 static size_t take_first_frame(struct connection *c, unsigned char *at, size_t length)
 {
-    if (length < 2)
+    struct frame frame;
+    if (!get_frame(&frame, at, length))
         return 0;
-    unsigned bytes = at[1] < 126 ? 0 : at[1] == 126 ? 2 : 8;
-    uint64_t payload = bytes ? 0 : at[1];
-    if (length < 2 + bytes)
-        return 0;
-    for (unsigned i = 0; i < bytes; i++)
-        payload = payload << 8 | at[2 + i];
-    if (at[1] & 0x80 || payload > in_size - 10) {
+    if (frame.is_masked || frame.length > in_size - 10) {
         fail(c, "masked or too long a frame");
         return 0;
     }
-    if (length < 2 + bytes + payload)
+    if (length < frame.head + frame.length)
         return 0;
-    take_frame(c, at[0], at + 2 + bytes, payload);
-    return 2 + bytes + payload;
+    take_frame(c, frame.first, at + frame.head, frame.length);
+    return frame.head + frame.length;
 }
 
 static void take_all(struct connection *c)
@@ -629,7 +593,7 @@ static void prepare_text(void)
 static void prepare_connections(void)
 {
     in_size = reply_length + (mode->run == idle_run ? 4096 : READ_AHEAD);
-    out_size = sizeof request + (size_t)options.in_flight * (text_length + 14);
+    out_size = sizeof request + (size_t)options.in_flight * (text_length + MAX_FRAME_HEAD);
     connections = calloc((size_t)options.connections, sizeof *connections);
     stop_if(!connections, "not enough memory");
     for (long i = 0; i < options.connections; i++) {
@@ -654,7 +618,7 @@ int main(int argc, char **argv)
         "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
         options.path, options.host, options.port);
     stop_if(length >= (int)sizeof request, "--path is too long");
-    stop_if(getrandom(&random_state, sizeof random_state, 0) < 0 || !random_state, "no random");
+    stop_if(!seed_random(), "no random");
     epoll = epoll_create1(EPOLL_CLOEXEC);
     int code = mode->run();
     for (long i = 0; i < options.connections; i++)

@@ -1,6 +1,7 @@
 """What everybody writes: Channels' own consumer, and a count of its own. Uses nothing of ours."""
 
 import os
+from functools import cache
 
 import django
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+from redis.asyncio import BlockingConnectionPool, Redis
 
 REDIS = os.environ["ECHO_STATE_URL"]
 LAYER = (
@@ -35,6 +37,7 @@ settings.configure(
 django.setup()
 
 GROUP = "members"
+COUNT = "connections"
 connections = 0  # wrong after a refusal or an exception: what this project is about
 
 
@@ -74,11 +77,37 @@ class BroadcastingConsumer(GroupedConsumer):
         await self.send(text_data=event["text"])
 
 
+class CountingConsumer(EchoingConsumer):
+    """Counts in Redis, for several processes: what people write when one process is not enough."""
+
+    async def connect(self) -> None:
+        await in_redis().incr(COUNT)
+        await super().connect()
+
+    async def disconnect(self, code: int) -> None:
+        await super().disconnect(code)
+        await in_redis().decr(COUNT)
+
+
+@cache
+def in_redis() -> Redis:
+    """Return the client of the process, which has one event loop."""
+    # Without a pool that waits, many handshakes at once would fail.
+    return Redis.from_pool(BlockingConnectionPool.from_url(REDIS, timeout=None))
+
+
+async def count_in_redis(request: HttpRequest, name: str) -> HttpResponse:
+    return HttpResponse(await in_redis().get(COUNT) or "0", content_type="text/plain")
+
+
 def count(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(f"{connections}", content_type="text/plain")
 
 
-urlpatterns = [path("<str:name>/getCurrentConnections", count)]
+urlpatterns = [
+    path("<str:name>/getCurrentConnections", count),
+    path("<str:name>/countInRedis", count_in_redis),
+]
 
 
 def _served(consumer: type[EchoingConsumer]) -> ProtocolTypeRouter:
@@ -87,5 +116,6 @@ def _served(consumer: type[EchoingConsumer]) -> ProtocolTypeRouter:
 
 
 echoing = _served(EchoingConsumer)
+counting = _served(CountingConsumer)
 grouped = _served(GroupedConsumer)
 broadcasting = _served(BroadcastingConsumer)

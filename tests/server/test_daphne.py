@@ -54,6 +54,17 @@ def test_unix_socket(tmp_path: Path) -> None:
             assert closed(client) == (4000, REASON)
 
 
+def test_hundreds_of_connections_wait_to_be_accepted() -> None:
+    with Server("daphne") as server, ExitStack() as stack:
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                address = ("127.0.0.1", server.port)
+                stack.enter_context(socket.create_connection(address, timeout=0.5))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
 def test_file_descriptor() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

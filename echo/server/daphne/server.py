@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BODY_SIZE = 2_621_440  # bytes: Django's default, if no settings are configured
 INHERITED = ("fd:", "systemd:")  # endpoints whose sockets another process has opened
+BACKLOG = 2048  # connections that wait to be accepted, as in uvicorn
 APPLICATIONS_TIMEOUT = 1.0  # seconds for HTTP applications to finish when the server stops
 
 
@@ -50,6 +51,7 @@ class Server(stock.Server):  # type: ignore[misc]
         super().__init__(
             *args, ping_timeout=ping_timeout, request_buffer_size=request_buffer_size, **options
         )
+        self.endpoints: list[str] = [_with_backlog(endpoint) for endpoint in self.endpoints]
         # Django logs an invalid Host, which any client can send, with a traceback of 2 KB.
         logging.getLogger("django.security.DisallowedHost").addFilter(_without_traceback)
         self.stopping = False
@@ -179,6 +181,17 @@ class Server(stock.Server):  # type: ignore[misc]
         for endpoint, port in zip(self.endpoints, self._ports, strict=False):
             if endpoint.startswith(INHERITED):
                 port.stopListening()
+
+
+def _with_backlog(endpoint: str) -> str:
+    """Return the endpoint with our backlog, unless it has its own.
+
+    Twisted's 50 overflow if all clients return at once after a deploy. Linux drops what does not
+    fit, and a client or a proxy only tries again after 1, 3, 7, 15 or 31 seconds.
+    """
+    if not endpoint.startswith(("tcp:", "tcp6:", "ssl:", "unix:")) or ":backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={BACKLOG}"
 
 
 def _max_sizes() -> tuple[int | None, int | None]:
