@@ -14,10 +14,11 @@ from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import LimitedJoin, Waiter
 
-# While many connections come and go, rounds take at most this part of the time: a round costs much
-# more than one more connection in it, since two threads take turns to run.
-MAX_LOAD = 0.2
-MAX_PACE = 0.005  # seconds from the beginning of a round to the next, unless the round takes longer
+# Between two rounds, connections that come and go gather for this many times the duration of the
+# first: one more connection in a round costs a small part of one more round, in which two threads
+# take turns to run.
+PAUSE = 4
+MAX_PAUSE = 0.002  # seconds
 
 
 @dataclass(slots=True)
@@ -165,8 +166,8 @@ class WriteQueue:
                 self._next.names |= self._current.names
             self._current = None
             self._rounds += 1
-            took = time.monotonic() - self._began
-            self._pause_end = self._began + min(took / MAX_LOAD, MAX_PACE)
+            now = time.monotonic()
+            self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
             self._round_ended.notify_all()
 
     def put_back(self, joins: Iterable[LimitedJoin]) -> None:
