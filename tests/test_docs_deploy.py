@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -115,12 +116,18 @@ def test_clients_of_nginx_do_not_notice_a_process_that_drains_and_exits(tmp_path
             while first.process.poll() is None:
                 deployed.wait_for_more(1)
             deployed.wait_for_more()
-            left = second.count()
+            ended, _, _ = select.select([client.socket for client in clients], [], [], 0)
+            closed = [client.closing() for client in clients if client.socket in ended]
+            others = [client for client in clients if client.socket not in ended]
+            for client in others:
+                client.send_text("still open")
+            echoes = [client.text() for client in others]
             for client in clients:
                 client.socket.close()
 
     assert set(deployed.results) == ALL_WELL
-    assert left >= 5  # nginx takes turns, and the clients of the second stay
+    assert set(closed) == {RESTART}
+    assert set(echoes) == {"[Durable Object]: still open"}
 
 
 def unit() -> ConfigParser:

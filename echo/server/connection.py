@@ -142,7 +142,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._queue.pause_reading()
         elif self.state is State.CLOSE_SENT:
             if Close in map(type, self._framing.receive(data)):
-                self._close_transport()
+                self._close_when_finished()
             elif self._framing.has_more:
                 self._parse_soon()
             self._framing.pongs.clear()  # nothing may follow a Close
@@ -299,7 +299,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._close(code, "")
         elif self.state is State.CLIENT_CLOSED:
             self._reply_to_close(framing.NO_CODE, "")
-        elif self.state is State.RESPONDING:
+        elif self.state in (State.RESPONDING, State.CLOSED):
             self._close_transport()
         self._loop.call_soon(self._check_finished)
 
@@ -518,6 +518,16 @@ class WebSocketConnection(asyncio.Protocol):
             self._flow.write(framing.close_frame(own, reason))
         self._close_transport()
 
+    def _close_when_finished(self) -> None:
+        """Close the transport when the application has finished, after CLOSE_REPLY_TIMEOUT at most.
+
+        Until then other processes may still count the connection.
+        """
+        if self._task is None or self._task.done():
+            self._close_transport()
+        else:
+            self._enter(State.CLOSED)
+
     def _close_transport(self) -> None:
         self._enter(State.CLOSED)
         if self.transport is not None:
@@ -588,7 +598,10 @@ class WebSocketConnection(asyncio.Protocol):
             if self._flow.is_stalled(now):  # without a time limit for the application, as in HTTP
                 self._abort()
         elif self.transport is not None:
-            if waited > CLOSE_TIMEOUT:
+            if self.state is State.CLOSED and not self.transport.is_closing():
+                if waited > CLOSE_REPLY_TIMEOUT:
+                    self._close_transport()
+            elif waited > CLOSE_TIMEOUT:
                 self._abort()
         elif self._task is None or self._task.done():
             pass

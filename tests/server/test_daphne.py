@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_command_line_has_daphnes_options() -> None:
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return {word.strip("[],") for word in shown.stdout.split() if "--" in word}
 
-    assert options("echo.server") == options("daphne")
+    assert options("daphne") <= options("echo.server")
 
 
 def test_unix_socket(tmp_path: Path) -> None:
@@ -211,8 +212,9 @@ def test_processes_share_a_port_by_its_file_descriptor(redis_url: str) -> None:
             stack.callback(process.kill)
             processes.append(process)
         clients: list[Client] = []
-        while len(counts_of_processes(redis_url)) < 2:
+        while len(counts_of_processes(redis_url)) < 2:  # the second may still be starting
             assert len(clients) < 500
+            time.sleep(0.05)
             clients.append(stack.enter_context(Client.opened(port)))
         assert sum(counts_of_processes(redis_url)) == len(clients)
 

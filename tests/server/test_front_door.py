@@ -8,7 +8,9 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,18 +24,38 @@ SITE = "tests.sites.transport:application"
 KINDS = ["daphne", "daphne-twisted"]
 QUIET = 0.5 * SECOND  # after which no more is expected of a server
 
-both = pytest.mark.parametrize("kind", KINDS)
+
+class Listening(NamedTuple):
+    """A server, and its addresses beside its port."""
+
+    server: Server
+    ipv6: tuple[str, int]
+    unix: str
+
+
+@contextmanager
+def listening(kind: str, folder: Path) -> Iterator[Listening]:
+    ipv6, unix = ("::1", free_port()), str(folder / kind)
+    options = (
+        *("--endpoint", f"tcp6:{ipv6[1]}:interface=\\:\\:1", "--unix-socket", unix),
+        *("--proxy-headers", "--root-path", "/below", "--application-close-timeout", "1"),
+    )
+    with Server(kind, SITE, options) as server:
+        eventually(lambda: listens(socket.AF_INET6, ipv6), True)
+        eventually(lambda: listens(socket.AF_UNIX, unix), True)
+        yield Listening(server, ipv6, unix)
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Server]]:
-    with Server("daphne", SITE) as new, Server("daphne-twisted", SITE) as old:
-        yield {"daphne": new, "daphne-twisted": old}
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Listening]]:
+    folder = tmp_path_factory.mktemp("sockets")
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(listening(kind, folder)) for kind in KINDS}
 
 
-@pytest.fixture(scope="module")
-def server(servers: dict[str, Server]) -> Server:
-    return servers["daphne"]
+@pytest.fixture(params=KINDS)
+def of_kind(request: pytest.FixtureRequest, servers: dict[str, Listening]) -> Listening:
+    return servers[request.param]
 
 
 # Which requests are plain handshakes
@@ -154,26 +176,29 @@ class Exchange:
             client.socket.close()
 
 
-def access_log(server: Server) -> list[str]:
+def access_log(log: str) -> list[str]:
     """Return the lines without ports and times."""
-    lines = [line for line in server.log().splitlines() if " - - [" in line and "/open" not in line]
+    lines = [line for line in log.splitlines() if " - - [" in line and "/open" not in line]
     return sorted(re.sub(r":\d+ - - \[.*?\]", "", line) for line in lines)
 
 
-def test_responses_and_logs_are_the_same_with_and_without_the_front_door() -> None:
+def test_responses_and_logs_are_the_same_with_and_without_the_front_door(servers) -> None:
     """Byte for byte, and whether the connection stays open."""
-    with Server("daphne", SITE) as new, Server("daphne-twisted", SITE) as old:
-        exchanges = [Exchange(server) for server in (new, old)]
-        end = time.monotonic() + DEADLINE
-        while True:
-            first, second = [exchange.received() for exchange in exchanges]
-            if first == second or time.monotonic() > end:
-                break
-        for exchange in exchanges:
-            exchange.close()
-        assert first == second
-        eventually(lambda: [server.get("/open")[2] for server in (new, old)], ["0", "0"])
-        assert access_log(new) == access_log(old)
+    both = [listening.server for listening in servers.values()]
+    logged = [len(server.log()) for server in both]
+    exchanges = [Exchange(server) for server in both]
+    end = time.monotonic() + DEADLINE
+    while True:
+        first, second = [exchange.received() for exchange in exchanges]
+        if first == second or time.monotonic() > end:
+            break
+    for exchange in exchanges:
+        exchange.close()
+
+    assert first == second
+    eventually(lambda: [server.get("/open")[2] for server in both], ["0", "0"])
+    logs = [access_log(server.log()[start:]) for server, start in zip(both, logged, strict=True)]
+    assert logs[0] == logs[1]
 
 
 # The scope
@@ -185,55 +210,50 @@ def scope_of(client: Client, **headers: str) -> dict[str, object]:
     return json.loads(client.text())
 
 
-def test_scope_is_the_same(servers: dict[str, Server]) -> None:
+def test_scope_is_the_same(servers: dict[str, Listening]) -> None:
     scopes = []
-    for server in servers.values():
-        with Client(server.port) as client:
+    for listening in servers.values():
+        with Client(listening.server.port) as client:
             scope = scope_of(client, **{"Sec-WebSocket-Protocol": "a, b"}, Cookie="c")
             assert scope.pop("client") == list(client.socket.getsockname())
-            assert scope.pop("server") == ["127.0.0.1", server.port]
+            assert scope.pop("server") == list(client.socket.getpeername())
         scopes.append(scope)
 
     assert [scope.pop("by the front door") for scope in scopes] == [True, False]
     assert scopes[0] == scopes[1]
     assert (scopes[0]["query_string"], scopes[0]["subprotocols"]) == ("b'a=b'", ["a", "b"])
+    assert scopes[0]["root_path"] == "/below"
 
 
-@both
-def test_scope_behind_a_proxy(kind: str) -> None:
-    options = ("--proxy-headers", "--root-path", "/below")
-    with Server(kind, SITE, options) as server, Client(server.port) as client:
-        forwarded = {"X-Forwarded-For": "10.0.0.1, 10.0.0.2", "X-Forwarded-Proto": "https"}
+def test_scope_behind_a_proxy(of_kind: Listening) -> None:
+    forwarded = {"X-Forwarded-For": "10.0.0.1, 10.0.0.2", "X-Forwarded-Port": "1234"}
 
-        scope = scope_of(client, **forwarded, **{"X-Forwarded-Port": "1234"})
+    with Client(of_kind.server.port) as client:
+        scope = scope_of(client, **forwarded, **{"X-Forwarded-Proto": "https"})
 
-    assert scope["by the front door"] == (kind == "daphne")
     assert (scope["client"], scope["scheme"]) == (["10.0.0.1", 1234], "wss")
-    assert scope["root_path"] == "/below"
 
 
-@both
-def test_scope_on_ipv6_and_on_a_unix_socket(kind: str, tmp_path: Path) -> None:
-    port, path = free_port(), str(tmp_path / "socket")
-    options = ("--endpoint", f"tcp6:{port}:interface=\\:\\:1", "--unix-socket", path)
-    with Server(kind, SITE, options) as server:
-        eventually(lambda: listens(socket.AF_UNIX, path), True)
-        eventually(lambda: listens(socket.AF_INET6, ("::1", port)), True)
-        with (
-            Client.connected(socket.AF_INET6, ("::1", port)) as over_ipv6,
-            Client.connected(socket.AF_UNIX, path) as local,
-        ):
-            scope = scope_of(over_ipv6)
-            assert scope["client"] == ["::1", over_ipv6.socket.getsockname()[1]]
-            assert scope["server"] == ["::1", port]
-            scope = scope_of(local)
-            assert (scope["client"], scope["server"]) == (None, None)
-            assert scope["by the front door"] == (kind == "daphne")
-            over_ipv6.send(request("/denies/foo/websocket", UPGRADE))
-        with Client.connected(socket.AF_UNIX, path) as local:
-            local.send(request("/denies/foo/websocket", UPGRADE))
-            assert local.answer().status_line == "HTTP/1.1 401 Unauthorized"
-        assert server.process.poll() is None
+def test_scope_and_denial_on_ipv6(of_kind: Listening) -> None:
+    with Client.connected(socket.AF_INET6, of_kind.ipv6) as client:
+        client.send(request("/denies/foo/websocket", UPGRADE))
+        assert client.answer().status_line == "HTTP/1.1 401 Unauthorized"
+    with Client.connected(socket.AF_INET6, of_kind.ipv6) as client:
+        scope = scope_of(client)
+        own = list(client.socket.getsockname()[:2])
+
+    assert (scope["client"], scope["server"]) == (own, list(of_kind.ipv6))
+
+
+def test_scope_and_denial_on_a_unix_socket(of_kind: Listening) -> None:
+    with Client.connected(socket.AF_UNIX, of_kind.unix) as client:
+        client.send(request("/denies/foo/websocket", UPGRADE))
+        assert client.answer().status_line == "HTTP/1.1 401 Unauthorized"
+    with Client.connected(socket.AF_UNIX, of_kind.unix) as client:
+        scope = scope_of(client)
+
+    assert (scope["client"], scope["server"]) == (None, None)
+    assert scope["by the front door"] == (of_kind.server.kind == "daphne")
 
 
 # Clients that vanish, and limits
@@ -243,7 +263,7 @@ def descriptors(server: Server) -> set[int]:
     return {int(number) for number in os.listdir(f"/proc/{server.process.pid}/fd")}
 
 
-@both
+@pytest.mark.parametrize("kind", KINDS)
 def test_client_that_sends_nothing_is_closed(kind: str) -> None:
     with (
         Server(kind, "tests.sites.silent_clients:application") as server,
@@ -259,10 +279,9 @@ def test_client_that_sends_nothing_is_closed(kind: str) -> None:
         assert late.text() == "[Durable Object]: hello"
 
 
-@both
-def test_fin_or_reset_before_the_accept_ends_the_connection(servers, kind: str) -> None:
+def test_fin_or_reset_before_the_accept_ends_the_connection(of_kind: Listening) -> None:
     """`silent` never accepts. Its connections have no other end before their time limit."""
-    server = servers[kind]
+    server = of_kind.server
     finished, reset = Client(server.port), Client(server.port)
     with finished:
         for client in (finished, reset):
@@ -276,10 +295,11 @@ def test_fin_or_reset_before_the_accept_ends_the_connection(servers, kind: str) 
         eventually(lambda: len(descriptors(server)) <= before - 2, True)
 
 
-def test_denial_with_the_last_descriptor(server: Server) -> None:
+def test_denial_with_the_last_descriptor(servers: dict[str, Listening]) -> None:
     """Twisted cannot get the connection then, which is closed after the response."""
-    with Client(server.port) as client, Client(server.port) as late:
-        server.get("/open")
+    server = servers["daphne"].server
+    with Client(server.port) as client, Client(server.port) as other:
+        other.ask("/scope", {})  # both are accepted, and no other connection ends from now on
         free = min(set(range(1000)) - descriptors(server))
         limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
@@ -289,4 +309,3 @@ def test_denial_with_the_last_descriptor(server: Server) -> None:
             assert client.at_end()
         finally:
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
-        assert late.ask("/scope", {}).status_line == "HTTP/1.1 200 OK"

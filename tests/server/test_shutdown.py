@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.raw import UPGRADE, Client, request
+from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
 from tests.waiting import SECOND
 
@@ -71,6 +71,24 @@ def test_idle_clients_are_closed(kind: str, sign: int) -> None:
         for client in clients:
             client.socket.close()
         ending.finish()
+
+
+@both
+def test_stream_ends_when_the_application_has_finished(kind: str) -> None:
+    with Ending(kind) as ending:
+        clients = [ending.opened("lingering"), ending.opened("deaf")]
+        ending.begin()
+        seconds = []
+        for client in clients:
+            assert client.closing() == RESTART
+            client.send(frame(CLOSE, close_payload(1012)))
+        for client in clients:
+            assert client.at_end()
+            seconds.append(time.monotonic() - ending.began)
+            client.socket.close()
+        ending.finish()
+
+    assert 0.5 <= seconds[0] < seconds[1] < 3.5 * SECOND
 
 
 @both

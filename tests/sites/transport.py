@@ -72,6 +72,14 @@ async def deaf(scope, receive, send):
     await asyncio.sleep(3600)
 
 
+async def lingering(scope, receive, send):
+    """Finishes half a second after its disconnect."""
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept"})
+    await receive()
+    await asyncio.sleep(0.5)
+
+
 async def broadcast(scope, receive, send):
     """Sends for ever, whatever the client does."""
     await receive()  # websocket.connect
@@ -358,6 +366,7 @@ KINDS = {
     "loop": loop,
     "busy": busy,
     "deaf": deaf,
+    "lingering": lingering,
     "broadcast": broadcast,
     "burst": burst,
     "endless": endless,

@@ -157,9 +157,9 @@ class Server(stock.Server):  # type: ignore[misc]
     async def _stop(self) -> None:
         self.stopping = True
         connections = get_open_connections()
+        self._stop_accepting_from_inherited_sockets()
         if self.drain:
             logger.info(DRAINING, len(connections), self.drain)
-            self._stop_accepting_from_inherited_sockets()
         await connections.stop(drain=self.drain)
         running = [details.get("application_instance") for details in self.connections.values()]
         tasks = {task for task in running if task is not None and not task.done()}

@@ -165,7 +165,9 @@ class RedisClient:
     def _with_pool(self, pool: ConnectionPool) -> redis.Redis:
         if self._is_shared:
             return redis.Redis.from_pool(pool)
-        return redis.Redis(connection_pool=pool, single_connection_client=True)
+        client = redis.Redis(connection_pool=pool, single_connection_client=True)
+        client.auto_close_connection_pool = True  # as in `from_pool`
+        return client
 
     def _connect(self, connection: Any) -> None:
         if not self._is_cluster:  # RedisCluster has already logged in

@@ -21,7 +21,7 @@ from echo.state.redis.reservations import Reservations
 from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL, Share
 from echo.state.redis.steps import Steps
-from echo.state.redis.waiter import Patience, Waiter, wake
+from echo.state.redis.waiter import LimitedJoin, Patience, Waiter, wake
 from echo.state.redis.write_queue import WriteQueue
 from echo.state.redis.write_scripts import REMOVE
 from echo.stats import process_stats
@@ -154,7 +154,7 @@ class Publisher:
     def _run(self) -> None:
         while not self.health.is_closed:
             current = self.queue.begin_round(self._pause())
-            undecided: set[Waiter] = set()
+            undecided: dict[LimitedJoin, None] = {}
             try:
                 self._write(current.names)
                 self._on_success()
@@ -168,7 +168,7 @@ class Publisher:
                 self.queue.pause(RETRY_INTERVAL)
             elif undecided:
                 self.queue.pause(RECHECK_INTERVAL)
-                self.queue.put_back([each for each in current.waiters if each in undecided])
+                self.queue.put_back(undecided)
         try:
             process = self.steps.process_id
             self.steps.client.run(REMOVE, share=process, id=process, size=scripts.SLICE)

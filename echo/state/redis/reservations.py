@@ -16,7 +16,7 @@ from echo.state.redis.lua import CHANGE, CLOCK, REQUIRE_KNOWN
 from echo.state.redis.scripts import MAX_OBJECTS, READ_KEYS, Script
 from echo.state.redis.share import Share
 from echo.state.redis.steps import Steps
-from echo.state.redis.waiter import Waiter
+from echo.state.redis.waiter import LimitedJoin, Waiter
 from echo.state.redis.write_queue import WriteQueue
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_SECONDS = 0.2
 MAX_NAMES = 250  # in one step, which blocks Redis for about 2 ms
 
-Group = tuple[Objects, list[Waiter]]  # the waiters that want to join these objects
+Group = tuple[Objects, list[LimitedJoin]]  # the joins to the same objects
 
 # Reserve connections of groups that have the same objects: of each group in turn, as many of the
 # wanted ones as the limits of all its objects allow. Returns a string with a number for each group:
@@ -89,46 +89,46 @@ class Reservations:
     def __init__(self, steps: Steps, share: Share, queue: WriteQueue, local: MemoryState) -> None:
         self._steps, self._share, self._queue, self._local = steps, share, queue, local
 
-    def decide(self, waiters: list[Waiter]) -> set[Waiter]:
-        """Decide which waiters may join within their limits; return those not decided yet."""
-        by_objects: defaultdict[Objects, list[Waiter]] = defaultdict(list)
+    def decide(self, waiters: list[Waiter]) -> dict[LimitedJoin, None]:
+        """Decide on the joins among the waiters. Return those that are not decided, in order."""
+        by_objects: defaultdict[Objects, list[LimitedJoin]] = defaultdict(list)
         for waiter in waiters:
-            if waiter.objects and not waiter.abandoned:
+            if isinstance(waiter, LimitedJoin) and not waiter.abandoned:
                 by_objects[waiter.objects].append(waiter)
-        undecided: set[Waiter] = set()
+        undecided: list[LimitedJoin] = []
         began = time.monotonic()
         for groups in _batches(by_objects.items()):
             if time.monotonic() - began > MAX_SECONDS:
-                undecided.update(*(waiters for _, waiters in groups))
+                undecided += _joins(groups)
             else:
-                undecided |= self._decide(groups)
-        return undecided
+                undecided += self._decide(groups)
+        return dict.fromkeys(undecided)
 
-    def _decide(self, groups: list[Group]) -> set[Waiter]:
+    def _decide(self, groups: list[Group]) -> list[LimitedJoin]:
         try:
             results = self._reserve(groups)
         except ResponseError as error:  # for example a missing permission
             if is_due("limit"):
                 message = "Redis rejected a limit check; limits apply per process: %s"
                 logger.warning(message, error)
-            return set()
+            return []
         if results is None:
             now = time.monotonic()
-            return {waiter for _, waiters in groups for waiter in waiters if now < waiter.until}
-        for (objects, waiters), result in zip(groups, results, strict=True):
+            return [join for join in _joins(groups) if now < join.until]
+        for (objects, joins), result in zip(groups, results, strict=True):
             granted, full = divmod(result, scripts.MAX_OBJECTS)
-            for waiter in waiters:
-                waiter.full = objects[full][0]
-                join = partial(self._add, waiter) if granted > 0 else None
-                granted -= self._queue.decide(waiter, join)
-        return set()
+            for join in joins:
+                join.full = objects[full][0]
+                add = partial(self._add, join) if granted > 0 else None
+                granted -= self._queue.decide(join, add)
+        return []
 
-    def _add(self, waiter: Waiter) -> bool:
-        objects = tuple([(name, None) for name, _ in waiter.objects])
-        return self._local.add(objects, waiter.member) is None
+    def _add(self, join: LimitedJoin) -> bool:
+        objects = tuple([(name, None) for name, _ in join.objects])
+        return self._local.add(objects, join.member) is None
 
     def _reserve(self, groups: list[Group]) -> list[int] | None:
-        """Reserve up to a connection for each waiter. Return the result of RESERVE for each group.
+        """Reserve up to a connection for each join. Return the result of RESERVE for each group.
 
         Returns None if the sum is unknown.
         """
@@ -139,8 +139,8 @@ class Reservations:
         self._queue.add(*names, EXTRA)
         counts = self._local.values(names)
         args: list[str | int] = []
-        for objects, waiters in groups:
-            args += (len(waiters), len(objects))
+        for objects, joins in groups:
+            args += (len(joins), len(objects))
             for name, limit in objects:
                 args += (name, counts[name], limit or "")
         share, sequence = self._share, self._share.next_sequence()
@@ -156,6 +156,10 @@ class Reservations:
             return None
         share.sequence, share.has_reserved = sequence, True
         return [int(each) for each in result.split()]
+
+
+def _joins(groups: list[Group]) -> list[LimitedJoin]:
+    return [join for _, joins in groups for join in joins]
 
 
 def _batches(groups: Iterable[Group]) -> Iterator[list[Group]]:

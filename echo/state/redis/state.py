@@ -25,7 +25,7 @@ from echo.state.redis.publisher import RECHECK_INTERVAL, Publisher
 from echo.state.redis.read_scripts import COUNT, COUNTS
 from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.threads import ReadThreads
-from echo.state.redis.waiter import Waiter
+from echo.state.redis.waiter import LimitedJoin, Waiter
 
 logger = logging.getLogger(__name__)
 
@@ -102,18 +102,18 @@ class RedisState(State):
     async def _join_within(self, objects: Objects, member: NewMember | None) -> str | None:
         publisher, names, key = self._publisher, [name for name, _ in objects], _key(member)
         until = time.monotonic() + self._lease + publisher.share.warm_up
-        waiter = Waiter(objects, member, until)
+        join = LimitedJoin(objects, member, until)
         try:
-            await publisher.publish(waiter)
-            granted = publisher.queue.abandon(waiter)
+            await publisher.publish(join)
+            granted = publisher.queue.abandon(join)
             if granted and member is not None:  # Redis has the counts, but not the member
                 await publisher.publish(Waiter(), *_names(names, key))
         except BaseException:
-            if publisher.queue.abandon(waiter):
+            if publisher.queue.abandon(join):
                 self.leave_all(names, key)
             raise
         if granted is not None:
-            return None if granted else waiter.full
+            return None if granted else join.full
         if not self.health.is_down() and is_due("limit"):
             logger.warning("Redis is too slow to check limits; they apply per process.")
         add = partial(self._local.add, objects, member)

@@ -11,26 +11,27 @@ from echo.state.base import Objects
 from echo.state.redis.health import Health
 
 JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
-CHECK_INTERVAL = 0.01  # seconds between two checks of a waiter, at least
 
 
 class Waiter:
-    """A coroutine that waits until its change is written or its join within a limit is decided."""
+    """A coroutine that waits until its change is written."""
 
-    __slots__ = (
-        *("abandoned", "began", "done", "full", "granted", "loop", "member", "objects", "until"),
-    )
+    __slots__ = ("done", "loop", "since")
 
-    def __init__(
-        self,
-        objects: Objects = (),
-        member: NewMember | None = None,
-        until: float = 0.0,
-    ) -> None:
+    def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.began = time.monotonic()
-        self.objects, self.member = objects, member  # only for a join with a limit
+        self.since = time.monotonic()  # beginning of the time in which Redis is to reply
+
+
+class LimitedJoin(Waiter):
+    """A coroutine that waits until its join within a limit is decided."""
+
+    __slots__ = ("abandoned", "full", "granted", "member", "objects", "until")
+
+    def __init__(self, objects: Objects, member: NewMember | None, until: float) -> None:
+        super().__init__()
+        self.objects, self.member = objects, member
         self.until = until  # time.monotonic() until which to retry the decision
         self.granted: bool | None = None  # the decision
         self.full: str | None = None  # the name of a full object, if the join is denied
@@ -45,33 +46,41 @@ class Patience:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._waiters: dict[Waiter, None] = {}  # in order
+        self._waiters: dict[Waiter, None] = {}  # in the order of `since`
         self._is_scheduled = False
 
     async def wait(self, waiter: Waiter) -> None:
-        """Return when the waiter is woken, or Redis has not replied to any step for JOIN_TIMEOUT.
+        """Return when the waiter is woken, or after JOIN_TIMEOUT in which Redis has not replied.
 
         Call it on the event loop of the waiter.
         """
         self._waiters[waiter] = None
         if not self._is_scheduled:
-            self._is_scheduled = True
-            waiter.loop.call_later(JOIN_TIMEOUT, self._check)
+            self._schedule(waiter.loop, JOIN_TIMEOUT)
         try:
             await waiter.done
         finally:
-            del self._waiters[waiter]
+            self._waiters.pop(waiter, None)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._is_scheduled = True
+        loop.call_later(seconds, self._check)
 
     def _check(self) -> None:
         self._is_scheduled = False
-        now = time.monotonic()
-        for waiter in self._waiters:
-            remaining = max(waiter.began, self._health.last_reply) + JOIN_TIMEOUT - now
-            if remaining > 0 or not self._health.is_silent():
-                self._is_scheduled = True
-                waiter.loop.call_later(max(remaining, CHECK_INTERVAL), self._check)
+        health, now = self._health, time.monotonic()
+        for waiter in [*self._waiters]:
+            if waiter.since + JOIN_TIMEOUT > now:
                 break
-            _set_done([waiter])
+            del self._waiters[waiter]
+            if health.last_reply <= waiter.since and health.is_silent():
+                _set_done([waiter])
+            else:  # wait on: Redis replies, perhaps to steps of others
+                waiter.since = now
+                self._waiters[waiter] = None
+        if self._waiters:
+            waiter = next(iter(self._waiters))
+            self._schedule(waiter.loop, waiter.since + JOIN_TIMEOUT - now)
 
 
 def wake(waiters: Iterable[Waiter]) -> None:

@@ -5,19 +5,20 @@ round: what is written has the members of the counts that it has.
 """
 
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from threading import Condition, Lock
 from typing import Any
 
 from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
-from echo.state.redis.waiter import Waiter
+from echo.state.redis.waiter import LimitedJoin, Waiter
 
-# While many connections come and go, rounds take at most this part of the time: a round costs much
-# more than one more connection in it, since two threads take turns to run.
-MAX_LOAD = 0.2
-MAX_PACE = 0.005  # seconds from the beginning of a round to the next, unless the round takes longer
+# Between two rounds, connections that come and go gather for this many times the duration of the
+# first: one more connection in a round costs a small part of one more round, in which two threads
+# take turns to run.
+PAUSE = 4
+MAX_PAUSE = 0.002  # seconds
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class WriteQueue:
             following, current = self._next, self._current
             following.names.update(names)
             if waiter is not None:
-                if current is not None and not (following.names or waiter.objects):
+                is_join = isinstance(waiter, LimitedJoin)
+                if current is not None and not (following.names or is_join):
                     current.waiters.append(waiter)
                     return result
                 following.waiters.append(waiter)
@@ -95,18 +97,18 @@ class WriteQueue:
         current = self._current
         return bool(self._next.names or (current is not None and current.names))
 
-    def decide(self, waiter: Waiter, join: Callable[[], bool] | None) -> bool:
-        """Join or, if `join` is None, deny, unless the waiter's caller has given up waiting."""
+    def decide(self, join: LimitedJoin, add: Callable[[], bool] | None) -> bool:
+        """Call `add` or, if it is None, deny, unless the join has been abandoned."""
         with self._lock:
-            if not waiter.abandoned:
-                waiter.granted = join is not None and join()
-            return bool(waiter.granted)
+            if not join.abandoned:
+                join.granted = add is not None and add()
+            return bool(join.granted)
 
-    def abandon(self, waiter: Waiter) -> bool | None:
-        """Prevent a later decision on the waiter's join. Return the decision, if already made."""
+    def abandon(self, join: LimitedJoin) -> bool | None:
+        """Prevent a later decision on the join. Return the decision, if already made."""
         with self._lock:
-            waiter.abandoned = True
-            return waiter.granted
+            join.abandoned = True
+            return join.granted
 
     def wait_until_written(self, name: str | None, is_first: bool, timeout: float) -> bool:
         """Return True when Redis has all earlier changes of the object, or of all objects.
@@ -164,14 +166,14 @@ class WriteQueue:
                 self._next.names |= self._current.names
             self._current = None
             self._rounds += 1
-            took = time.monotonic() - self._began
-            self._pause_end = self._began + min(took / MAX_LOAD, MAX_PACE)
+            now = time.monotonic()
+            self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
             self._round_ended.notify_all()
 
-    def put_back(self, waiters: list[Waiter]) -> None:
-        """Have the next round decide on these waiters first."""
+    def put_back(self, joins: Iterable[LimitedJoin]) -> None:
+        """Have the next round decide on these joins first."""
         with self._lock:
-            self._next.waiters[:0] = waiters
+            self._next.waiters[:0] = joins
 
     def pause(self, seconds: float) -> None:
         """Wait for that time, or until the queue is closed."""

@@ -157,6 +157,8 @@ LONG = {
     "connections that have left, but are still counted, make room",
     "members of an earlier epoch are listed",
     "only the limit of the first object holds",
+    "groups have the room of an object each",
+    "only the last group of a connection of several objects counts once",
     "a member of a dead process is found",
     "members of dead processes are in their number",
     "a change is not published",
