@@ -14,7 +14,10 @@ SITE = "tests.sites.transport:application"
 OF_UVICORN = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(
+    scope="module",
+    params=["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, SITE) as server:
         yield server
@@ -92,7 +95,7 @@ def test_two_hosts(server: Server) -> None:
 
 
 def test_two_origins(server: Server) -> None:
-    origin = f"Origin: http://127.0.0.1:{server.port}"
+    origin = f"Origin: {'https' if server.tls else 'http'}://127.0.0.1:{server.port}"
 
     assert status(ask(server, lines=(origin, origin))) == 400
     assert status(ask(server, lines=(origin,))) == 101
