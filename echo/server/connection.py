@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW
+from echo.extensions import AUTO_REPLY, CLOSE_CODES, ON_END, REPLY, SEND_NOW
 from echo.server import framing, handshake
 from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
@@ -63,6 +63,18 @@ def _raise_pickled(*arguments: object) -> None:
     raise RuntimeError("This scope has been pickled, so it has no connection any more.")
 
 
+def _first_of(first: framing.TextReply | None, second: framing.TextReply) -> framing.TextReply:
+    """Return a function for the reply of the first function or, if it has none, the second."""
+    if first is None:
+        return second
+
+    def reply(text: str) -> str | None:
+        replied = first(text)
+        return second(text) if replied is None else replied
+
+    return reply
+
+
 class WebSocketConnection(asyncio.Protocol):
     """The protocol of a connection whose handshake request has been read.
 
@@ -86,6 +98,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._parse_scheduled = False
         self._reply: framing.TextReply | None = None
         self._binary_reply: framing.BinaryReply | None = None
+        self._auto_reply: framing.TextReply | None = None
         self._client_close: Close | None = None
         self._on_end: tuple[Callable[[int], None], ...] = ()
         self._dropped = 0  # events that the application sent after the end
@@ -125,6 +138,7 @@ class WebSocketConnection(asyncio.Protocol):
             "websocket.http.response": {},
             ON_END: self._call_at_end,
             REPLY: self._reply_with,
+            AUTO_REPLY: self._reply_automatically,
             SEND_NOW: self._send_now,
         }
         self.log("connecting")
@@ -152,6 +166,9 @@ class WebSocketConnection(asyncio.Protocol):
             # keep the order of the messages) or the client reads slowly (the queue is limited).
             if self._reply is not None and not self._flow.is_paused and not queue.events:
                 events = parser.receive(data, framing.NO_LIMIT, self._reply, self._binary_reply)
+            elif self._auto_reply is not None and not self._flow.is_paused:
+                most = MAX_QUEUED_EVENTS - len(queue.events)
+                events = parser.receive(data, most, self._auto_reply, returns_unreplied=True)
             else:
                 events = parser.receive(data, MAX_QUEUED_EVENTS - len(queue.events))
         except Exception:
@@ -318,7 +335,11 @@ class WebSocketConnection(asyncio.Protocol):
         self, text: framing.TextReply, binary: framing.BinaryReply | None = None
     ) -> None:
         """The extension "echo.reply"."""
-        self._reply, self._binary_reply = text, binary
+        self._reply, self._binary_reply = _first_of(self._auto_reply, text), binary
+
+    def _reply_automatically(self, reply: framing.TextReply) -> None:
+        """The extension "echo.auto_reply". Later calls add to the first one."""
+        self._auto_reply = _first_of(self._auto_reply, reply)
 
     async def _receive(self) -> dict[str, Any]:
         if self._rejection is not None and self.state is State.HANDSHAKE:

@@ -177,6 +177,7 @@ RUNS: dict[str, Callable[[Server], object]] = {
     "slow reader of echoes": lambda server: slow_reader(server, "echo", TEXTS),
     "slow reader of a receive loop": lambda server: slow_reader(server, "loop", TEXTS),
     "slow reader of a broadcast": lambda server: slow_reader(server, "broadcast", b""),
+    "slow reader of automatic replies": lambda server: slow_reader(server, "automatic", TEXTS),
     "slow reader of pongs": lambda server: slow_reader(server, "loop", PINGS),
     "slow but reading echo": lambda server: slow_but_reading(server, "broadcast"),
     "close unread echo": lambda server: close_unread(server, "echo"),

@@ -457,6 +457,7 @@ async def lifespan(scope, receive, send):
 atexit.register(print_counts)
 
 routes = [path(f"{kind}/<str:name>/websocket", counted(app)) for kind, app in KINDS.items()]
+routes.append(path("automatic/<str:name>/websocket", counted(deaf, auto_reply={"x" * 1000: PIECE})))
 websocket = as_websocket_application(
     [*routes, path("scope", root_path), *websocket_urlpatterns], http=http
 )
