@@ -94,6 +94,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._rejection: handshake.Rejection | None = None
         self._is_head = False
+        self._response_head = b""  # of a response, until a part of its body is sent
         self._early = b""  # received before the handshake was accepted
         self._parse_scheduled = False
         self._reply: framing.TextReply | None = None
@@ -421,6 +422,10 @@ class WebSocketConnection(asyncio.Protocol):
             await self._send_body(event.get("body", b""), event.get("more_body", False))
         elif self.state is State.CLOSED:
             await self._drop()
+        elif self.state is State.RESPONDING:
+            raise RuntimeError(
+                f"Expected ASGI message 'websocket.http.response.body' but got {kind!r}."
+            )
         else:
             raise RuntimeError(f"{kind!r} cannot be sent in this state of the connection.")
 
@@ -449,6 +454,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         """Send a part of a denial response. After the last part, disconnect the application."""
+        if self._response_head and not more:  # there is no other part
+            self._response_head = handshake.with_length(self._response_head, len(body))
         if body:
             self.send_response_body(body, more=True)
         if self._flow.is_paused:
@@ -531,6 +538,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._close_transport()
 
     def _close_transport(self) -> None:
+        if self._response_head:  # the application has sent no body
+            self.send_response_body(b"", more=True)
         self._enter(State.CLOSED)
         if self.transport is not None:
             self.transport.close()
@@ -570,11 +579,13 @@ class WebSocketConnection(asyncio.Protocol):
 
     def start_response(self, status: int, headers: handshake.Headers) -> None:
         kept = handshake.with_defaults(headers, self.default_headers())
-        self._flow.write(handshake.response_head(status, kept))
+        self._response_head = handshake.response_head(status, kept)
 
     def send_response_body(self, body: bytes, more: bool) -> None:
-        if body and not self._is_head:
-            self._flow.write(body)
+        data = self._response_head + (b"" if self._is_head else body)
+        self._response_head = b""
+        if data:
+            self._flow.write(data)
         if not more:
             self._close_transport()
 

@@ -140,6 +140,25 @@ def test_application_that_fails_does_not_hide_a_refusal(server: Server) -> None:
     assert plain(answer) == (426, "ERROR: The requested WebSocket version is not supported.")
 
 
+def test_end_of_a_denial_without_a_length_is_known(server: Server) -> None:
+    with Client(server.port) as client:
+        answer = client.ask("/denies-briefly/foo/websocket", UPGRADE)
+        if server.kind == "uvicorn":
+            assert (answer.header("Content-Length"), answer.body) == ("9", b"No token.")
+        else:
+            assert answer.header("Transfer-Encoding") == "chunked"
+
+
+def test_second_start_of_a_denial_raises(server: Server) -> None:
+    with Client(server.port) as client:
+        client.send(request("/denies-twice/foo/websocket", UPGRADE))
+
+        eventually(lambda: "but got 'websocket.http.response.start'." in server.log(), True)
+        if server.kind == "uvicorn":
+            assert client.answer().status_line == "HTTP/1.1 403 Forbidden"
+        assert client.at_end()
+
+
 @pytest.mark.parametrize("kind", ["injects-header", "injects-subprotocol"])
 def test_line_breaks_in_headers_of_the_application_raise(server: Server, kind: str) -> None:
     answer = ask(server, f"/{kind}/foo/websocket")

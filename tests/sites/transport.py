@@ -226,6 +226,8 @@ ANSWERS = {
         {"type": BODY, "body": b"No ", "more_body": True},
         {"type": BODY, "body": b"token."},
     ],
+    "denies-briefly": [{"type": START, "status": 403}, {"type": BODY, "body": b"No token."}],
+    "denies-twice": [{"type": START, "status": 403}, {"type": START, "status": 404}],
     "accepts": [
         {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-one", b"1")]},
         {"type": "websocket.close", "code": 4000, "reason": "done"},
