@@ -322,7 +322,7 @@ class WebSocketConnection(asyncio.Protocol):
             # Break the reference cycles: in a storm of reconnects, the garbage collector would take
             # as long as the handshakes.
             self.scope, self._on_end = {}, ()
-            self._reply = self._binary_reply = None
+            self._reply = self._binary_reply = self._auto_reply = None
 
     def _call_at_end(self, callback: Callable[[int], None]) -> None:
         """The extension "echo.on_end"."""
