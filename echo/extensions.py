@@ -15,6 +15,10 @@ ON_END = "echo.on_end"
 # functions with each message instead of delivering a `websocket.receive` event. It sends the text
 # that the function returns, if any.
 REPLY = "echo.reply"
+# `scope["extensions"][AUTO_REPLY](reply)`: while parsing, even if the application is busy, the
+# server calls `reply(text)` with each text. If that returns a text, the server sends it instead of
+# delivering an event. If the client reads slowly, the server may deliver the event nevertheless.
+AUTO_REPLY = "echo.auto_reply"
 # `scope["extensions"][SEND_NOW](text)`: sends the text and returns True; returns False if the
 # connection is not open, or the client reads so slowly that the text would have to wait.
 SEND_NOW = "echo.send_now"

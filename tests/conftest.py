@@ -1,5 +1,4 @@
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from echo.state.memory import MemoryState
 from tests.raw import Client
 from tests.redis_server import RedisServer
 from tests.servers import Server
+from tests.tls import make_certificate
 from tests.wire.tally import Tally
 
 # A shell starts what runs in its background with SIGINT ignored, which servers would inherit.
@@ -68,13 +68,4 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate of localhost, and its key."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
+    return make_certificate(tmp_path)

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tests import tls
 from tests.waiting import DEADLINE
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
@@ -94,6 +95,8 @@ class Answer:
 class Client:
     """A TCP connection to a server on the loopback, and what came back on it.
 
+    It uses TLS if the server of the tests on the port does.
+
     The fixture `closed_clients` closes those that a test leaves open.
     """
 
@@ -107,6 +110,8 @@ class Client:
         self.socket.settimeout(DEADLINE)
         try:
             self.socket.connect(("127.0.0.1", port))
+            if port in tls.PORTS:
+                self.socket = tls.TLSSocket(self.socket)
         except OSError:
             self.socket.close()
             raise

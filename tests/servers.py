@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+from tests import tls
 from tests.waiting import DEADLINE, SECOND
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,11 @@ COMMANDS = {
     "daphne": ["-m", "echo.server", "--bind", "127.0.0.1", "--port", "{port}", "{application}"],
     "daphne-twisted": [
         *("-c", WITHOUT_FRONT_DOOR, "--bind", "127.0.0.1", "--port", "{port}", "{application}"),
+    ],
+    "daphne-tls": [
+        *("-m", "echo.server", "--endpoint"),
+        "ssl:{port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1",
+        "{application}",
     ],
     "uvicorn": [
         *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
@@ -65,7 +71,12 @@ class Server:
     ) -> None:
         self.kind = kind
         self.port = free_port()
-        command = [part.format(port=self.port, application=application) for part in COMMANDS[kind]]
+        values: dict[str, object] = {"port": self.port, "application": application}
+        self.tls = kind.endswith("-tls")
+        if self.tls:
+            values["certificate"], values["key"] = tls.certificate()
+            tls.PORTS.add(self.port)
+        command = [part.format(**values) for part in COMMANDS[kind]]
         self.log_file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
         self.process = subprocess.Popen(
             [sys.executable, *command, *options],
@@ -112,6 +123,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         code = self.process.wait()
+        tls.PORTS.discard(self.port)
         self.log_file.close()
         return code
 
@@ -131,7 +143,12 @@ class Server:
         self, path: str, method: str = "GET", **headers: str
     ) -> tuple[int, dict[str, str], str]:
         """Return the status, the headers (names in lower case) and the text of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        if self.tls:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=DEADLINE, context=tls.context()
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, headers=sent)

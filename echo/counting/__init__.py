@@ -1,6 +1,6 @@
 """ASGI middleware that counts the WebSocket connections of the wrapped application."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -10,14 +10,15 @@ from django.utils.translation import gettext as _
 
 from echo.conf import conf
 from echo.counting.addresses import by_address
+from echo.counting.auto_reply import check_auto_reply, replying_receive
 from echo.counting.connection import CountedConnection
 from echo.counting.logins import Recheck
 from echo.counting.members import MemberOf, user_of
-from echo.counting.rates import admit, limited_receive
+from echo.counting.rates import MessageRate, admit
 from echo.counting.read_ahead import ReadAhead
 from echo.denial import deny
 from echo.exceptions import InvalidName
-from echo.extensions import CONNECTION, NAME, ON_END, REPLY
+from echo.extensions import AUTO_REPLY, CONNECTION, NAME, ON_END, REPLY
 from echo.introspection import is_router
 from echo.names import check_name
 from echo.permissions import CONNECT, ahas_permission
@@ -39,6 +40,7 @@ def counted(
     by: Naming | Sequence[Naming] = "name",
     member: MemberOf | str | None = None,
     recheck: Recheck | None = None,
+    auto_reply: Mapping[str, str] | None = None,
 ) -> Counted:
     """Return the application with its WebSocket connections counted.
 
@@ -63,14 +65,19 @@ def counted(
     connection, it is closed with 4403. `recheck`, for logins without Django's sessions, is a
     function of the scope, plain or async, that returns whether the login is still valid.
 
+    `auto_reply`, for example `{"ping": "pong"}`, has replies to texts that `app` never receives. A
+    text must be equal to a key. On this project's transport the server itself replies, even while
+    `app` is busy; on other servers a busy application delays the replies by up to 0.8 s.
+    ECHO_MAX_MESSAGES_PER_SECOND limits these texts, too.
+
     A connection counts from just before its handshake is accepted until the first of:
     `websocket.disconnect`, `websocket.close`, the end of `app`. If the name is invalid, the
     handshake is denied with 400; if ECHO_AUTHORIZE denies access, with 403 (Close 4403 if the
     server does not support denial responses).
 
     Raises ImproperlyConfigured if `app` is a consumer class, if it is a router and `by` is an
-    argument of its routes, or if `by` or `member` is invalid. Each connection raises it if its
-    route has no argument `by`, and the exceptions of the functions in `by`.
+    argument of its routes, or if `by`, `member` or `auto_reply` is invalid. Each connection raises
+    it if its route has no argument `by`, and the exceptions of the functions in `by`.
     """
     namings = tuple(by) if isinstance(by, list | tuple) else (by,)
     if not 1 <= len(namings) <= MAX_OBJECTS:
@@ -89,6 +96,8 @@ def counted(
         raise ImproperlyConfigured(
             f'counted(member={member!r}): expected "user" or a function of the scope.'
         )
+
+    replies = check_auto_reply(auto_reply)
 
     # One coroutine: each further one costs a handshake more than a function call.
     async def application(
@@ -127,19 +136,24 @@ def counted(
         named = cast(Any, scope).copy()
         named[NAME] = names[0]
         named[CONNECTION] = connection.group_connection
-        on_end = (named.get("extensions") or {}).get(ON_END)
+        extensions = named.get("extensions") or {}
+        most = conf.ECHO_MAX_MESSAGES_PER_SECOND
+        reply: Callable[[str], str | None] = replies.get
+        if most is not None:
+            rate = MessageRate(most, connection.group_connection)
+            receive, reply = rate.limited_receive(receive), rate.limited_reply(replies)
+            # This extension passes messages by `receive`.
+            named["extensions"] = {key: extensions[key] for key in extensions if key != REPLY}
+        if replies:
+            if (reply_automatically := extensions.get(AUTO_REPLY)) is not None:
+                reply_automatically(reply)
+            receive = replying_receive(receive, replies, connection)
         read_ahead = None
-        if on_end is not None:
+        if (on_end := extensions.get(ON_END)) is not None:
             on_end(connection.leave)
         else:
             read_ahead = ReadAhead(receive, connection)
             receive = read_ahead.receive
-        if (most := conf.ECHO_MAX_MESSAGES_PER_SECOND) is not None:
-            receive = limited_receive(receive, most, connection.group_connection)
-            # This extension passes messages by `receive`.
-            extensions = {**(named.get("extensions") or {})}
-            extensions.pop(REPLY, None)
-            named["extensions"] = extensions
         code = None
         try:
             await app(named, receive, connection.send)

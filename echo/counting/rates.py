@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -118,36 +118,70 @@ async def admit(
             leave()
 
 
-def limited_receive(
-    receive: ASGIReceiveCallable, limit: int, connection: GroupConnection
-) -> Callable[[], Awaitable[Any]]:
-    """Return a `receive` that closes the connection after `limit` messages within a second.
+class MessageRate:
+    """Closes a connection after `limit` messages within a second, and drops further ones.
 
-    It drops further messages. The application receives `websocket.disconnect` as after any Close.
-
-    The messages that arrive while the application is busy are received all at once. They have been
-    sent within the whole time since the last message for which the application had to wait.
+    The application receives `websocket.disconnect` as after any Close.
     """
-    began, number, is_over = 0.0, 0, False
 
-    async def limited() -> Any:
-        nonlocal began, number, is_over
-        while True:
-            called = monotonic()
-            event = await receive()
-            if event["type"] != "websocket.receive":
-                return event
-            if is_over:
-                continue
+    def __init__(self, limit: int, connection: GroupConnection) -> None:
+        self._limit = limit
+        self._connection = connection
+        self._is_over = False
+
+    def limited_receive(self, receive: ASGIReceiveCallable) -> Callable[[], Awaitable[Any]]:
+        """Return a `receive` that limits the messages.
+
+        The messages that arrive while the application is busy are received all at once. They have
+        been sent within the whole time since the last message for which the application had to
+        wait.
+        """
+        allows = self._counter()
+
+        async def limited() -> Any:
+            while True:
+                called = monotonic()
+                event = await receive()
+                if event["type"] != "websocket.receive":
+                    return event
+                if allows(monotonic() - called > MIN_WAIT):
+                    return event
+
+        return limited
+
+    def limited_reply(self, replies: Mapping[str, str]) -> Callable[[str], str | None]:
+        """Return a function for the automatic reply to a text, to be called when it arrives.
+
+        It does not count the other texts, which `limited_receive` counts when they are received.
+        """
+        allows = self._counter()
+
+        def reply(text: str) -> str | None:
+            replied = replies.get(text)
+            return replied if replied is None or allows(True) else None
+
+        return reply
+
+    def _counter(self) -> Callable[[bool], bool]:
+        """Return a function that counts a message, and returns whether it is within the limit.
+
+        Its argument is whether a new second may begin with the message.
+        """
+        began, number = 0.0, 0
+
+        def allows(may_begin: bool) -> bool:
+            nonlocal began, number
+            if self._is_over:
+                return False
             now = monotonic()
-            has_waited = now - called > MIN_WAIT
-            if number == 0 or (has_waited and now - began >= 1):
+            if number == 0 or (may_begin and now - began >= 1):
                 began, number = now, 0
             number += 1
-            if number <= limit * max(1.0, now - began):
-                return event
-            is_over = True
-            reason = f"More than {limit} messages per second"
-            connection.deliver({"type": "websocket.close", "code": 1008, "reason": reason})
+            self._is_over = number > self._limit * max(1.0, now - began)
+            if self._is_over:
+                reason = f"More than {self._limit} messages per second"
+                close = {"type": "websocket.close", "code": 1008, "reason": reason}
+                self._connection.deliver(close)
+            return not self._is_over
 
-    return limited
+        return allows

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from echo.extensions import CLOSE_CODES, ON_END, REPLY, SEND_NOW, draining
+from echo.extensions import AUTO_REPLY, CLOSE_CODES, ON_END, REPLY, SEND_NOW, draining
 from echo.server import deflate, framing, handshake
 from echo.server.flow_control import BATCH_SIZE, MAX_BATCHED_FRAME, FlowControl
 from echo.server.framing import Close, Failure, Framing
@@ -64,6 +64,18 @@ def _raise_pickled(*arguments: object) -> None:
     raise RuntimeError("This scope has been pickled, so it has no connection any more.")
 
 
+def _first_of(first: framing.TextReply | None, second: framing.TextReply) -> framing.TextReply:
+    """Return a function for the reply of the first function or, if it has none, the second."""
+    if first is None:
+        return second
+
+    def reply(text: str) -> str | None:
+        replied = first(text)
+        return second(text) if replied is None else replied
+
+    return reply
+
+
 class WebSocketConnection(asyncio.Protocol):
     """The protocol of a connection whose handshake request has been read.
 
@@ -84,10 +96,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._rejection: handshake.Rejection | None = None
         self._is_head = False
+        self._response_head = b""  # of a response, until a part of its body is sent
         self._early = b""  # received before the handshake was accepted
         self._parse_scheduled = False
         self._reply: framing.TextReply | None = None
         self._binary_reply: framing.BinaryReply | None = None
+        self._auto_reply: framing.TextReply | None = None
         self._client_close: Close | None = None
         self._on_end: tuple[Callable[[int], None], ...] = ()
         self._dropped = 0  # events that the application sent after the end
@@ -127,6 +141,7 @@ class WebSocketConnection(asyncio.Protocol):
             "websocket.http.response": {},
             ON_END: self._call_at_end,
             REPLY: self._reply_with,
+            AUTO_REPLY: self._reply_automatically,
             SEND_NOW: self._send_now,
         }
         self.log("connecting")
@@ -154,6 +169,9 @@ class WebSocketConnection(asyncio.Protocol):
             # keep the order of the messages) or the client reads slowly (the queue is limited).
             if self._reply is not None and not self._flow.is_paused and not queue.events:
                 events = parser.receive(data, framing.NO_LIMIT, self._reply, self._binary_reply)
+            elif self._auto_reply is not None and not self._flow.is_paused:
+                most = MAX_QUEUED_EVENTS - len(queue.events)
+                events = parser.receive(data, most, self._auto_reply, returns_unreplied=True)
             else:
                 events = parser.receive(data, MAX_QUEUED_EVENTS - len(queue.events))
         except Exception:
@@ -310,7 +328,7 @@ class WebSocketConnection(asyncio.Protocol):
             # Break the reference cycles: in a storm of reconnects, the garbage collector would take
             # as long as the handshakes.
             self.scope, self._on_end = {}, ()
-            self._reply = self._binary_reply = None
+            self._reply = self._binary_reply = self._auto_reply = None
 
     def _call_at_end(self, callback: Callable[[int], None]) -> None:
         """The extension "echo.on_end"."""
@@ -324,7 +342,11 @@ class WebSocketConnection(asyncio.Protocol):
         self, text: framing.TextReply, binary: framing.BinaryReply | None = None
     ) -> None:
         """The extension "echo.reply"."""
-        self._reply, self._binary_reply = text, binary
+        self._reply, self._binary_reply = _first_of(self._auto_reply, text), binary
+
+    def _reply_automatically(self, reply: framing.TextReply) -> None:
+        """The extension "echo.auto_reply". Later calls add to the first one."""
+        self._auto_reply = _first_of(self._auto_reply, reply)
 
     async def _receive(self) -> dict[str, Any]:
         if self._rejection is not None and self.state is State.HANDSHAKE:
@@ -406,6 +428,10 @@ class WebSocketConnection(asyncio.Protocol):
             await self._send_body(event.get("body", b""), event.get("more_body", False))
         elif self.state is State.CLOSED:
             await self._drop()
+        elif self.state is State.RESPONDING:
+            raise RuntimeError(
+                f"Expected ASGI message 'websocket.http.response.body' but got {kind!r}."
+            )
         else:
             raise RuntimeError(f"{kind!r} cannot be sent in this state of the connection.")
 
@@ -437,6 +463,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         """Send a part of a denial response. After the last part, disconnect the application."""
+        if self._response_head and not more:  # there is no other part
+            self._response_head = handshake.with_length(self._response_head, len(body))
         if body:
             self.send_response_body(body, more=True)
         if self._flow.is_paused:
@@ -529,6 +557,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._enter(State.CLOSED)
 
     def _close_transport(self) -> None:
+        if self._response_head:  # the application has sent no body
+            self.send_response_body(b"", more=True)
         self._enter(State.CLOSED)
         if self.transport is not None:
             self.transport.close()
@@ -569,11 +599,13 @@ class WebSocketConnection(asyncio.Protocol):
 
     def start_response(self, status: int, headers: handshake.Headers) -> None:
         kept = handshake.with_defaults(headers, self.default_headers())
-        self._flow.write(handshake.response_head(status, kept))
+        self._response_head = handshake.response_head(status, kept)
 
     def send_response_body(self, body: bytes, more: bool) -> None:
-        if body and not self._is_head:
-            self._flow.write(body)
+        data = self._response_head + (b"" if self._is_head else body)
+        self._response_head = b""
+        if data:
+            self._flow.write(data)
         if not more:
             self._close_transport()
 

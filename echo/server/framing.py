@@ -111,6 +111,7 @@ class Framing:
         max_events: int = NO_LIMIT,
         reply: TextReply | None = None,
         binary_reply: BinaryReply | None = None,
+        returns_unreplied: bool = False,
     ) -> list[Event]:
         """Parse the bytes, after those of earlier calls, and return at most `max_events` events.
 
@@ -120,7 +121,8 @@ class Framing:
 
         If `reply` (and `binary_reply`) are given, they are called with the messages instead of
         returning these. Their results are added to `replies`, in order. Their exceptions propagate;
-        earlier replies and the rest of the bytes are kept.
+        earlier replies and the rest of the bytes are kept. If `returns_unreplied`, messages without
+        a reply are returned.
         """
         if self._rest:
             self._rest += data
@@ -168,6 +170,8 @@ class Framing:
                             long += length
                             if long >= REPLY_BATCH_SIZE:
                                 break
+                    elif returns_unreplied:
+                        events.append(text)
                     continue
                 consumed, event = self._receive_frame(data, position)
                 if not consumed:
@@ -176,7 +180,10 @@ class Framing:
                     break
                 position += consumed
                 if reply is not None and isinstance(event, str | bytes):
-                    long += self._reply_to(event, reply, binary_reply)
+                    replied_size = self._reply_to(event, reply, binary_reply)
+                    if replied_size is None and returns_unreplied:
+                        events.append(event)
+                    long += replied_size or 0
                     if long >= REPLY_BATCH_SIZE:
                         break
                 elif event is not None:
@@ -343,13 +350,14 @@ class Framing:
 
     def _reply_to(
         self, message: str | bytes, reply: TextReply, binary_reply: BinaryReply | None
-    ) -> int:
+    ) -> int | None:
+        """Add the reply to `replies`; return its size, or None if there is no reply."""
         if isinstance(message, str):
             replied = reply(message)
         else:
             replied = binary_reply(message) if binary_reply else None
         if replied is None:
-            return 0
+            return None
         payload = replied.encode()
         self.replies.append(self.frame(TEXT, payload))
         return len(payload)

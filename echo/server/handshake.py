@@ -128,6 +128,14 @@ def response_head(status: int, headers: Headers) -> bytes:
     return status_line + b"Connection: close\r\n" + _lines(kept) + b"\r\n"
 
 
+def with_length(head: bytes, size: int) -> bytes:
+    """Return the head of a response with the length of its body, unless the body has none."""
+    has_length = b"\r\nContent-Length: " in head or b"\r\nTransfer-Encoding: " in head
+    if has_length or head.startswith((b"HTTP/1.1 204 ", b"HTTP/1.1 304 ")):  # RFC 9110 §8.6
+        return head
+    return head.removesuffix(b"\r\n") + b"Content-Length: %d\r\n\r\n" % size
+
+
 def phrase(status: int) -> bytes:
     """Return the reason phrase of a status: `b"Upgrade Required"`."""
     return _PHRASES.get(status, b"Unknown Status")

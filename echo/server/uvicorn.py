@@ -73,7 +73,7 @@ class WebSocketProtocol(WebSocketConnection):
     def data_received(self, data: bytes) -> None:
         if self.scope:
             super().data_received(data)
-        else:
+        elif self.state is not State.CLOSED:  # Windows may deliver data after the end
             self._request_received(data)
 
     def _request_received(self, request: bytes) -> None:

@@ -324,7 +324,7 @@ class Clock:
         self.queue = []
         self.closed = []
         monkeypatch.setattr(rates, "monotonic", lambda: self.now)
-        self.receive = rates.limited_receive(self._receive, limit, self)
+        self.receive = rates.MessageRate(limit, self).limited_receive(self._receive)
 
     def deliver(self, event):
         self.closed.append((event["code"], event["reason"]))

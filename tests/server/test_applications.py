@@ -34,7 +34,9 @@ def servers() -> Iterator[Servers]:
 
 
 on_all = pytest.mark.parametrize("kind", KINDS)
-on_ours = pytest.mark.parametrize("kind", OURS)
+on_ours = pytest.mark.parametrize(
+    "kind", [*OURS, pytest.param("daphne-tls", marks=pytest.mark.long)]
+)
 
 
 def opened(server: Server, app: str, name: str = "applications") -> Client:

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import redis
 
 from echo.state.redis import scripts
-from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, listens, request
+from tests.raw import CLOSE, TEXT, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import ROOT, Server, free_port
 from tests.waiting import DEADLINE, eventually
 
@@ -88,39 +89,92 @@ def test_file_descriptor() -> None:
             assert server.wait(DEADLINE) == 0
 
 
-def test_tls_endpoint_keeps_daphnes_protocol(certificate: tuple[Path, Path]) -> None:
+@pytest.fixture(scope="module")
+def tls_server() -> Iterator[Server]:
+    with Server("daphne-tls", "tests.sites.transport:application") as server:
+        yield server
+
+
+def open_echo(server: Server) -> Client:
+    return Client.opened(server.port, path="/echo/foo/websocket")
+
+
+def count(server: Server) -> str:
+    return server.get("/count/foo")[2]
+
+
+def test_tls_endpoint_has_this_transport(tls_server: Server) -> None:
+    with open_echo(tls_server) as client:
+        client.send_text("x" * 100_000)
+
+        assert client.text() == "[Durable Object]: " + "x" * 100_000
+        assert count(tls_server) == "1"
+        assert closed(client) == (4000, REASON)
+        assert count(tls_server) == "0"
+        assert client.at_end()
+        assert client.socket.is_shut_down  # by `close_notify`: nothing is missing
+    assert "served by Daphne" not in tls_server.log()
+
+
+def test_scope_of_a_tls_endpoint_has_the_scheme_wss(tls_server: Server) -> None:
+    origin = f"https://127.0.0.1:{tls_server.port}"
+
+    with Client.opened(tls_server.port, Origin=origin):  # compared with the scheme of the scope
+        pass
+
+
+def test_handshake_behind_another_request_is_accepted_over_tls(tls_server: Server) -> None:
+    with Client(tls_server.port) as client:
+        client.send(request("/count/foo", {}) + request("/echo/foo/websocket", UPGRADE))
+        assert client.answer().status_line == "HTTP/1.1 200 OK"
+        while b"HTTP/1.1 101" not in client.buffer:
+            client.buffer += client.socket.recv(1000)
+        client.buffer = client.buffer[client.buffer.index(b"HTTP/1.1 101") :]
+        client.answer()
+        client.send_text("hello")
+
+        assert client.text() == "[Durable Object]: hello"
+
+
+@pytest.mark.parametrize("end", ["close_notify", "FIN"])
+def test_replies_reach_a_client_that_has_shut_its_side_of_tls_down(tls_server, end: str) -> None:
+    with open_echo(tls_server) as client:
+        client.send(frame(TEXT, b"x" * 1000) * 100)
+        if end == "close_notify":
+            client.socket.shut_down()
+        client.socket.shutdown(socket.SHUT_WR)
+
+        assert [client.text() for _ in range(100)] == ["[Durable Object]: " + "x" * 1000] * 100
+        assert client.at_end()
+    eventually(lambda: count(tls_server), "0")
+
+
+def test_invalid_record_ends_the_connection(tls_server: Server) -> None:
+    with open_echo(tls_server) as client:
+        client.send_text("hello")
+        assert client.text() == "[Durable Object]: hello"
+        client.socket.send_unencrypted(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+
+        with pytest.raises(ssl.SSLError, match="alert"):
+            client.frame()
+    eventually(lambda: count(tls_server), "0")
+    assert "Traceback" not in tls_server.log()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ssl"])
+def test_endpoint_with_the_proxy_protocol(kind: str, certificate: tuple[Path, Path]) -> None:
     port = free_port()
-    with Server("daphne", options=("--endpoint", tls_endpoint("", port, certificate))) as server:
-        with over_tls(port, certificate) as client:
+    endpoint = f"haproxy:tcp:{port}:interface=127.0.0.1"
+    if kind == "ssl":
+        endpoint = tls_endpoint("haproxy:", port, certificate)
+    with Server("daphne", options=("--endpoint", endpoint)) as server:
+        with over_tls(port, certificate) if kind == "ssl" else Client(port) as client:
+            client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
             assert greeted(client) == "[Durable Object]: hello"
             assert server.count() == 1
-        eventually(server.count, 0)
-
-        assert server.log().count("TLS or the PROXY protocol") == 1
-        with Client.opened(server.port) as plain:  # not wrapped: uses this package's connection
-            assert closed(plain) == (4000, REASON)
-
-
-def test_tls_endpoint_of_another_name_responds_over_tls(certificate: tuple[Path, Path]) -> None:
-    """autobahn does not support WebSockets on `haproxy:ssl:`: stock Daphne sends a 500, too."""
-    port = free_port()
-    with Server(
-        "daphne", options=("--endpoint", tls_endpoint("haproxy:", port, certificate))
-    ) as server:
-        with over_tls(port, certificate) as client:
-            client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
-            client.send(request("/foo/websocket", UPGRADE))
-            assert client.answer().status_line == "HTTP/1.1 500 Internal Server Error"
-        assert server.count() == 0
-
-
-def test_endpoint_with_the_proxy_protocol() -> None:
-    port = free_port()
-    options = ("--endpoint", f"haproxy:tcp:{port}:interface=127.0.0.1")
-    with Server("daphne", options=options) as server, Client(port) as client:
-        client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
-        assert greeted(client) == "[Durable Object]: hello"
-        assert server.count() == 1
+            assert closed(client) == (4000, REASON)
+            assert server.count() == 0
+        assert "10.0.0.1:1000 - - " in server.log()
 
 
 def tls_endpoint(prefix: str, port: int, certificate: tuple[Path, Path]) -> str:

@@ -12,7 +12,10 @@ from tests.waiting import SECOND
 SITE = "tests.sites.transport:application"
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(
+    scope="module",
+    params=["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, SITE) as server:
         yield server

@@ -509,6 +509,19 @@ def test_replies_are_in_order() -> None:
     assert framing.pongs == [b"\x8a\x01p"]
 
 
+def test_messages_without_a_reply_are_returned_if_asked_for() -> None:
+    data = [frame(TEXT, b"a"), frame(BINARY, b"a"), frame(TEXT, b"ping"), texts(2)]
+    data += [frame(TEXT, b"pi", fin=False), frame(0, b"ng"), frame(CLOSE)]
+    framing = Framing(MIB)
+
+    events = framing.receive(
+        b"".join(data), reply={"ping": "pong", "1": ""}.get, returns_unreplied=True
+    )
+
+    assert events == ["a", b"a", "0", Close(NO_CODE, "")]
+    assert framing.replies == [frame(TEXT, b"pong", mask=b""), b"\x81\x00", b"\x81\x04pong"]
+
+
 def test_binary_without_a_reply_is_dropped() -> None:
     framing = Framing(MIB)
 

@@ -15,7 +15,10 @@ SITE = "tests.sites.transport:application"
 OF_UVICORN = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(
+    scope="module",
+    params=["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, SITE) as server:
         yield server
@@ -93,7 +96,7 @@ def test_two_hosts(server: Server) -> None:
 
 
 def test_two_origins(server: Server) -> None:
-    origin = f"Origin: http://127.0.0.1:{server.port}"
+    origin = f"Origin: {'https' if server.tls else 'http'}://127.0.0.1:{server.port}"
 
     assert status(ask(server, lines=(origin, origin))) == 400
     assert status(ask(server, lines=(origin,))) == 101
@@ -136,6 +139,25 @@ def test_application_that_fails_does_not_hide_a_refusal(server: Server) -> None:
     answer = ask(server, "/returns/foo/websocket", Sec_WebSocket_Version="11")
 
     assert plain(answer) == (426, "ERROR: The requested WebSocket version is not supported.")
+
+
+def test_end_of_a_denial_without_a_length_is_known(server: Server) -> None:
+    with Client(server.port) as client:
+        answer = client.ask("/denies-briefly/foo/websocket", UPGRADE)
+        if server.kind == "uvicorn":
+            assert (answer.header("Content-Length"), answer.body) == ("9", b"No token.")
+        else:
+            assert answer.header("Transfer-Encoding") == "chunked"
+
+
+def test_second_start_of_a_denial_raises(server: Server) -> None:
+    with Client(server.port) as client:
+        client.send(request("/denies-twice/foo/websocket", UPGRADE))
+
+        eventually(lambda: "but got 'websocket.http.response.start'." in server.log(), True)
+        if server.kind == "uvicorn":
+            assert client.answer().status_line == "HTTP/1.1 403 Forbidden"
+        assert client.at_end()
 
 
 @pytest.mark.parametrize("kind", ["injects-header", "injects-subprotocol"])

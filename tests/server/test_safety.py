@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -31,20 +31,24 @@ from tests.servers import Server
 from tests.waiting import DEADLINE, SECOND, eventually
 
 SITE = "tests.sites.transport:application"
-KINDS = ["daphne", "uvicorn"]
+KINDS = ["daphne", "uvicorn", "daphne-tls"]
 MiB = 1 << 20
 ROOM = 16 * MiB  # of memory for all hostile clients together
 CUT_AFTER = 10  # seconds, of slow readers and of slow headers
 CLOSE_AFTER = 5  # seconds, if a Close is not read
 SLACK = 12 * SECOND  # for a busy machine; without the limit: 40 s, or never
 
-both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", KINDS)
+each_that_takes_long = pytest.mark.parametrize(
+    "kind", ["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)]
+)
+of_daphne = pytest.mark.parametrize("kind", ["daphne", "daphne-tls"])
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, Server]]:
-    with Server("daphne", SITE) as daphne, Server("uvicorn", SITE) as uvicorn:
-        yield {"daphne": daphne, "uvicorn": uvicorn}
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(Server(kind, SITE)) for kind in KINDS}
 
 
 def opened(server: Server, app: str, name: str, receive_buffer: int | None = None) -> Client:
@@ -173,6 +177,7 @@ RUNS: dict[str, Callable[[Server], object]] = {
     "slow reader of echoes": lambda server: slow_reader(server, "echo", TEXTS),
     "slow reader of a receive loop": lambda server: slow_reader(server, "loop", TEXTS),
     "slow reader of a broadcast": lambda server: slow_reader(server, "broadcast", b""),
+    "slow reader of automatic replies": lambda server: slow_reader(server, "automatic", TEXTS),
     "slow reader of pongs": lambda server: slow_reader(server, "loop", PINGS),
     "slow but reading echo": lambda server: slow_but_reading(server, "broadcast"),
     "close unread echo": lambda server: close_unread(server, "echo"),
@@ -188,7 +193,7 @@ def run_all(server: Server) -> dict[str, Future[object]]:
         with opened(server, app, "first") as client:
             client.send_text("hello")
             client.text()
-    runs = RUNS | OF_DAPHNE if server.kind == "daphne" else RUNS
+    runs = RUNS | OF_DAPHNE if server.kind != "uvicorn" else RUNS
     before = server.forget_peak()
     with ThreadPoolExecutor(len(runs)) as pool:
         results = {name: pool.submit(run, server) for name, run in runs.items()}
@@ -205,7 +210,7 @@ def slow_runs(servers: dict[str, Server]) -> dict[str, dict[str, Future[object]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [name for name in RUNS if name.startswith("slow reader")])
-@both
+@each
 def test_slow_reader_is_cut_after_ten_seconds(slow_runs, kind: str, what: str) -> None:
     seconds = slow_runs[kind][what].result()
 
@@ -213,14 +218,14 @@ def test_slow_reader_is_cut_after_ten_seconds(slow_runs, kind: str, what: str) -
 
 
 @pytest.mark.slow
-@both
+@each
 def test_reader_that_is_slow_but_reads_is_not_cut(slow_runs, kind: str) -> None:
     assert slow_runs[kind]["slow but reading echo"].result() == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("app", ["echo", "burst"])
-@both
+@each
 def test_close_of_a_client_that_does_not_read_is_noticed_at_once(slow_runs, kind, app) -> None:
     uncounted, gone = slow_runs[kind][f"close unread {app}"].result()
 
@@ -229,27 +234,29 @@ def test_close_of_a_client_that_does_not_read_is_noticed_at_once(slow_runs, kind
 
 
 @pytest.mark.slow
-@both
+@each
 def test_memory_that_all_slow_clients_cost_together(slow_runs, kind: str) -> None:
     assert slow_runs[kind]["memory"].result() < ROOM
 
 
 @pytest.mark.slow
-def test_headers_must_come_within_ten_seconds(slow_runs) -> None:
-    assert CUT_AFTER - 1 < slow_runs["daphne"]["slow headers"].result() < CUT_AFTER + SLACK
+@of_daphne
+def test_headers_must_come_within_ten_seconds(slow_runs, kind: str) -> None:
+    assert CUT_AFTER - 1 < slow_runs[kind]["slow headers"].result() < CUT_AFTER + SLACK
 
 
 @pytest.mark.slow
-def test_bodies_may_take_longer_than_headers(slow_runs) -> None:
-    assert slow_runs["daphne"]["slow body"].result() == b"2\r\n13\r\n0\r\n\r\n"
+@of_daphne
+def test_bodies_may_take_longer_than_headers(slow_runs, kind: str) -> None:
+    assert slow_runs[kind]["slow body"].result() == b"2\r\n13\r\n0\r\n\r\n"
 
 
 @pytest.mark.slow
-@both
+@each
 def test_application_must_answer_a_handshake_in_time(slow_runs, kind: str) -> None:
     status_line, seconds = slow_runs[kind]["silent application"].result()
 
-    limit = {"daphne": 5, "uvicorn": 20}[kind]  # seconds; Daphne's --websocket_connect_timeout
+    limit = 20 if kind == "uvicorn" else 5  # seconds; Daphne's --websocket_connect_timeout
     assert status_line == "HTTP/1.1 503 Service Unavailable"
     assert limit - 1 < seconds < limit + SLACK
 
@@ -266,7 +273,7 @@ def test_event_stream_that_is_not_read_is_cut(servers) -> None:
 # Tests that do not take long
 
 
-@both
+@each
 def test_flood_into_a_busy_handler_waits_in_the_client(kind: str) -> None:
     """When the handler receives it, nothing is lost or out of order."""
     texts = [f"{number} ".ljust(1000, "x") for number in range(20_000)]
@@ -286,7 +293,7 @@ def test_flood_into_a_busy_handler_waits_in_the_client(kind: str) -> None:
     assert echoed == texts
 
 
-@both
+@each_that_takes_long
 def test_burst_waits_in_the_application(kind: str) -> None:
     """Even while the client's next messages are queued."""
     with Server(kind, SITE) as server, opened(server, "burst", "burst") as client:
@@ -300,7 +307,7 @@ def test_burst_waits_in_the_application(kind: str) -> None:
     assert grown < ROOM
 
 
-@both
+@each_that_takes_long
 def test_replies_that_are_much_longer_than_texts_wait_in_the_client(kind: str) -> None:
     """Texts of one segment, 7 bytes each, ask for 640 MiB."""
     with Server(kind, SITE) as server, opened(server, "amplifying", "amplifying") as client:
@@ -313,7 +320,7 @@ def test_replies_that_are_much_longer_than_texts_wait_in_the_client(kind: str) -
     assert grown < ROOM
 
 
-@both
+@each
 def test_close_behind_texts_that_are_not_received_is_noticed(servers, kind: str) -> None:
     """The application closes at the first text; the client's Close was read with it."""
     with opened(servers[kind], "script", "behind") as client:
@@ -328,7 +335,7 @@ def test_close_behind_texts_that_are_not_received_is_noticed(servers, kind: str)
 
 
 @pytest.mark.slow
-@both
+@each_that_takes_long
 def test_client_behind_a_cut_cable_is_noticed_by_its_silence(kind: str) -> None:
     prefix = "--ws-ping" if kind == "uvicorn" else "--ping"
     options = (f"{prefix}-interval", "1", f"{prefix}-timeout", "1")
@@ -498,7 +505,7 @@ def test_empty_messages_go_both_ways(server: Server, app: str, opcode: int) -> N
 
 @pytest.fixture
 def limit(server: Server) -> int:
-    return {"daphne": MiB, "uvicorn": 16 * MiB}[server.kind]  # bytes; uvicorn's --ws-max-size
+    return 16 * MiB if server.kind == "uvicorn" else MiB  # bytes; uvicorn's --ws-max-size
 
 
 def test_message_of_the_maximum_size_is_echoed(server: Server, limit: int) -> None:
@@ -558,7 +565,7 @@ def test_channels_consumers_clean_up(server: Server, app: str) -> None:
 
 
 @pytest.mark.slow
-@both
+@each_that_takes_long
 def test_count_is_right_at_every_101_and_every_close_reply(servers, kind: str) -> None:
     server = servers[kind]
     counts = []

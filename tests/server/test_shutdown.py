@@ -12,15 +12,19 @@ from tests.servers import Server
 from tests.waiting import SECOND
 
 SITE = "tests.sites.transport:application"
-KINDS = ["daphne", "uvicorn"]
+KINDS = ["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)]
 REPETITIONS = int(os.environ.get("ECHO_TEST_REPETITIONS", "3"))  # 20 for rare races
 RESTART = (1012, "Service Restart")
 END_AFTER = 5 * SECOND
 # uvicorn raises the signal again at its end, when asyncio is closed.
-CODES = {"daphne": (0, 0), "uvicorn": (-signal.SIGTERM, 0)}  # by SIGTERM, by SIGINT
+CODES = {
+    "daphne": (0, 0),
+    "daphne-tls": (0, 0),
+    "uvicorn": (-signal.SIGTERM, 0),
+}  # by SIGTERM, by SIGINT
 LEFT = "Counts left: {}"
 
-both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", KINDS)
 
 
 class Ending:
@@ -60,8 +64,16 @@ class Ending:
         assert self.seconds < END_AFTER
 
 
-@both
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("kind", "sign"),
+    [
+        ("daphne", signal.SIGTERM),
+        ("daphne", signal.SIGINT),
+        ("uvicorn", signal.SIGTERM),
+        ("uvicorn", signal.SIGINT),
+        ("daphne-tls", signal.SIGTERM),
+    ],
+)
 def test_idle_clients_are_closed(kind: str, sign: int) -> None:
     with Ending(kind, sign) as ending:
         clients = [ending.opened(app) for app in ("echo", "loop", "asynchronous", "synchronous")]
@@ -73,7 +85,7 @@ def test_idle_clients_are_closed(kind: str, sign: int) -> None:
         ending.finish()
 
 
-@both
+@each
 def test_stream_ends_when_the_application_has_finished(kind: str) -> None:
     with Ending(kind) as ending:
         clients = [ending.opened("lingering"), ending.opened("deaf")]
@@ -91,7 +103,7 @@ def test_stream_ends_when_the_application_has_finished(kind: str) -> None:
     assert 0.5 <= seconds[0] < seconds[1] < 3.5 * SECOND
 
 
-@both
+@each
 def test_clients_that_do_not_reply_delay_nothing(kind: str) -> None:
     with Ending(kind) as ending:
         clients = [ending.opened("echo") for _ in range(3)]
@@ -103,7 +115,7 @@ def test_clients_that_do_not_reply_delay_nothing(kind: str) -> None:
             client.socket.close()
 
 
-@both
+@each
 def test_busy_handlers_delay_nothing(kind: str) -> None:
     with Ending(kind) as ending:
         clients = [ending.opened("deaf"), ending.opened("busy"), ending.opened("burst")]
@@ -132,7 +144,7 @@ def test_threads_that_are_busy_delay_nothing() -> None:
         client.socket.close()
 
 
-@both
+@each
 def test_request_in_progress_delays_nothing(kind: str) -> None:
     # uvicorn waits for plain requests without limit, unless its own option sets one.
     options = ("--timeout-graceful-shutdown", "3") if kind == "uvicorn" else ()
@@ -155,7 +167,7 @@ def test_request_in_progress_delays_nothing(kind: str) -> None:
 
 
 @pytest.mark.slow
-@both
+@each
 def test_pending_handshakes_are_accepted_and_closed_or_rejected(kind: str) -> None:
     for repetition in range(REPETITIONS):
         with Ending(kind) as ending:
@@ -197,7 +209,7 @@ def end_of(client: Client) -> object:
         return answer.status_line.split()[1]
 
 
-@both
+@each
 def test_a_second_signal_does_no_harm(kind: str) -> None:
     with Ending(kind) as ending:
         client = ending.opened("deaf")

@@ -15,7 +15,10 @@ TIMEOUT = 2  # seconds, on that site
 BUDGET = 4 * MiB  # bytes, on that site
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(
+    scope="module",
+    params=["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, SITE) as server:
         yield server

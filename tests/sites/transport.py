@@ -235,6 +235,8 @@ ANSWERS = {
         {"type": BODY, "body": b"No ", "more_body": True},
         {"type": BODY, "body": b"token."},
     ],
+    "denies-briefly": [{"type": START, "status": 403}, {"type": BODY, "body": b"No token."}],
+    "denies-twice": [{"type": START, "status": 403}, {"type": START, "status": 404}],
     "accepts": [
         {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-one", b"1")]},
         {"type": "websocket.close", "code": 4000, "reason": "done"},
@@ -484,6 +486,7 @@ async def lifespan(scope, receive, send):
 atexit.register(print_counts)
 
 routes = [path(f"{kind}/<str:name>/websocket", counted(app)) for kind, app in KINDS.items()]
+routes.append(path("automatic/<str:name>/websocket", counted(deaf, auto_reply={"x" * 1000: PIECE})))
 websocket = as_websocket_application(
     [*routes, path("scope", root_path), path("core-scope", core_scope), *websocket_urlpatterns],
     http=http,

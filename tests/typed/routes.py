@@ -25,6 +25,7 @@ routes: list[URLPattern] = [
     re_path(r"^talk/(?P<room>\w+)/$", counted(chat, by="room")),
     path("cafe/<str:room>/", counted(chat, by="room", member="user")),
     path("club/<str:room>/", counted(chat, by="room", member=member_of)),
+    path("bar/<str:room>/", counted(chat, by="room", auto_reply={"ping": "pong"})),
     path("pub/<str:room>/", counted(chat, by="room", member=amember_of)),
 ]
 application: ASGI3Application = counted(chat, by=lambda scope: scope["path"])

@@ -5,6 +5,7 @@ from typing import Any
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
+from echo.server.daphne.tls import TLSTransport
 from echo.server.registry import get_open_connections
 
 
@@ -44,10 +45,11 @@ class DaphneConnection(WebSocketConnection):
             return
         request.connection = None
         self._server.connections.pop(request, None)
-        taken, unsent, self._early = request.channel.take_socket()
-        await self._loop.connect_accepted_socket(lambda: self, taken)
-        if unsent and self.transport is not None:
-            self.transport.write(unsent)
+        taken, session, unsent, self._early = request.channel.take_socket()
+        protocol = self if session is None else TLSTransport(session, self)
+        transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, taken)
+        if unsent:
+            transport.write(unsent)
 
     def eof_received(self) -> bool:
         # As Twisted, close the connection if the client sends a FIN before the handshake is over.

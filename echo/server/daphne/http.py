@@ -21,6 +21,9 @@ from daphne.utils import (
     parse_x_forwarded_for,
 )
 from twisted.internet import reactor, tcp
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web import http
 
 from echo.server import handshake
@@ -61,20 +64,20 @@ class Events(asyncio.Queue[dict[str, Any]]):
         return {"type": "http.request", "body": chunk, "more_body": self._has_more}
 
 
-def is_plain(transport: Any) -> bool:
-    """Return whether the socket carries plain HTTP: neither TLS nor the PROXY protocol.
-
-    Endpoints like `ssl:`, `txsni:` and `haproxy:` wrap the socket's transport.
-    """
+def has_socket(transport: Any) -> bool:
+    """Return whether asyncio can take over the socket of the transport: see `take_socket`."""
+    while isinstance(transport, HAProxyProtocolWrapper | TLSMemoryBIOProtocol):
+        transport = transport.transport
     return isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
 
 
 @cache
-def _warn_of_wrapped_transport() -> None:
+def _warn_of_unknown_transport(name: str) -> None:
     """Log once that WebSockets of this endpoint do not use this package's connection."""
     logger.warning(
-        "An endpoint uses TLS or the PROXY protocol: its WebSockets are served by Daphne's "
-        "own protocol. To serve them with echo.server, terminate TLS or PROXY in a proxy."
+        "An endpoint wraps its sockets in %s, which is not known here: its WebSockets are served "
+        "by Daphne's own protocol.",
+        name,
     )
 
 
@@ -145,24 +148,33 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
             if timer.active():
                 timer.cancel()
 
-    def take_socket(self) -> tuple[socket.socket, bytes, bytes]:
+    def take_socket(self) -> tuple[socket.socket, Any, bytes, bytes]:
         """Detach the socket from Twisted; return it with the unsent and the unparsed bytes.
+
+        The second item is pyOpenSSL's connection if the socket carries TLS, else None.
 
         Uses private attributes of Twisted's transport and channel, until Twisted has a method for
         that: https://github.com/twisted/twisted/issues/1796
         """
-        transport = self.transport
+        transport, session = self.transport, None
+        transport.unregisterProducer()
+        while isinstance(transport, ProtocolWrapper):
+            if isinstance(transport, TLSMemoryBIOProtocol):
+                session = transport.getHandle()
+                transport._aggregator.close()  # encrypts and sends what it holds
+            transport.factory.unregisterProtocol(transport)
+            wrapper, transport = transport, transport.transport
+            vars(wrapper).clear()
         transport.stopReading()
         transport.stopWriting()
         taken = transport.socket  # no dup(): the process may have no file descriptor left
         unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
         unparsed = b"".join(self._dataBuffer)
         # Break the reference cycles: there may be very many connections.
-        transport.unregisterProducer()
-        transport.protocol = transport.producer = self.transport = self._networkProducer = None
+        transport.protocol = self.transport = self._networkProducer = None
         self.requests.clear()
         self._dataBuffer.clear()
-        return taken, unsent, unparsed
+        return taken, session, unsent, unparsed
 
 
 class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
@@ -223,10 +235,10 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         if problem is not None:
             self.channel.persistent = False
             return self.basic_error(400, b"Bad Request", problem)
-        if is_upgrade and is_plain(self.channel.transport):
+        if is_upgrade and has_socket(self.channel.transport):
             return self._start_websocket(headers)
         if is_upgrade:
-            _warn_of_wrapped_transport()
+            _warn_of_unknown_transport(type(self.channel.transport).__qualname__)
         else:
             self.requestHeaders.removeHeader(b"upgrade")  # of several, Daphne would use the first
             # Daphne would read the whole content at once: see Events.
@@ -249,7 +261,8 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne has no types
         client = host_and_port(self.client)
         server = host_and_port(self.host)
         version = self.clientproto.partition(b"/")[2].decode("ascii")
-        scope = websocket_scope(self.server, self.uri, version, headers, client, server)
+        scheme = "https" if self.isSecure() else "http"
+        scope = websocket_scope(self.server, self.uri, version, headers, client, server, scheme)
         # X_Forwarded_For could be mistaken for X-Forwarded-For (CVE-2015-0219).
         scope["headers"] = [(name, value) for name, value in headers if b"_" not in name]
         self.client_addr = scope["client"]  # for the access log
@@ -334,9 +347,9 @@ def websocket_scope(
     headers: handshake.Headers,
     client: list[Any] | None,
     address: list[Any] | None,
+    scheme: str = "http",
 ) -> dict[str, Any]:
     """Return the ASGI scope of a handshake at the server's address."""
-    scheme = "http"
     if server.proxy_forwarded_address_header:
         client, scheme = parse_x_forwarded_for(
             dict(reversed(headers)),  # of several headers with a name, the first

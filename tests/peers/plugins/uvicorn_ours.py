@@ -3,6 +3,7 @@
 It knows the installed `echo` and uvicorn only, since it runs among uvicorn's tests.
 """
 
+import asyncio
 from math import inf
 
 import pytest
@@ -16,6 +17,14 @@ class Peer(WebSocketProtocol):
     """Ours, with those attributes of uvicorn's classes that its tests look at."""
 
     close_timeout = 0.0  # some set it; ours is a constant
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._first_transport = self.transport
+
+    def finished(self) -> None:
+        super().finished()
+        self.transport = self._first_transport  # ours drops it, uvicorn's keep it
 
     @property
     def close_timer(self) -> bool | None:
