@@ -1,5 +1,6 @@
 """permessage-deflate (RFC 7692): negotiation, the codec, and real clients on both servers."""
 
+import itertools
 import json
 import os
 import random
@@ -215,6 +216,7 @@ def test_each_message_is_compressed_on_its_own() -> None:
         (frame(TEXT, b"x", rsv=COMPRESSED | 2), "Received frame had RSV bits 2 or 3 set"),
         (frame(TEXT, b"\xff" * 9, rsv=COMPRESSED), "Received a message that cannot be inflated"),
     ],
+    ids=itertools.count(),  # the masks, which are in the data, are random
 )
 def test_protocol_errors(data: bytes, failure: str) -> None:
     assert received(data + frame(TEXT, b"more")) == [Failure(1002, failure)]
