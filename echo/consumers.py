@@ -1,6 +1,7 @@
 """The consumer of the original program: it echoes, and closes with the client's code."""
 
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -12,6 +13,11 @@ from echo.extensions import NAME, REPLY
 PREFIX = "[Durable Object]: "  # Cloudflare index.js, the "message" listener
 REASON = "Durable Object is closing WebSocket"  # Cloudflare index.js, the "close" listener
 BINARY = "[object ArrayBuffer]"  # binary data, converted to a string by JavaScript
+
+
+@lru_cache(maxsize=64)
+def _is_async(function: Any) -> bool:
+    return iscoroutinefunction(function)
 
 
 class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
@@ -41,7 +47,7 @@ class EchoConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no type
         await receive()  # websocket.connect
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         reply_with = extensions.get(REPLY)
-        awaits = iscoroutinefunction(self.reply)
+        awaits = _is_async(getattr(self.reply, "__func__", self.reply))
         if reply_with is not None and not awaits:
             reply_with(self.reply, self._reply_to_binary)
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})

@@ -1,8 +1,7 @@
 """The WebSocket counterpart of `echo.urls`."""
 
-from typing import Any, cast
+from typing import Any
 
-from asgiref.typing import WebSocketScope
 from channels.routing import URLRouter
 from django.core.asgi import get_asgi_application
 from django.urls import URLPattern, path, re_path
@@ -18,8 +17,8 @@ from echo.middleware.origin import HostAndOriginCheck
 from echo.middleware.script_name import ScriptName
 
 
-def _default_or_named(scope: WebSocketScope) -> str:
-    arguments = cast(Any, scope)["url_route"]["kwargs"]
+def _default_or_named(scope: Any) -> str:
+    arguments = scope["url_route"]["kwargs"]
     return str(arguments["name"]) if "name" in arguments else conf.ECHO_DEFAULT_OBJECT
 
 
@@ -28,14 +27,14 @@ _console: Any = ConsoleAccess(_echo)
 
 # For sites like the demo, where every client may connect to every object.
 websocket_urlpatterns: list[URLPattern] = [
-    path("websocket", _echo),
     path("<str:name>/websocket", _echo),
+    path("websocket", _echo),
 ]
 
 # For sites with their own objects: the same paths, restricted to users with the permission "list".
 console_urlpatterns: list[URLPattern] = [
-    path("websocket", _console),
     path("<str:name>/websocket", _console),
+    path("websocket", _console),
 ]
 
 

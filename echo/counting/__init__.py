@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WebSocketScope
 from django.core.exceptions import ImproperlyConfigured
@@ -133,7 +133,7 @@ def counted(
         state = get_state()
         connection = CountedConnection(state, names, stats, scope, send, member_of, recheck, asked)
         # `{**scope, NAME: name}` would reserve room for twice as many keys.
-        named = cast(Any, scope).copy()
+        named: Any = scope.copy()
         named[NAME] = names[0]
         named[CONNECTION] = connection.group_connection
         extensions = named.get("extensions") or {}
@@ -201,10 +201,10 @@ def _get_names(
     return tuple(dict.fromkeys(names)), asked
 
 
-def _get_name(scope: WebSocketScope, by: Naming) -> str:
+def _get_name(scope: Any, by: Naming) -> str:
     if not isinstance(by, str):
         return by(scope)
-    arguments = cast(Any, scope).get("url_route", {}).get("kwargs", {})
+    arguments = scope.get("url_route", {}).get("kwargs", {})
     if by not in arguments:
         raise ImproperlyConfigured(missing_argument(by, scope["path"], arguments))
     return str(arguments[by])

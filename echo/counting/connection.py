@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from echo.conf import conf
 from echo.counting.logins import Login, Logins, Recheck, find_login, get_logins
-from echo.counting.members import MemberOf, find_member
+from echo.counting.members import MemberOf, find_member, is_anonymous, user_of
 from echo.denial import deny, log_rejection
 from echo.extensions import CLOSE_CODES, SEND_NOW
 from echo.groups.connection import GroupConnection
@@ -55,7 +55,7 @@ class CountedConnection:
         self._loop = asyncio.get_running_loop()
         self._groups = get_groups()
         self._logins: Logins | None = None  # if the connection is that of a login
-        extensions = cast(Any, scope).get("extensions") or {}
+        extensions: Any = scope.get("extensions") or {}
         send_now = extensions.get(SEND_NOW)
         self.group_connection = GroupConnection(self._send_for_group, send_now, names)
         self._accepted = False
@@ -108,12 +108,13 @@ class CountedConnection:
         """Join and pass the accept on, or deny the handshake if an object is full."""
         objects = tuple([(name, conf.max_connections(name)) for name in self._names])
         self._accepted = True
-        member = key = None
-        if self._member_of is not None:
+        member = key = login = None
+        # Fast path: a visitor is neither a member nor has a login.
+        is_visitor = is_anonymous(self._scope)
+        if self._member_of is not None and not (is_visitor and self._member_of is user_of):
             member = await find_member(self._member_of, self._scope)
-        login = find_login(self._scope, self._asked, self.group_connection, self._recheck)
-        if login is not None and not isinstance(login, Login):
-            login = await login
+        if self._recheck is not None or not is_visitor:
+            login = await find_login(self._scope, self._asked, self.group_connection, self._recheck)
         if self.has_left:  # the connection has ended meanwhile
             await self._send(event)
             return

@@ -7,7 +7,7 @@ argument `recheck`.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import Context
 from hashlib import sha256
 from importlib import import_module
@@ -71,32 +71,21 @@ class Login(NamedTuple):
         self.connection.deliver(event)
 
 
-def find_login(*arguments: Any) -> "Login | Awaitable[Login | None] | None":
-    """Return the login of a connection, or an awaitable of it; None if there is nothing to check.
+async def find_login(*arguments: Any) -> Login | None:
+    """Return the login of a connection; None if there is nothing to check.
 
     The arguments are those of `_find_login`. If it raises, the error is logged, and the login is
     not checked: an error must not prevent the connection.
     """
     try:
-        return _find_login(*arguments)
-    except SynchronousOnlyOperation:  # user or session are lazy, and have not been loaded yet
-        return _find_lazy_login(*arguments)
+        try:
+            return _find_login(*arguments)
+        except SynchronousOnlyOperation:  # user or session are lazy, and have not been loaded yet
+            return cast(Login | None, await run_in_thread(_find_login, *arguments))
     except Exception:
-        _log_unknown_login()
+        if is_due("find_login"):
+            logger.exception("The login of a connection is unknown, so it will not be checked.")
         return None
-
-
-async def _find_lazy_login(*arguments: Any) -> Login | None:
-    try:
-        return cast(Login | None, await run_in_thread(_find_login, *arguments))
-    except Exception:
-        _log_unknown_login()
-        return None
-
-
-def _log_unknown_login() -> None:
-    if is_due("find_login"):
-        logger.exception("The login of a connection is unknown, so it will not be checked.")
 
 
 def _find_login(

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import cache
 from inspect import isawaitable
 from typing import Any, cast
 
 from asgiref.typing import WebSocketScope
+from django.apps import apps
 
 from echo.log import is_due
 from echo.members import Member, NewMember, check_member
@@ -14,6 +16,22 @@ from echo.permissions import is_async, run_in_thread
 logger = logging.getLogger(__name__)
 
 MemberOf = Callable[[WebSocketScope], Member | Awaitable[Member | None] | None]
+
+
+@cache
+def _anonymous_user() -> Any:
+    """Return Django's class of anonymous users; None on a site without users."""
+    if not apps.is_installed("django.contrib.auth"):
+        return None
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser
+
+
+def is_anonymous(scope: Any) -> bool:
+    """Return whether the scope has no user, or an AnonymousUser. False for a lazy user."""
+    user = scope.get("user")
+    return user is None or type(user) is _anonymous_user()
 
 
 def user_of(scope: WebSocketScope) -> Member | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from asgiref.sync import markcoroutinefunction
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, WebSocketScope
@@ -47,7 +47,7 @@ class UserMiddleware:
         cookies = _parse_cookies(scope)
         if cookies and settings.SESSION_COOKIE_NAME in cookies:
             return self._with_session(scope, receive, send)  # type: ignore[no-any-return]
-        anonymous = cast(Any, scope)
+        anonymous: Any = scope
         anonymous["cookies"] = cookies
         anonymous["session"] = LazySession()
         anonymous["user"] = self._anonymous_user()

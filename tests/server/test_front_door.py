@@ -223,6 +223,7 @@ def test_scope_is_the_same(servers: dict[str, Listening]) -> None:
     assert scopes[0] == scopes[1]
     assert (scopes[0]["query_string"], scopes[0]["subprotocols"]) == ("b'a=b'", ["a", "b"])
     assert scopes[0]["root_path"] == "/below"
+    assert scopes[0]["without delay"]
 
 
 def test_scope_behind_a_proxy(of_kind: Listening) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import threading
 import time
 
@@ -463,10 +464,14 @@ CORE = (  # ASGI spec, "Websocket Connection Scope"
 
 async def core_scope(scope, receive, send):
     """Sends its scope, and whether Daphne's front door has read the handshake."""
-    by_front_door = getattr(scope["extensions"][REPLY].__self__, "accepted", None) is not None
+    connection = scope["extensions"][REPLY].__self__
+    by_front_door = getattr(connection, "accepted", None) is not None
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     core = {**{key: scope[key] for key in CORE}, "by the front door": by_front_door}
+    if scope["client"] is not None:
+        own = connection.transport.get_extra_info("socket")
+        core["without delay"] = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     await send({"type": "websocket.send", "text": json.dumps(core, default=repr)})
 
 

@@ -145,8 +145,11 @@ class AcceptedConnection:
         self.read_at = time.time()
         self._head = data[: found.size]
         server = self._door.server
-        client = host_and_port(self._address)
-        address = client and local_address(self.sock)
+        client, address = host_and_port(self._address), None
+        if client is not None:
+            address = local_address(self.sock)
+            # asyncio does not do this for sockets that it has not opened itself.
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         scope = websocket_scope(server, found.uri, "1.1", found.headers, client, address)
         DaphneConnection(server, accepted=self).open(scope, early=data[found.size :])
 
