@@ -18,8 +18,6 @@ LABELS = {
     "uvicorn": "this project on uvicorn",
     "daphne-redis": "this project on Daphne, Redis",
     "uvicorn-redis": "this project on uvicorn, Redis",
-    "daphne-count-first": "this project on Daphne, count first",
-    "uvicorn-count-first": "this project on uvicorn, count first",
     "workerd": "the original on workerd",
     "workerd-hibernation": "workerd, Hibernation API",
     "ws": "node ws",

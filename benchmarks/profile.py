@@ -20,7 +20,6 @@ RUNS = (
     ("handshakes-50", "daphne"),
     ("handshakes-50", "uvicorn"),
     ("count-50", "uvicorn"),
-    ("count-50", "uvicorn-count-first"),
 )
 SECONDS = 6
 RATE = 500  # samples a second

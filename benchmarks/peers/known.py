@@ -99,11 +99,6 @@ def _ours(name: str, command: tuple[str, ...], redis: bool = False) -> Peer:
     )
 
 
-def _count_first(name: str, command: tuple[str, ...]) -> Peer:
-    application = "benchmarks.peers.count_first:application"
-    return Peer(name, command, application, modes=frozenset({"count"}), environment=OF_PROJECT)
-
-
 def _loop(name: str, command: tuple[str, ...]) -> Peer:
     application = "benchmarks.peers.loop:application"
     return Peer(name, command, application, modes=frozenset({"echo"}), environment=OF_PROJECT)
@@ -134,8 +129,6 @@ _all = (
     _ours("uvicorn-redis", OUR_UVICORN, redis=True),
     _loop("daphne-loop", OUR_DAPHNE),
     _loop("uvicorn-loop", OUR_UVICORN),
-    _count_first("daphne-count-first", OUR_DAPHNE),
-    _count_first("uvicorn-count-first", OUR_UVICORN),
 )
 PEERS = {peer.name: peer for peer in _all}
 # The others vary one of these, and are left out of the figures that take long.
