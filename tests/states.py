@@ -67,6 +67,11 @@ def share(state: RedisState) -> str:
     return scripts.SHARE + state.id
 
 
+def names_in_share(client: Any, state: RedisState) -> set[bytes]:
+    keys = client.keys(f"{share(state)}*")
+    return {name for key in keys for name in client.hkeys(key) if not name.startswith(b"/")}
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what the loggers of echo have logged."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("echo")]

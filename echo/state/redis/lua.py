@@ -24,14 +24,33 @@ local function is_alive(process)
   local lease_end = redis.call('ZSCORE', processes, process)
   return lease_end and tonumber(lease_end) > now
 end
+
+local function bucket_key(share, bucket) return bucket == 0 and share or share .. '/' .. bucket end
+local hashed, hash
+-- The bucket of a name in a share of so many buckets.
+local function bucket_of(name, buckets)
+  if buckets == 1 then return 0 end
+  if name ~= hashed then
+    -- Clients do not know the run id, so they cannot choose names that share a bucket.
+    hashed, hash = name, tonumber(string.sub(redis.sha1hex(server .. name), 1, 8), 16)
+  end
+  local _, exponent = math.frexp(buckets - 1)
+  local bucket = hash % 2 ^ exponent
+  return bucket < buckets and bucket or bucket - 2 ^ (exponent - 1)
+end
+
 local dead
 -- The number of connections in all live processes, of an object or, if `name` is "name/key", of a
 -- member.
 local function live(name, total)
   dead = dead or ids('-inf', text(now))
   for _, process in ipairs(dead) do
-    local share = redis.call('HMGET', share_prefix .. process, '/epoch', name)
-    if share[1] == epoch then total = total - (share[2] or 0) end
+    local share = share_prefix .. process
+    local fields = redis.call('HMGET', share, '/epoch', '/buckets')
+    if fields[1] == epoch then
+      local bucket = bucket_key(share, bucket_of(name, tonumber(fields[2] or 1)))
+      total = total - (redis.call('HGET', bucket, name) or 0)
+    end
   end
   return total
 end
@@ -128,5 +147,33 @@ local function publish(...)
     redis.call('PUBLISH', channel, message)
   end
   redis.call('HSET', meta, 'change', text(change), ...)
+end
+"""
+
+# Reads and changes the share of the process.
+OWN_SHARE = """
+local own = redis.call('HMGET', share, '/epoch', '/sequence', '/buckets', '/names')
+local buckets, names = tonumber(own[3] or 1), tonumber(own[4] or 0)
+local function add_to_share(name, difference)
+  local key = bucket_key(share, bucket_of(name, buckets))
+  local count = redis.call('HINCRBY', key, name, difference)
+  if count == difference then names = names + 1 end
+  if count == 0 then names = names - redis.call('HDEL', key, name) end
+end
+local function numbers_in_share()
+  local numbers = {}
+  for bucket = 0, buckets - 1 do
+    local entries = redis.call('HGETALL', bucket_key(share, bucket))
+    for i = 1, #entries, 2 do
+      if string.sub(entries[i], 1, 1) ~= '/' then numbers[entries[i]] = tonumber(entries[i + 1]) end
+    end
+  end
+  return numbers
+end
+local function unlink_share(key)
+  for bucket = 1, (redis.call('HGET', key, '/buckets') or 1) - 1 do
+    redis.call('UNLINK', bucket_key(key, bucket))
+  end
+  redis.call('UNLINK', key)
 end
 """

@@ -12,7 +12,7 @@ from echo.log import is_due
 from echo.state.base import EXTRA, Objects
 from echo.state.memory import MemoryState
 from echo.state.redis import scripts
-from echo.state.redis.lua import CHANGE, CLOCK, REQUIRE_KNOWN
+from echo.state.redis.lua import CHANGE, CLOCK, OWN_SHARE, REQUIRE_KNOWN
 from echo.state.redis.scripts import MAX_OBJECTS, READ_KEYS, Script
 from echo.state.redis.share import Share
 from echo.state.redis.steps import Steps
@@ -40,17 +40,17 @@ RESERVE = Script(
     "id extra acknowledged sequence",
     CLOCK
     + CHANGE
+    + OWN_SHARE
     + REQUIRE_KNOWN
     + f"""
-local own = redis.call('HMGET', share, '/epoch', '/sequence', '/granted')
-if own[1] == epoch and own[2] == sequence then return own[3] end
+if own[1] == epoch and own[2] == sequence then return redis.call('HGET', share, '/granted') end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
 -- Not the given counts: connections that have joined or left since the last write are still to be
 -- written, together with their members and other objects.
 local reserved = {{}}
 local function add(name, number)
   reserved[name] = (reserved[name] or 0) + number
-  redis.call('HINCRBY', share, name, number)
+  add_to_share(name, number)
   change_total(name, number)
 end
 local results, further, i = {{}}, 0, first
@@ -61,7 +61,8 @@ while ARGV[i] do
     local name, count, limit = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     if limit then
       count = count + (reserved[name] or 0)
-      local previous = tonumber(redis.call('HGET', share, name) or 0)
+      local bucket = bucket_key(share, bucket_of(name, buckets))
+      local previous = tonumber(redis.call('HGET', bucket, name) or 0)
       local others = live(name, tonumber(redis.call('HGET', totals, name) or 0)) - previous
       local free = math.max(0, limit - math.max(count, previous) - others)
       if free < granted then granted, full = free, n end
@@ -76,7 +77,7 @@ while ARGV[i] do
 end
 if further > 0 then add(extra, further) end
 local result = table.concat(results, ' ')
-redis.call('HSET', share, '/sequence', sequence, '/granted', result)
+redis.call('HSET', share, '/sequence', sequence, '/granted', result, '/names', names)
 if #changed > 0 then publish() end
 return result
 """,

@@ -15,8 +15,11 @@ of this layout, so that processes of releases with different layouts share no ke
 | `{echo}:2:share:<id>`   | hash       | name -> number of connections in that process;           |
 |                         |            | "name/key" -> the same for a member;                     |
 |                         |            | "/epoch"; "/sequence" -> number of its last write;       |
+|                         |            | "/names" -> number of names; "/buckets" -> of buckets;   |
 |                         |            | "/granted" -> result of the last reservations;           |
-|                         |            | "/cursor" -> rest of the share of a dead process         |
+|                         |            | "/swept" -> number of buckets of a dead process that     |
+|                         |            | have been subtracted                                     |
+| `{echo}:2:share:<id>/<n>` | hash     | bucket n: further names and numbers; "/epoch"            |
 | `{echo}:2:processes`    | sorted set | the registry: process id -> end of its lease; 0 if the   |
 |                         |            | process is dead and its share is being subtracted        |
 | `{echo}:2:awaited`      | set        | ids that have not written their whole share since the    |
@@ -30,6 +33,12 @@ of this layout, so that processes of releases with different layouts share no ke
 |                         |            | the number alone if a new epoch begins                   |
 
 Names of objects contain no "/" and no line break, member keys no line break.
+
+Redis stores a small hash in a third of the memory of a large one. So a share of more than
+MAX_IN_ONE names is divided into buckets, small hashes. The hash of a name selects its bucket, and
+each write adds buckets while they have more than BUCKET_SIZE names on average (linear hashing): a
+new one takes over half of the names of another one. If few names remain, they are in one bucket
+again. If a bucket is missing, it was evicted, and the share counts as lost.
 
 The invariant, true after each step: *the totals are the sum of the shares of all registered
 processes whose "/epoch" is the current epoch*. Each step changes a share and the totals together,
@@ -85,6 +94,9 @@ NO_LEADER, OTHER_LEADER, IS_LEADER = 0, 1, 2
 WHOLE_NEEDED = 0
 
 MAX_OBJECTS = 16  # of one connection; `counted` allows fewer
+# Names in a share of one bucket: fewer than the default of `hash-max-listpack-entries`.
+MAX_IN_ONE = 400
+BUCKET_SIZE = 64  # names, on average, in a share of more
 SLICE = 500  # names of a dead process that one step subtracts
 MAX_AGE = 24 * 3600  # seconds after which Redis deletes the keys if all processes have been killed
 
@@ -104,5 +116,6 @@ class Script:
         lines.append(f"local first = {len(self.args) + 1}")
         lines.append(f"local share_prefix, members_prefix = '{SHARE}', '{MEMBERS_OF}'")
         lines.append(f"local channel, max_age = '{CHANGES}', {MAX_AGE}")
+        lines.append(f"local max_in_one, bucket_size = {MAX_IN_ONE}, {BUCKET_SIZE}")
         self.text = "\n".join([*lines, body])
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()

@@ -33,12 +33,19 @@ if not epoch or not is_alive(id) then return {'0', {}, {}} end  -- a write will 
 local shares, wrong, objects = {}, {}, {}
 for _, each in ipairs(ids('-inf', '+inf')) do
   local key = share_prefix .. each
-  if redis.call('HGET', key, '/epoch') == epoch then shares[#shares + 1] = key end
+  local found = redis.call('HMGET', key, '/epoch', '/buckets')
+  if found[1] == epoch then shares[#shares + 1] = {key, tonumber(found[2] or 1)} end
 end
 local function check(name, total)
   local sum = 0
   total = tonumber(total)
-  for _, each in ipairs(shares) do sum = sum + (redis.call('HGET', each, name) or 0) end
+  for _, share in ipairs(shares) do
+    local bucket = bucket_key(share[1], bucket_of(name, share[2]))
+    local found = redis.call('HMGET', bucket, '/epoch', name)
+    -- Without a bucket that was evicted, the sum is unknown: the process begins a new epoch.
+    if found[1] ~= epoch then return redis.call('HDEL', share[1], '/epoch') end
+    sum = sum + (found[2] or 0)
+  end
   if sum == total then return end
   change_total(name, sum - total)
   for _, each in ipairs({name, text(total), text(sum)}) do wrong[#wrong + 1] = each end
@@ -52,23 +59,34 @@ end
 local function has_members(name)
   return redis.call('HGET', members_prefix .. name, '') == epoch
 end
-local part, scanned = {'0', {}}, first > #ARGV and totals
-if process ~= '' then scanned = share_prefix .. process end
+local part, scanned = {'0', {}}, process == '' and first > #ARGV and totals
 if object ~= '' then scanned = has_members(object) and members_prefix .. object end
 if scanned then part = redis.call('HSCAN', scanned, cursor, 'COUNT', size) end
 if object ~= '' then
   check_members(object, part[2])
   part[2] = {}
 end
+if process ~= '' then  -- names without a total; the others are checked with the totals
+  local share = share_prefix .. process
+  local bucket, buckets = tonumber(cursor), tonumber(redis.call('HGET', share, '/buckets') or 1)
+  repeat
+    local entries = redis.call('HGETALL', bucket_key(share, bucket))
+    for i = 1, #entries, 2 do
+      local name = entries[i]
+      local of, key = string.match(name, '^([^/]+)/(.+)$')
+      local hash = of and has_members(of) and members_prefix .. of or not of and totals
+      local is_number = string.sub(name, 1, 1) ~= '/'
+      if is_number and not (hash and redis.call('HGET', hash, key or name)) then check(name, 0) end
+    end
+    bucket, size = bucket + 1, size - #entries / 2
+  until bucket >= buckets or size <= 0
+  part[1] = bucket < buckets and text(bucket) or '0'
+end
 for i = 1, #part[2], 2 do
   local name = part[2][i]
-  local of, key = string.match(name, '^([^/]+)/(.+)$')
-  if of then
-    local stored = has_members(of) and redis.call('HGET', members_prefix .. of, key)
-    check(name, stored and string.match(stored, '^%d+') or 0)
-  elseif string.sub(name, 1, 1) ~= '/' then
+  if name ~= '/epoch' then
     check(name, redis.call('HGET', totals, name) or 0)
-    if scanned == totals and has_members(name) then objects[#objects + 1] = name end
+    if has_members(name) then objects[#objects + 1] = name end
   end
 end
 for i = first, #ARGV do

@@ -1,6 +1,6 @@
 """The scripts that write the share of a process, and withdraw it."""
 
-from echo.state.redis.lua import CHANGE, CLOCK
+from echo.state.redis.lua import CHANGE, CLOCK, OWN_SHARE
 from echo.state.redis.scripts import READ_KEYS, Script
 
 # Write counts of a process, and renew its lease. Returns 0 and writes nothing if the process must
@@ -21,6 +21,7 @@ WRITE = Script(
     "remembered remembered_epoch candidate registry renew size#",
     CLOCK
     + CHANGE
+    + OWN_SHARE
     + """
 local version, is_valid = fields[8], is_alive(id)
 local function change_registry() version = text(redis.call('HINCRBY', meta, 'registry', 1)) end
@@ -34,7 +35,7 @@ local function begin_epoch()
   known_from, silence, change = now + warm_up, warm_up, change or 0
   for _, process in ipairs(ids('-inf', '0')) do
     redis.call('ZREM', processes, process)
-    redis.call('UNLINK', share_prefix .. process)
+    unlink_share(share_prefix .. process)
   end
   for _, process in ipairs(ids('-inf', '+inf')) do await(process) end
   longest_lease = lease
@@ -71,70 +72,128 @@ local function sweep()
       redis.call('ZADD', processes, 0, process)
       redis.call('SREM', awaited, process)
       change_registry()
-      must_read = must_read or redis.call('HLEN', share_prefix .. process) > size
+      local number = redis.call('HGET', share_prefix .. process, '/names')
+      must_read = must_read or tonumber(number or 0) > size
     end
   end
   local process = ids('-inf', '0', 'LIMIT', 0, 1)[1]
   if not process then return 0 end
   local key, slice = share_prefix .. process, math.max(10, math.floor(size / #dead))
-  if redis.call('HGET', key, '/epoch') == epoch then
-    local cursor, found = redis.call('HGET', key, '/cursor') or '0', 0
-    repeat
-      local part = redis.call('HSCAN', key, cursor, 'COUNT', slice)
-      cursor = part[1]
-      for i = 1, #part[2], 2 do
-        local name = part[2][i]
-        if string.sub(name, 1, 1) ~= '/' then
-          redis.call('HDEL', key, name)
-          change_total(name, -part[2][i + 1])
-          found = found + 1
+  local swept = redis.call('HMGET', key, '/epoch', '/buckets', '/swept')
+  for bucket = tonumber(swept[3] or 0), swept[1] == epoch and (swept[2] or 1) - 1 or -1 do
+    local entries = redis.call('HGETALL', bucket_key(key, bucket))
+    for i = 1, #entries, 2 do
+      local name = entries[i]
+      if string.sub(name, 1, 1) ~= '/' then
+        if slice == 0 then
+          redis.call('HSET', key, '/swept', bucket)
+          return 1
         end
+        redis.call('HDEL', bucket_key(key, bucket), name)
+        change_total(name, -entries[i + 1])
+        slice = slice - 1
       end
-    until found > 0 or cursor == '0'
-    if cursor ~= '0' then
-      -- Continue there: from the beginning, a scan would pass more and more deleted names.
-      redis.call('HSET', key, '/cursor', cursor)
-      return 1
     end
   end
-  redis.call('UNLINK', key)
+  unlink_share(key)
   redis.call('ZREM', processes, process)
   return #ids('-inf', '0', 'LIMIT', 0, 1)
 end
 -- The numbers in the share, to be replaced by the whole share that follows.
 local function old_counts()
   local counts = {}
-  if redis.call('HGET', share, '/epoch') == epoch then
-    if redis.call('HLEN', share) - 2 > size then
-      -- Too many for one step: they are subtracted as those of a dead process.
-      local former = id .. ':' .. sequence
-      redis.call('RENAME', share, share_prefix .. former)
-      redis.call('ZADD', processes, 0, former)
-    else
-      local entries = redis.call('HGETALL', share)
-      for i = 1, #entries, 2 do
-        counts[entries[i]] = tonumber(entries[i + 1])
-      end
+  if own[1] == epoch and names <= size then
+    counts = numbers_in_share()
+  elseif own[1] == epoch then
+    -- Too many for one step: they are subtracted as those of a dead process.
+    local former = id .. ':' .. sequence
+    for bucket = 0, buckets - 1 do  -- those that are missing have been subtracted before
+      local key = bucket_key(share_prefix .. former, bucket)
+      redis.pcall('RENAME', bucket_key(share, bucket), key)
     end
+    redis.call('ZADD', processes, 0, former)
   end
-  redis.call('UNLINK', share)
-  for _, field in ipairs({'/epoch', '/sequence', '/cursor', '/granted'}) do counts[field] = nil end
+  unlink_share(share)
   return counts
 end
+-- Add a bucket, and move names there: about half of those of one other bucket.
+local function add_bucket()
+  local _, exponent = math.frexp(buckets)
+  local added, key = buckets, bucket_key(share, buckets)
+  local split = bucket_key(share, added - 2 ^ (exponent - 1))
+  local set, delete = {'HSET', key}, {'HDEL', split}
+  local entries = names > 0 and redis.call('HGETALL', split) or {'/epoch', epoch}
+  buckets = buckets + 1
+  for i = 1, #entries, 2 do
+    local name = entries[i]
+    local is_name = string.sub(name, 1, 1) ~= '/'
+    if name == '/epoch' or is_name and bucket_of(name, buckets) == added then
+      set[#set + 1], set[#set + 2] = name, entries[i + 1]
+      if is_name then delete[#delete + 1] = name end
+    end
+  end
+  redis.call('UNLINK', key)  -- the rest of a share that was lost
+  if #set > 2 then redis.call(unpack(set)) end  -- else the bucket to split was evicted
+  redis.call('EXPIRE', key, 2 * max_age)
+  if #delete > 2 then redis.call(unpack(delete)) end
+end
+-- Have enough buckets for the given names, even if all of them are new.
+local function add_buckets()
+  local most = names + (#ARGV - first + 1) / 2
+  while most > max_in_one and most > bucket_size * buckets do add_bucket() end
+end
+-- Have one bucket again, if few names remain.
+local function join_buckets()
+  if buckets == 1 or names > max_in_one / 4 then return end
+  local set, found = {'HSET', share}, 0
+  for name, number in pairs(numbers_in_share()) do
+    set[#set + 1], set[#set + 2] = name, number
+    found = found + 1
+  end
+  if found ~= names then return redis.call('HDEL', share, '/epoch') end  -- a bucket was evicted
+  for bucket = 1, buckets - 1 do redis.call('UNLINK', bucket_key(share, bucket)) end
+  buckets = 1
+  redis.call('HDEL', share, '/buckets')
+  if found > 0 then redis.call(unpack(set)) end
+end
+local bucket_by_name = {}
+-- The numbers of the given names in the share; nothing if a bucket was evicted.
+local function given_numbers()
+  local numbers, reads = {}, {}
+  for i = first, #ARGV, 2 do
+    local name = ARGV[i]
+    local bucket = bucket_of(name, buckets)
+    local read = reads[bucket]
+    if not read then
+      read = {'HMGET', bucket_key(share, bucket), '/epoch'}
+      reads[bucket] = read
+    end
+    read[#read + 1], bucket_by_name[name] = name, bucket
+  end
+  for _, read in pairs(reads) do
+    local found = redis.call(unpack(read))
+    if found[1] ~= epoch then return end
+    for i = 2, #found do numbers[read[i + 2]] = found[i] end
+  end
+  return numbers
+end
 local function write()
-  local read = {'HMGET', share, '/epoch', '/sequence'}
-  for i = first, begin == '0' and #ARGV or 0, 2 do read[#read + 1] = ARGV[i] end
-  local own = redis.call(unpack(read))
   local current = own[1] == epoch and tonumber(own[2]) or -1
   if current == sequence then return true end
   if current > sequence then return false end
-  local old, set = {}, {'HSET', share, '/sequence', sequence}
+  local old, given = {}, {}
   if begin == '1' then
-    local is_large = more == '1' or redis.call('HLEN', share) - 2 > size
+    local is_large = more == '1' or names > size
     if is_valid and current >= 0 and is_large then begin_epoch() end  -- subscribers see no parts
-    old = old_counts()
-    set[5], set[6] = '/epoch', epoch
-  elseif not is_valid or current < acknowledged then
+    old, buckets, names = old_counts(), 1, 0
+    add_buckets()
+  elseif is_valid and current >= acknowledged then
+    add_buckets()
+    given = given_numbers()
+  else
+    given = nil
+  end
+  if not given then
     if is_valid and redis.call('SISMEMBER', awaited, id) == 0 then begin_epoch() end
     return false
   end
@@ -148,6 +207,9 @@ local function write()
       if not redis.call('ZSCORE', processes, process) then await(process) end
     end
   end
+  -- With the fields of the share first, where Redis finds them soonest.
+  local sets = {[0] = {'HSET', share, '/epoch', epoch, '/sequence', sequence, '/names', 0}}
+  if buckets > 1 then sets[0][9], sets[0][10] = '/buckets', buckets end
   local counted, of_members = {}, {}
   for i = first, #ARGV, 2 do
     local name, count, presence = ARGV[i], tonumber(ARGV[i + 1]), nil
@@ -161,13 +223,22 @@ local function write()
         redis.call('EXPIRE', members_prefix .. string.match(name, '^[^/]+'), 2 * max_age)
       end
     end
-    local previous = tonumber((begin == '1' and old[name] or own[(i - first) / 2 + 3]) or 0)
+    local previous = tonumber(old[name] or given[name] or 0)
     old[name] = nil
+    local bucket = bucket_by_name[name] or bucket_of(name, buckets)
     if count == 0 then
-      redis.call('HDEL', share, name)
+      if given[name] then
+        names = names - redis.call('HDEL', bucket_key(share, bucket), name)
+      end
     else
-      set[#set + 1] = name
-      set[#set + 1] = presence and count or ARGV[i + 1]
+      if not given[name] then names = names + 1 end
+      local set = sets[bucket]
+      if not set then
+        set = {'HSET', bucket_key(share, bucket)}
+        sets[bucket] = set
+      end
+      local size = #set
+      set[size + 1], set[size + 2] = name, presence and count or ARGV[i + 1]
     end
     -- The info of a member may change while its number of connections does not. If the process was
     -- dead, all of its names have changed.
@@ -178,13 +249,14 @@ local function write()
   end
   for name, difference in pairs(of_members) do
     if difference ~= 0 and not counted[name] then
-      local count = redis.call('HINCRBY', share, name, difference)
-      if count == 0 then redis.call('HDEL', share, name) end
+      add_to_share(name, difference)
       change_total(name, difference)
     end
   end
   for name, count in pairs(old) do change_total(name, -count) end
-  redis.call(unpack(set))
+  sets[0][8] = names
+  for _, set in pairs(sets) do redis.call(unpack(set)) end
+  join_buckets()
   if more ~= '' then redis.call(more == '1' and 'SADD' or 'SREM', awaited, id) end
   return true
 end
@@ -209,7 +281,9 @@ publish('written', text(now), 'silence', text(math.min(silence, warm_up)),
   'lease', text(math.max(longest_lease, lease)))
 if not is_written then return 0 end
 if renew == '1' or begin == '1' then
-  redis.call('EXPIRE', share, 2 * max_age)
+  for bucket = 0, buckets - 1 do
+    redis.call('EXPIRE', bucket_key(share, bucket), 2 * max_age)
+  end
   for _, key in ipairs({meta, totals, processes, awaited}) do
     redis.call('EXPIRE', key, max_age)
   end
@@ -233,25 +307,24 @@ REMOVE = Script(
     "id size#",
     CLOCK
     + CHANGE
+    + OWN_SHARE
     + """
 if redis.call('GET', leader_key) == id then redis.call('DEL', leader_key) end
 redis.call('SREM', awaited, id)
 if epoch then redis.call('HINCRBY', meta, 'registry', 1) end
-if epoch and redis.call('HGET', share, '/epoch') == epoch then
-  if redis.call('HLEN', share) - 2 > size then
+if epoch and own[1] == epoch then
+  if names > size then
     redis.call('ZADD', processes, 'XX', 0, id)
     must_read = true
     return publish()
   end
-  local entries = redis.call('HGETALL', share)
-  redis.call('UNLINK', share)
+  local numbers = numbers_in_share()
+  unlink_share(share)
   redis.call('ZREM', processes, id)
-  for i = 1, #entries, 2 do
-    if string.sub(entries[i], 1, 1) ~= '/' then change_total(entries[i], -entries[i + 1]) end
-  end
+  for name, number in pairs(numbers) do change_total(name, -number) end
   return publish()
 end
-redis.call('UNLINK', share)
+unlink_share(share)
 return redis.call('ZREM', processes, id)
 """,
 )

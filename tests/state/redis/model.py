@@ -82,8 +82,8 @@ START = 1_700_000_000_000_000  # µs
 EVERYTHING = 1000  # names
 REMEMBERED_STEPS = 40
 # What Redis should have, besides its keys, in a snapshot.
-SAVED = ["shares", "stored", "expected", "unproven", "has_lost_share", "is_registry_lost"]
-SAVED += ["warm_up", "silence", "written", "longest_lease"]
+SAVED = ["shares", "stored", "expected", "unproven", "has_lost_share", "has_lost_bucket"]
+SAVED += ["is_registry_lost", "warm_up", "silence", "written", "longest_lease"]
 SAVE_EVERY = 5  # steps between two snapshots
 
 
@@ -102,7 +102,10 @@ class ClockedScript(scripts.Script):
     def __init__(self, script: scripts.Script) -> None:
         self.keys, self.args = script.keys, script.args
         before, after = "redis.call('TIME')", "redis.call('HMGET', 'clock', 's', 'us')"
-        self.set_text(script.text.replace(before, after))
+        # Small buckets: names move between them.
+        sizes = f"bucket_size = {scripts.MAX_IN_ONE}, {scripts.BUCKET_SIZE}"
+        text = script.text.replace(sizes, "bucket_size = 4, 1")
+        self.set_text(text.replace(before, after))
 
     def set_text(self, text: str) -> None:
         self.text = text
@@ -411,9 +414,8 @@ class World:
         # The promises to these processes are broken until their next write: the keys were changed
         # in a way that only this write can detect.
         self.unproven: set[str] = set()
-        # The totals include a share that was lost.
-        self.has_lost_share = False
-        self.is_registry_lost = False
+        # The totals include a share that was lost, or a part of one.
+        self.has_lost_share = self.has_lost_bucket = self.is_registry_lost = False
         self.is_restarted = False  # the run id of Redis differs from that in the keys
         # Of the process that began the epoch; of all that have written since, the shortest; µs.
         self.warm_up = self.silence = 0
@@ -515,8 +517,7 @@ class World:
         self.shares.clear()
         self.stored.clear()
         self.unproven.clear()
-        self.has_lost_share = False
-        self.is_registry_lost = False
+        self.has_lost_share = self.has_lost_bucket = self.is_registry_lost = False
         lease = named["lease"] if is_lost else max(named["lease"], self.longest_lease)
         self.expected = {
             process: self.now + lease for process, end in registry_before.items() if end > 0
@@ -634,8 +635,7 @@ class World:
         self.stored.clear()
         self.expected.clear()
         self.unproven.clear()
-        self.has_lost_share = False
-        self.is_registry_lost = False
+        self.has_lost_share = self.has_lost_bucket = self.is_registry_lost = False
         self.refresh()
 
     def save(self) -> None:
@@ -661,7 +661,7 @@ class World:
     # Comparisons
 
     def is_damaged(self) -> bool:
-        return self.has_lost_share or self.is_registry_lost
+        return self.has_lost_share or self.has_lost_bucket or self.is_registry_lost
 
     def sums(self) -> dict[str, int]:
         """Return the sums over all processes with a lease, of objects and of members."""
@@ -740,13 +740,26 @@ class World:
         sums: Counter[str] = Counter()
         for process in self.registry:
             share = self.raw.hgetall(scripts.SHARE + process)
-            if share.pop(b"/epoch", None) == self.epoch:
-                share = {name: n for name, n in share.items() if not name.startswith(b"/")}
-                sums.update({name.decode(): int(count) for name, count in share.items()})
+            if share.get(b"/epoch") == self.epoch:
+                numbers = self.numbers_in(scripts.SHARE + process, share)
+                sums.update(numbers)
+                if self.registry[process] > self.now:
+                    assert len(numbers) == int(share[b"/names"])
         found = {name: int(total) for name, total in totals.items()}
         found |= {name: presence.connections for name, presence in self.hashes().items()}
         assert found == dict(sums), f"totals are {found}, shares add up to {dict(sums)}"
         assert min(found.values(), default=1) > 0, found
+
+    def numbers_in(self, key: str, share: dict[bytes, bytes]) -> dict[str, int]:
+        """Return the numbers in all buckets of a share."""
+        found = dict(share)
+        for bucket in range(1, int(share.get(b"/buckets", 1))):
+            more = self.raw.hgetall(f"{key}/{bucket}")
+            more.pop(b"/epoch", None)
+            assert not found.keys() & more.keys(), "a name is in two buckets"
+            found |= more
+        self.seen["(share of several buckets)"] += b"/buckets" in share
+        return {name.decode(): int(n) for name, n in found.items() if not name.startswith(b"/")}
 
     def read(self, reader: Process) -> bool:
         """Read counts in this process, and compare them; return whether they are known."""
@@ -1146,7 +1159,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         what=st.sampled_from(
             [
-                *("FLUSHALL", "SCRIPT FLUSH", "share", "share", "members", "members"),
+                *("FLUSHALL", "SCRIPT FLUSH", "share", "share", "members", "members", "bucket"),
                 *(scripts.META, scripts.TOTALS, scripts.PROCESSES),
             ]
         ),
@@ -1165,6 +1178,11 @@ class Machine(RuleBasedStateMachine):
                 del world.shares[process.id]
                 world.unproven.add(process.id)
                 world.has_lost_share = True
+        elif what == "bucket":
+            assume(world.processes)
+            process = self._process(number, may_hang=True)
+            key = f"{scripts.SHARE}{process.id}/1"
+            world.has_lost_bucket |= bool(world.raw.delete(key))
         elif what == "members":
             name = NAMES[number % len(NAMES)]
             world.has_lost_share |= bool(world.raw.delete(scripts.MEMBERS_OF + name))

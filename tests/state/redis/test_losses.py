@@ -32,7 +32,9 @@ async def test_lost_share_is_written_again(two, client):
 
     assert counts_or_unknown(there) == "unknown" or there.counts() == {"foo": 1}
     assert known(there) == {"foo": 1}
-    eventually(lambda: client.hgetall(share(here)).keys(), {b"/epoch", b"/sequence", b"foo"})
+    eventually(
+        lambda: client.hgetall(share(here)).keys(), {b"/epoch", b"/sequence", b"/names", b"foo"}
+    )
 
 
 async def test_missing_share_of_a_live_process_is_not_0(redis_url, client):

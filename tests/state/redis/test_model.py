@@ -41,13 +41,23 @@ MISTAKES = {
     ),
     "a slice is subtracted, and stays in the share": (
         "WRITE",
-        "          redis.call('HDEL', key, name)\n",
+        "        redis.call('HDEL', bucket_key(key, bucket), name)\n",
         "",
+    ),
+    "names stay in the bucket that was split": (
+        "WRITE",
+        "  if #delete > 2 then redis.call(unpack(delete)) end\n",
+        "",
+    ),
+    "a number in a further bucket of a dead process is counted": (
+        "COUNTS",
+        "tonumber(fields[2] or 1)",
+        "1",
     ),
     "a change is not published": (
         "REMOVE",
-        "  end\n  return publish()\nend\n",
-        "  end\n  return 1\nend\n",
+        "  return publish()\nend\nunlink_share(share)\n",
+        "  return 1\nend\nunlink_share(share)\n",
     ),
     "a member of a dead process is listed": (
         "MEMBERS",
@@ -141,8 +151,8 @@ MISTAKES = {
     ),
     "members of a removed share stay": (
         "REMOVE",
-        "    if string.sub(entries[i], 1, 1) ~= '/' then",
-        "    if not string.find(entries[i], '/') then",
+        "      if string.sub(entries[i], 1, 1) ~= '/' then",
+        "      if not string.find(entries[i], '/') then",
     ),
 }
 
