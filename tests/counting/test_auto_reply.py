@@ -36,6 +36,7 @@ def test_replies_must_be_texts_by_text(value, problem: str) -> None:
         counted(lambda scope, receive, send: None, auto_reply=value)
 
 
+@pytest.mark.django_db  # Channels closes old connections
 async def test_guide_has_an_example() -> None:
     names: dict[str, Any] = {}
     exec(block("python", "auto_reply =", "docs/howto/consumers.md"), names)

@@ -7,7 +7,11 @@ from tests.faults.rows import ROWS
 SMALL = [row for row in ROWS if row.small is not None]
 
 
-LONG = {"churn_members", "kill_leader_of_members", "lose_members"}
+LONG = {
+    *("churn_members", "clocks_apart", "demote", "far_away", "flush_large_share", "kill_layer"),
+    *("kill_leader_of_members", "lose_members", "restart_from_snapshot", "stand_still"),
+    *("stop_and_flush", "two_limits"),
+}
 # If the machine stands still for a quarter of a second, limits apply per process, as documented.
 LIMITS = {"lost_reply", "reset_connections", "two_limits"}
 

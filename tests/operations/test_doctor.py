@@ -148,6 +148,7 @@ def test_change_feed_that_is_forbidden_is_told(site):
     assert "SUBSCRIBE" in found["changes"]["remedy"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sentinel_is_in_order(site):
     page = (ROOT / "docs" / "howto" / "many-processes.md").read_text()
@@ -250,6 +251,7 @@ def test_running_site_is_tried_below_its_url():
     assert found["count after close"]["ok"] is True
 
 
+@pytest.mark.long
 def test_site_is_tried_over_tls(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     port = free_port()
@@ -261,6 +263,7 @@ def test_site_is_tried_over_tls(certificate, monkeypatch):
     assert found["handshake"]["ok"] and found["echo"]["ok"] and found["close"]["ok"], found
 
 
+@pytest.mark.long
 def test_static_files_that_nobody_serves_are_told():
     with Server("daphne", DJANGO_DEBUG="0") as server:
         code, found = findings("--url", f"http://127.0.0.1:{server.port}")
@@ -369,6 +372,7 @@ def test_traceback_of_the_doctors_own_server_is_shown(site):
     assert "pass@" not in output
 
 
+@pytest.mark.long
 def test_consumer_that_raises_on_a_running_site_is_a_failure(site):
     route = "path('chat/<str:room>/', counted(Own.as_asgi(), by='room'))"
     how = site(routes=route, middle=RAISING)
@@ -408,6 +412,7 @@ def test_class_of_a_consumer_is_told(site):
 CONSOLE = "from echo.routing import console_urlpatterns"
 
 
+@pytest.mark.long
 def test_console_is_not_tried_by_a_client_without_a_login(site):
     how = site("DEBUG = False", "*console_urlpatterns", CONSOLE)
 
@@ -423,6 +428,7 @@ def test_console_is_not_tried_by_a_client_without_a_login(site):
     }
 
 
+@pytest.mark.long
 def test_consumer_of_the_site_is_tried_beside_its_console(site):
     routes = (
         "path('chat/<str:room>/', counted(EchoConsumer.as_asgi(), by='room')), *console_urlpatterns"
@@ -445,6 +451,7 @@ def as_websocket_application(routes, http):
 """
 
 
+@pytest.mark.long
 def test_stack_of_the_sites_own_is_tried_as_by_a_browser(site):
     routes = "path('chat/<str:room>/', counted(AsyncWebsocketConsumer.as_asgi(), by='room'))"
     urls = "\nROOT_URLCONF = 'tests.sites.prefix'"
@@ -454,6 +461,7 @@ def test_stack_of_the_sites_own_is_tried_as_by_a_browser(site):
     assert (code, found["handshake"]["ok"]) == (0, True)
 
 
+@pytest.mark.long
 def test_urls_without_the_usage_page_are_found(site, tmp_path):
     (tmp_path / "doctor_urls.py").write_text(
         "from django.urls import include, path\n"
@@ -470,6 +478,7 @@ def test_urls_without_the_usage_page_are_found(site, tmp_path):
 NO_COUNT = "Include echo.urls in the URLconf, and give its prefix if you use --url."
 
 
+@pytest.mark.long
 def test_urls_that_are_forgotten_are_told(site):
     how = site(
         "ROOT_URLCONF = 'echo.operations.urls'",
@@ -533,6 +542,7 @@ def test_prefix_of_the_urls_is_found(mounted, routes):
         assert tried == dict.fromkeys(tried, True), found
 
 
+@pytest.mark.long
 def test_prefix_is_found_below_a_script_name(mounted):
     how = mounted(CHAT, "FORCE_SCRIPT_NAME = '/app'")
     with running(how) as server:
@@ -559,6 +569,7 @@ CHANNEL_LAYERS = {
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("routes", ["*websocket_urlpatterns", CHATTING], ids=["echo", "chat"])
 def test_layer_that_closes_idle_sockets_is_found(site, redis_url, routes):
     """redis-py 8 with the layer of Channels' tutorial."""
@@ -631,6 +642,7 @@ def test_site_that_has_the_count_alone_is_in_order(site):
     assert (code, found["live"]["ok"]) == (0, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "route",
     [
@@ -646,6 +658,7 @@ def test_route_whose_path_cannot_be_made_up_is_left_alone(site, route):
     assert (found["echo"]["ok"], found["echo"]["message"]) == (None, "the site has no echo route")
 
 
+@pytest.mark.long
 def test_silent_consumer_is_no_failure(site):
     route = "path('<str:name>/websocket', counted(Own.as_asgi()))"
     own = "class Own(EchoConsumer):\n    def reply(self, text): return None"
@@ -689,6 +702,7 @@ def test_route_that_does_not_count_is_told(site):
     assert found["count"]["message"] == "expected 200 and 1, got 200 and 0"
 
 
+@pytest.mark.long
 def test_route_that_answers_otherwise_has_no_echo(site):
     route = "path('<str:name>/websocket', counted(Own.as_asgi()))"
     own = "class Own(EchoConsumer):\n    def reply(self, text): return 'é' * 40_000"
@@ -708,6 +722,7 @@ def test_application_that_raises_is_told(site):
     assert found["handshake"]["message"].endswith("responds with 500")
 
 
+@pytest.mark.long
 def test_application_that_cannot_be_imported_is_told(site):
     code, found = findings(**site("ASGI_APPLICATION = 'no.such.application'"))
 
@@ -720,6 +735,7 @@ def test_application_that_cannot_be_imported_is_told(site):
     assert found["server"]["log"].endswith("ModuleNotFoundError: No module named 'no'")
 
 
+@pytest.mark.long
 def test_site_behind_a_tls_proxy_is_tried_as_by_the_proxy(site):
     settings = """
 SECURE_SSL_REDIRECT = True
@@ -740,6 +756,7 @@ def test_permission_that_is_asked_for_is_no_failure(site):
     assert (code, found["echo"]["ok"]) == (0, None)
 
 
+@pytest.mark.long
 def test_static_files_that_are_missing_are_told(site):
     code, found = findings(**site("STATICFILES_FINDERS = []"))
 
@@ -747,6 +764,7 @@ def test_static_files_that_are_missing_are_told(site):
     assert found["static"]["message"] == "echo/usage.css is not found"
 
 
+@pytest.mark.long
 def test_static_files_that_are_not_in_the_manifest_are_told(site):
     settings = """
 DEBUG = False
@@ -766,6 +784,7 @@ STORAGES = {
     assert "collectstatic" in found["static"]["remedy"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "options", "ok"),
     [("daphne", (), True), ("uvicorn", ("--http", "h11"), True), ("uvicorn", (), None)],

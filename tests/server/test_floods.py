@@ -21,7 +21,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("kind", FLOODS)
+LONG = ("fragments", "pongs")  # other floods are much the same
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(each, marks=[pytest.mark.long] if each in LONG else []) for each in FLOODS],
+)
 def test_flood_of_tiny_frames_blocks_no_other_client(server: Server, kind: str) -> None:
     with Client.opened(server.port, "good") as good:
         good.socket.settimeout(30 * SECOND)

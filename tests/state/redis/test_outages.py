@@ -125,7 +125,9 @@ async def test_step_that_takes_too_long_is_an_outage_whatever_the_client_tries(r
         eventually(lambda: counts_or_unknown(here), {"foo": 1})
 
 
-@pytest.mark.parametrize("stall", [0.3, 0.4, 0.6])
+@pytest.mark.parametrize(
+    "stall", [0.3, *(pytest.param(each, marks=pytest.mark.long) for each in (0.4, 0.6))]
+)
 async def test_slow_read_sees_joins_that_did_not_wait(own_redis, stall):
     """Redis hangs, too briefly for an outage, during a write that a join follows."""
     with redis_state(own_redis.url, LEASE, LEASE / 2) as here, redis_state(own_redis.url) as there:

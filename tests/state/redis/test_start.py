@@ -170,7 +170,10 @@ def test_redis_that_is_down_is_an_error_at_once_in_a_new_process_too(own_redis):
 NEVER_0 = ({"foo": 1}, "unknown")
 
 
-@pytest.mark.parametrize("lease_of_another", [None, LEASE, 60])
+@pytest.mark.parametrize(
+    "lease_of_another",
+    [None, *(pytest.param(each, marks=pytest.mark.long) for each in (LEASE, 60))],
+)
 async def test_new_process_does_not_read_0_after_redis_hung(own_redis, lease_of_another):
     """All leases have expired, or all but a long one, and each live process writes again."""
     url = own_redis.url
