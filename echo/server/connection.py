@@ -317,7 +317,9 @@ class WebSocketConnection(asyncio.Protocol):
             self._close(code, "")
         elif self.state is State.CLIENT_CLOSED:
             self._reply_to_close(framing.NO_CODE, "")
-        elif self.state in (State.RESPONDING, State.CLOSED):
+        elif self.state is State.RESPONDING or (
+            self.state is State.CLOSED and self.transport is not None
+        ):
             self._close_transport()
         self._loop.call_soon(self._check_finished)
 
