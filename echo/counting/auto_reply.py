@@ -22,6 +22,11 @@ def check_auto_reply(auto_reply: Mapping[str, str] | None) -> dict[str, str]:
     for text in (*auto_reply, *auto_reply.values()):
         if not isinstance(text, str):
             raise ImproperlyConfigured(f"counted(auto_reply={auto_reply!r}): {text!r} is no text.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"counted(auto_reply={auto_reply!r}): {text!r} cannot be sent: {error}"
+            raise ImproperlyConfigured(message) from error
     return dict(auto_reply)
 
 

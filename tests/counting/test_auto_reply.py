@@ -29,6 +29,7 @@ LIMIT = 20
         ({"ping": b"pong"}, "b'pong' is no text"),
         ({b"ping": "pong"}, "b'ping' is no text"),
         ({"ping": None}, "None is no text"),
+        ({"ping": "\ud800"}, "cannot be sent"),
     ],
 )
 def test_replies_must_be_texts_by_text(value, problem: str) -> None:

@@ -296,6 +296,17 @@ def test_fin_or_reset_before_the_accept_ends_the_connection(of_kind: Listening) 
         eventually(lambda: len(descriptors(server)) <= before - 2, True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_connection_that_ends_before_the_accept_is_forgotten(kind: str) -> None:
+    options = ("--application-close-timeout", "1")
+    with Server(kind, SITE, options=options) as server, Client(server.port) as client:
+        client.send(request("/silent/foo/websocket", UPGRADE))
+        eventually(lambda: server.get("/open")[2], "1")
+        client.reset()
+
+        eventually(lambda: server.get("/open")[2], "0")
+
+
 def test_denial_with_the_last_descriptor(servers: dict[str, Listening]) -> None:
     """Twisted cannot get the connection then, which is closed after the response."""
     server = servers["daphne"].server

@@ -11,7 +11,7 @@ from tests.servers import Server
 
 @pytest.mark.parametrize(
     ("site", "expected"),
-    [("transport", [True, 2000]), ("unfinished", [False, gc.get_threshold()[0]])],
+    [("transport", [True, 10_000]), ("unfinished", [False, gc.get_threshold()[0]])],
 )
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
 def test_collector_runs_less_often_unless_the_site_has_disabled_it(kind, site, expected) -> None:

@@ -161,7 +161,9 @@ class Channel(http.HTTPChannel):  # type: ignore[misc]
         while isinstance(transport, ProtocolWrapper):
             if isinstance(transport, TLSMemoryBIOProtocol):
                 session = transport.getHandle()
-                transport._aggregator.close()  # encrypts and sends what it holds
+                # Of newer versions of Twisted: encrypts and sends what it holds.
+                if (aggregator := getattr(transport, "_aggregator", None)) is not None:
+                    aggregator.close()
             transport.factory.unregisterProtocol(transport)
             wrapper, transport = transport, transport.transport
             vars(wrapper).clear()

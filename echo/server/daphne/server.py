@@ -61,7 +61,7 @@ class Server(stock.Server):  # type: ignore[misc]
         self.websocket_deflate = websocket_deflate or _deflates_by_default()
 
     def run(self) -> None:
-        tune_garbage_collector()
+        reactor.callWhenRunning(tune_garbage_collector)
         super().run()
 
     @property

@@ -27,6 +27,7 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
         self._protocol = protocol
         self._transport: asyncio.Transport
         self._has_shut_down = False
+        self._is_at_end = False  # whether the client has sent `close_notify`
 
     # For the protocol
 
@@ -34,11 +35,12 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
         if self._has_shut_down:
             return
         try:
-            self._session.sendall(data)
+            # In parts, since OpenSSL never frees the largest buffer that it has needed.
+            for start in range(0, len(data), MAX_RECORD):
+                self._session.sendall(data[start : start + MAX_RECORD])
+                self._flush()
         except SSL.Error:
             self.abort()
-        else:
-            self._flush()
 
     def can_write_eof(self) -> bool:
         return True
@@ -95,14 +97,14 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         session = self._session
-        session.bio_write(data)
         received = []
         is_at_end = has_failed = False
         try:
-            while True:
-                received.append(session.recv(MAX_RECORD))
-        except SSL.WantReadError:
-            pass
+            for start in range(0, len(data), MAX_RECORD):
+                session.bio_write(data[start : start + MAX_RECORD])
+                with suppress(SSL.WantReadError):
+                    while True:
+                        received.append(session.recv(MAX_RECORD))
         except SSL.ZeroReturnError:
             is_at_end = True
         except SSL.Error:
@@ -112,11 +114,14 @@ class TLSTransport(asyncio.Transport, asyncio.Protocol):
             self._protocol.data_received(received[0] if len(received) == 1 else b"".join(received))
         if has_failed:
             self.close()  # after the alert
-        elif is_at_end and not self.is_closing() and not self._protocol.eof_received():
-            self.close()
+        elif is_at_end and not self._is_at_end and not self.is_closing():
+            self._is_at_end = True
+            if not self._protocol.eof_received():
+                self.close()
 
     def eof_received(self) -> bool:
-        return bool(self._protocol.eof_received())
+        # The FIN after `close_notify` is the same end.
+        return self._is_at_end or bool(self._protocol.eof_received())
 
     def connection_lost(self, error: Exception | None) -> None:
         self._protocol.connection_lost(error)

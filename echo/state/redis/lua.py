@@ -176,4 +176,31 @@ local function unlink_share(key)
   end
   redis.call('UNLINK', key)
 end
+-- Add a bucket, and move names there: about half of those of one other bucket.
+local function add_bucket()
+  local _, exponent = math.frexp(buckets)
+  local added, key = buckets, bucket_key(share, buckets)
+  local split = bucket_key(share, added - 2 ^ (exponent - 1))
+  local set, delete = {'HSET', key}, {'HDEL', split}
+  local entries = names > 0 and redis.call('HGETALL', split) or {'/epoch', epoch}
+  buckets = buckets + 1
+  for i = 1, #entries, 2 do
+    local name = entries[i]
+    local is_name = string.sub(name, 1, 1) ~= '/'
+    if name == '/epoch' or is_name and bucket_of(name, buckets) == added then
+      set[#set + 1], set[#set + 2] = name, entries[i + 1]
+      if is_name then delete[#delete + 1] = name end
+    end
+  end
+  redis.call('UNLINK', key)  -- the rest of a share that was lost
+  if #set > 2 then redis.call(unpack(set)) end  -- else the bucket to split was evicted
+  redis.call('EXPIRE', key, 2 * max_age)
+  if #delete > 2 then redis.call(unpack(delete)) end
+end
+-- Have enough buckets for so many more names.
+local function add_buckets(number)
+  local most, before = names + number, buckets
+  while most > max_in_one and most > bucket_size * buckets do add_bucket() end
+  if buckets > before then redis.call('HSET', share, '/buckets', buckets) end
+end
 """

@@ -45,6 +45,7 @@ RESERVE = Script(
     + f"""
 if own[1] == epoch and own[2] == sequence then return redis.call('HGET', share, '/granted') end
 if own[1] ~= epoch or own[2] ~= acknowledged then return -5 end
+add_buckets((#ARGV - first + 1) / 3)
 -- Not the given counts: connections that have joined or left since the last write are still to be
 -- written, together with their members and other objects.
 local reserved = {{}}

@@ -116,32 +116,6 @@ local function old_counts()
   unlink_share(share)
   return counts
 end
--- Add a bucket, and move names there: about half of those of one other bucket.
-local function add_bucket()
-  local _, exponent = math.frexp(buckets)
-  local added, key = buckets, bucket_key(share, buckets)
-  local split = bucket_key(share, added - 2 ^ (exponent - 1))
-  local set, delete = {'HSET', key}, {'HDEL', split}
-  local entries = names > 0 and redis.call('HGETALL', split) or {'/epoch', epoch}
-  buckets = buckets + 1
-  for i = 1, #entries, 2 do
-    local name = entries[i]
-    local is_name = string.sub(name, 1, 1) ~= '/'
-    if name == '/epoch' or is_name and bucket_of(name, buckets) == added then
-      set[#set + 1], set[#set + 2] = name, entries[i + 1]
-      if is_name then delete[#delete + 1] = name end
-    end
-  end
-  redis.call('UNLINK', key)  -- the rest of a share that was lost
-  if #set > 2 then redis.call(unpack(set)) end  -- else the bucket to split was evicted
-  redis.call('EXPIRE', key, 2 * max_age)
-  if #delete > 2 then redis.call(unpack(delete)) end
-end
--- Have enough buckets for the given names, even if all of them are new.
-local function add_buckets()
-  local most = names + (#ARGV - first + 1) / 2
-  while most > max_in_one and most > bucket_size * buckets do add_bucket() end
-end
 -- Have one bucket again, if few names remain.
 local function join_buckets()
   if buckets == 1 or names > max_in_one / 4 then return end
@@ -186,9 +160,9 @@ local function write()
     local is_large = more == '1' or names > size
     if is_valid and current >= 0 and is_large then begin_epoch() end  -- subscribers see no parts
     old, buckets, names = old_counts(), 1, 0
-    add_buckets()
+    add_buckets((#ARGV - first + 1) / 2)
   elseif is_valid and current >= acknowledged then
-    add_buckets()
+    add_buckets((#ARGV - first + 1) / 2)
     given = given_numbers()
   else
     given = nil
@@ -209,7 +183,6 @@ local function write()
   end
   -- With the fields of the share first, where Redis finds them soonest.
   local sets = {[0] = {'HSET', share, '/epoch', epoch, '/sequence', sequence, '/names', 0}}
-  if buckets > 1 then sets[0][9], sets[0][10] = '/buckets', buckets end
   local counted, of_members = {}, {}
   for i = first, #ARGV, 2 do
     local name, count, presence = ARGV[i], tonumber(ARGV[i + 1]), nil

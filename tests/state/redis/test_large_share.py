@@ -1,9 +1,11 @@
 """A share of many names is divided into small hashes, which Redis stores compactly."""
 
 import asyncio
+from threading import Event
 
 import pytest
 
+from echo.state.redis.reservations import Reservations
 from tests.states import counts_or_unknown, known, names_in_share, share
 from tests.waiting import eventually
 
@@ -64,3 +66,23 @@ async def test_evicted_bucket_is_written_again(steady, client, finds_it):
 
     assert known(there) == dict.fromkeys(NAMES, 1)
     assert names_in_share(client, here) == {name.encode() for name in NAMES}
+
+
+async def test_share_may_grow_by_very_many_reservations_at_once(steady, client, monkeypatch):
+    """After an outage, for example: Lua cannot handle as many names in one call of Redis."""
+    here, there = steady
+    is_known, reserve = Event(), Reservations._reserve
+
+    def reserve_when_known(self, groups):
+        return reserve(self, groups) if is_known.is_set() else None
+
+    monkeypatch.setattr(Reservations, "_reserve", reserve_when_known)
+    names = [f"name-{number}" for number in range(16_000)]
+    joins = asyncio.gather(*(here.join_all(((name, 1),)) for name in names))
+    await asyncio.sleep(0.5)
+    is_known.set()
+
+    assert set(await joins) == {None}
+    await here.settled()
+    assert known(there) == dict.fromkeys(names, 1)
+    assert len(buckets(client, here)) > len(names) / 128
