@@ -314,7 +314,10 @@ class WebSocketConnection(asyncio.Protocol):
                 )
             self._respond(500, "Internal Server Error")
         elif self.state is State.OPEN:
-            self._close(code, "")
+            if self._queue.disconnect is None:
+                self._close(code, "")
+            else:
+                self._close_for_restart()
         elif self.state is State.CLIENT_CLOSED:
             self._reply_to_close(framing.NO_CODE, "")
         elif self.state is State.RESPONDING or (
@@ -504,6 +507,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._respond(403, "Access denied")
         elif self.state is State.CLIENT_CLOSED:
             self._reply_to_close(code, reason)
+        elif self.state is State.OPEN and self._queue.disconnect is not None:
+            self._close_for_restart()
         elif self.state is State.OPEN:
             if code not in CLOSE_CODES:
                 raise ValueError(f"{code!r} is not a code that a Close frame may carry.")
@@ -573,7 +578,14 @@ class WebSocketConnection(asyncio.Protocol):
         elif self.state is State.RESPONDING:
             self._enter(State.RESPONDING)
             self._disconnect(ABNORMAL_CLOSURE, "")
-        elif self.state is State.OPEN:
+        elif self.state is State.OPEN and self._queue.disconnect is None:
+            # Other processes may count the connection until the application has finished.
+            self._queue.clear()
+            self._disconnect(SERVICE_RESTART, "Service Restart")
+            self._loop.call_later(CLOSE_REPLY_TIMEOUT, self._close_for_restart)
+
+    def _close_for_restart(self) -> None:
+        if self.state is State.OPEN:
             self._close(SERVICE_RESTART, "Service Restart")
 
     def _abort(self) -> None:

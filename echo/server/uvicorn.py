@@ -110,6 +110,8 @@ class WebSocketProtocol(WebSocketConnection):
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
+        if get_open_connections().is_stopping:  # uvicorn has called `shutdown` before
+            self.close_for_restart()
 
     def _reject_head(self) -> None:
         assert self.transport is not None

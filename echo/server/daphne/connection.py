@@ -33,6 +33,8 @@ class DaphneConnection(WebSocketConnection):
     async def connect(self) -> None:
         if self.accepted is not None:
             await self._loop.connect_accepted_socket(lambda: self, self.accepted.sock)
+            if self._server.stopping:  # `close_for_restart` had no transport
+                self.close_for_restart()
 
     def default_headers(self) -> handshake.Headers:
         name = self._server.server_name

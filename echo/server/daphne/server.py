@@ -90,6 +90,9 @@ class Server(stock.Server):  # type: ignore[misc]
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
         front_door.install(self, port)
+        if self.endpoints[len(self._ports)].startswith(INHERITED):
+            # Twisted would shut the socket down and remove its file, for all processes.
+            port._shouldShutdown, port._bindPath = False, b"\0"
         self._ports.append(port)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:

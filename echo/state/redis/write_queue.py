@@ -94,8 +94,10 @@ class WriteQueue:
 
     def has_unwritten(self) -> bool:
         """Return whether Redis may lack a change."""
+        if self._next.names:  # first, since a new round takes the names from there
+            return True
         current = self._current
-        return bool(self._next.names or (current is not None and current.names))
+        return current is not None and bool(current.names)
 
     def decide(self, join: LimitedJoin, add: Callable[[], bool] | None) -> bool:
         """Call `add` or, if it is None, deny, unless the join has been abandoned."""
@@ -123,8 +125,9 @@ class WriteQueue:
             current = self._current
             is_being_written = current is not None and (is_first or affects(current.names))
             is_to_be_written = affects(self._next.names) or (is_first and not is_being_written)
-            end = self._rounds + is_being_written + is_to_be_written
-            if is_to_be_written:
+            end = self._rounds + is_being_written
+            if is_to_be_written:  # in the round after the current one
+                end = self._rounds + (current is not None) + 1
                 self._begin_soon()
             return self._round_ended.wait_for(
                 lambda: self._rounds >= end or self.is_closed, timeout=timeout

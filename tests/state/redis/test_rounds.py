@@ -7,8 +7,10 @@ from threading import Event
 
 import pytest
 
+from echo.state.memory import MemoryState
 from echo.state.redis.reservations import RESERVE
 from echo.state.redis.waiter import JOIN_TIMEOUT
+from echo.state.redis.write_queue import WriteQueue
 from tests.states import SLACK, known, redis_state, seconds
 from tests.waiting import DEADLINE, eventually
 
@@ -107,3 +109,22 @@ def test_state_keeps_no_event_loop(redis_url):
 
         eventually(is_kept, False)
         state.leave("foo")
+
+
+async def test_read_waits_for_a_change_that_was_made_during_a_round_of_other_names():
+    queue = WriteQueue(MemoryState())
+    queue.add("foo")
+    queue.begin_round(timeout=0)
+    queue.add("bar")
+
+    reading = asyncio.create_task(
+        asyncio.to_thread(queue.wait_until_written, "bar", is_first=False, timeout=DEADLINE)
+    )
+    await asyncio.sleep(0.05)
+    queue.end_round(is_written=True)
+    await asyncio.sleep(0.05)
+    assert not reading.done()
+
+    assert queue.begin_round(timeout=0).names == {"bar"}
+    queue.end_round(is_written=True)
+    assert await reading
