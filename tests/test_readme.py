@@ -56,6 +56,10 @@ ELSEWHERE = [
     ("docs/howto/deploy.md", "", "tests/test_docs_deploy.py"),
     ("docs/howto/many-processes.md", "CHANNEL_LAYERS", "tests/groups/test_idle_socket.py"),
     ("docs/howto/security.md", "ACL SETUSER", "tests/state/redis/test_permissions.py"),
+    (
+        *("docs/howto/consumers.md", "from channels.generic.websocket"),
+        "tests/counting/test_auto_reply.py",
+    ),
     ("docs/howto/live-counts.md", "const stream", "tests/test_docs_browser.py"),
     ("docs/howto/reconnect.md", "", "tests/test_docs_browser.py"),
 ]

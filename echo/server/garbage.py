@@ -12,10 +12,9 @@ INTERVAL = 1.0  # seconds
 def tune_garbage_collector() -> None:
     """Exempt the objects that exist now from garbage collection, and collect new ones less often.
 
-    Call it on the event loop, when the application has been imported. Its modules, models and
-    settings are 90,000 objects for the demo, and live as long as the process. Without this, the
-    collector visits all of them about once per thousand handshakes, and serves nobody for 50 ms
-    each time.
+    Call it when the application has been imported. Its modules, models and settings are 90,000
+    objects for the demo, and live as long as the process. Without this, the collector visits all of
+    them about once per thousand handshakes, and serves nobody for 50 ms each time.
 
     A collector that the site has disabled or made less frequent stays as it is.
     """
@@ -24,14 +23,19 @@ def tune_garbage_collector() -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(MIN_THRESHOLD, *others)
-        _collect_regularly(asyncio.get_running_loop())
 
 
-def _collect_regularly(loop: asyncio.AbstractEventLoop) -> None:
-    """Collect young objects now and each second.
+@cache
+def collect_regularly() -> None:
+    """Collect young objects each second from now on, on the running event loop.
 
     A process that does little would keep cycles for long otherwise, such as responses that Django
     streams to clients that have disconnected.
     """
+    if gc.isenabled():
+        _collect(asyncio.get_running_loop())
+
+
+def _collect(loop: asyncio.AbstractEventLoop) -> None:
     gc.collect(1)
-    loop.call_later(INTERVAL, _collect_regularly, loop)
+    loop.call_later(INTERVAL, _collect, loop)

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
-from echo.server.garbage import tune_garbage_collector
+from echo.server.garbage import collect_regularly, tune_garbage_collector
 from echo.server.registry import DRAINING, STOP_TIMEOUT, get_open_connections
 from echo.server.settings import drain_seconds
 from echo.server.timeouts import APPLICATION_TIMEOUT, Limits
@@ -55,7 +55,9 @@ class WebSocketProtocol(WebSocketConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        tune_garbage_collector()  # uvicorn has no hook that runs when the application is imported
+        # uvicorn has no hook that runs when the application has been imported.
+        tune_garbage_collector()
+        collect_regularly()
         # uvicorn's HTTP protocol and its parser form a reference cycle. Without an upgrade, uvicorn
         # breaks it in connection_lost(). Remove this when handle_websocket_upgrade() does the same.
         http = cast(asyncio.Transport, transport).get_protocol()

@@ -21,7 +21,7 @@ from twisted.internet import defer, reactor
 
 from echo.server.daphne import front_door
 from echo.server.daphne.http import DEFAULT_CHUNK_SIZE, Events, HTTPFactory, Request
-from echo.server.garbage import tune_garbage_collector
+from echo.server.garbage import collect_regularly, tune_garbage_collector
 from echo.server.registry import DRAINING, get_open_connections
 from echo.server.settings import drain_seconds
 from echo.server.timeouts import Limits
@@ -61,7 +61,8 @@ class Server(stock.Server):  # type: ignore[misc]
         self.websocket_deflate = websocket_deflate or _deflates_by_default()
 
     def run(self) -> None:
-        reactor.callWhenRunning(tune_garbage_collector)
+        tune_garbage_collector()
+        reactor.callWhenRunning(collect_regularly)
         super().run()
 
     @property
