@@ -236,7 +236,9 @@ def test_close_of_a_client_that_does_not_read_is_noticed_at_once(slow_runs, kind
 @pytest.mark.slow
 @each
 def test_memory_that_all_slow_clients_cost_together(slow_runs, kind: str) -> None:
-    assert slow_runs[kind]["memory"].result() < ROOM
+    room = 1.5 * ROOM if kind == "daphne-tls" else ROOM  # TLS has buffers of its own
+
+    assert slow_runs[kind]["memory"].result() < room
 
 
 @pytest.mark.slow
