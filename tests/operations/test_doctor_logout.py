@@ -73,7 +73,7 @@ def test_logout_is_tried_for_the_user_that_is_named(site):
     assert tried["ok"] is True
     assert tried["message"].startswith("closed with 4401 after 0.")
     assert site.sessions() == 0
-    assert site.logout("--user", "bob")["message"] == "there is no user 'bob'"
+    assert site.logout("--user", "bob")["message"] == "there is no active user 'bob'"
 
 
 def test_logout_is_not_tried_without_a_layer_between_processes(site):
@@ -81,6 +81,22 @@ def test_logout_is_not_tried_without_a_layer_between_processes(site):
 
     assert tried["ok"] is None
     assert tried["message"] == "the channel layer does not reach the server's process"
+
+
+@pytest.mark.long
+def test_logout_that_cannot_be_tried_is_a_failure_without_a_traceback(site):
+    with sqlite3.connect(site.database) as database:
+        database.execute("UPDATE auth_user SET is_active = 0")
+    inactive = site.logout("--user", "ada")
+    with sqlite3.connect(site.database) as database:
+        database.execute("UPDATE auth_user SET is_active = 1")
+        database.execute("DROP TABLE django_session")
+    without_table = site.logout("--user", "ada")
+    database.close()
+
+    assert (inactive["ok"], without_table["ok"]) == (False, False)
+    assert inactive["message"] == "there is no active user 'ada'"
+    assert "no such table: django_session" in without_table["message"]
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from echo.counting.logins import close_session
 from echo.groups.layer import reaches_other_processes
+from echo.log import describe
 from echo.operations.doctor.finding import Finding
 from echo.operations.doctor.probe import TIMEOUT
 from echo.operations.websocket import ClientWebSocket
@@ -29,17 +30,24 @@ def check_logout(username: str, url: str, headers: Mapping[str, str]) -> Finding
 
     The user's other sessions stay, and receivers of the site for Django's signals are not called.
     """
-    if not apps.is_installed("django.contrib.auth") or not settings.SESSION_ENGINE:
+    needed = ("django.contrib.auth", "django.contrib.sessions")
+    if not all(map(apps.is_installed, needed)):
         return Finding("logout", None, "the site has no logins of django.contrib.auth")
     if not reaches_other_processes():
         return Finding("logout", None, "the channel layer does not reach the server's process")
-    user: Any = (
-        get_user_model()
-        ._default_manager.filter(**{get_user_model().USERNAME_FIELD: username})
-        .first()
-    )
-    if user is None:
-        return Finding("logout", False, f"there is no user {username!r}", "Name an existing user.")
+    try:
+        return _try_logout(username, url, headers)
+    except Exception as error:  # of the database, or of the session engine
+        remedy = "Make users and sessions work for this command."
+        return Finding("logout", False, describe(error), remedy)
+
+
+def _try_logout(username: str, url: str, headers: Mapping[str, str]) -> Finding:
+    model = get_user_model()
+    user: Any = model._default_manager.filter(**{model.USERNAME_FIELD: username}).first()
+    if user is None or not user.is_active:
+        message = f"there is no active user {username!r}"
+        return Finding("logout", False, message, "Name an active user.")
     with _session_of(user) as session:
         cookie = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
         try:

@@ -92,7 +92,9 @@ class Server(stock.Server):  # type: ignore[misc]
         super().listen_success(port)
         front_door.install(self, port)
         if self.endpoints[len(self._ports)].startswith(INHERITED):
-            # Twisted would shut the socket down and remove its file, for all processes.
+            # For Unix sockets, Twisted would shut the socket down and remove its file, for all
+            # processes. Can go when it leaves them as it leaves TCP sockets since
+            # https://github.com/twisted/twisted/issues/5621.
             port._shouldShutdown, port._bindPath = False, b"\0"
         self._ports.append(port)
 
