@@ -1,9 +1,9 @@
 """The opening handshake (RFC 6455 §4.2) and the HTTP responses that reject it, sans-I/O."""
 
-import binascii
 import re
-from base64 import b64decode, b64encode
+from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -45,22 +45,32 @@ def validate(method: str, headers: Headers) -> Rejection | None:
     """
     if method != "GET":
         return _error(400, "WebSocket must be initiated with a GET request.")
-    if [value.strip() for value in values(headers, b"sec-websocket-version")] != [b"13"]:
+    fields = _joined(headers)
+    if fields.get(b"sec-websocket-version", b"").strip() != b"13":
         version = [
             (b"sec-websocket-version", b"13"),
             (b"upgrade", b"websocket"),  # RFC 9110 §15.5.22
             (b"connection", b"upgrade"),
         ]
         return _error(426, "The requested WebSocket version is not supported.", version)
-    keys = [value.strip() for value in values(headers, b"sec-websocket-key")]
-    if not any(keys):
+    key = fields.get(b"sec-websocket-key", b"").strip()
+    if not key:
         return _error(400, "Missing Sec-WebSocket-Key")
-    if len(keys) != 1 or not _is_key(keys[0]):
+    if not _is_key(key):
         return _error(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    for name in (b"host", b"origin"):
-        if len(values(headers, name)) > 1:
-            return _error(400, f"More than one {name.decode().title()} header")
+    if len(fields) < len(headers):
+        for name in (b"host", b"origin"):
+            if len(values(headers, name)) > 1:
+                return _error(400, f"More than one {name.decode().title()} header")
     return None
+
+
+def _joined(headers: Headers) -> dict[bytes, bytes]:
+    """Return the value of each header, in which those of a repeated header are joined by commas."""
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        fields = {name: b",".join(values(headers, name)) for name in fields}
+    return fields
 
 
 def _error(status: int, text: str, headers: Headers | None = None) -> Rejection:
@@ -69,15 +79,17 @@ def _error(status: int, text: str, headers: Headers | None = None) -> Rejection:
 
 def _is_key(key: bytes) -> bool:
     try:
-        return len(b64decode(key, validate=True)) == 16
-    except binascii.Error:
+        return len(a2b_base64(key, strict_mode=True)) == 16
+    except Error:
         return False
 
 
 def subprotocols(headers: Headers) -> list[str]:
     """Return the subprotocols that the client offers, in its order of preference."""
-    offers = b",".join(values(headers, b"sec-websocket-protocol")).split(b",")
-    return [offer.strip().decode("latin-1") for offer in offers if offer.strip()]
+    offers = b",".join(values(headers, b"sec-websocket-protocol"))
+    if not offers:
+        return []
+    return [offer.strip().decode("latin-1") for offer in offers.split(b",") if offer.strip()]
 
 
 def is_address(value: bytes) -> bool:
@@ -109,12 +121,13 @@ def with_defaults(headers: Iterable[tuple[bytes, bytes]], defaults: Headers) -> 
 
 def acceptance(request_headers: Headers, subprotocol: str | None, headers: Headers) -> bytes:
     """Return the 101 response. Raises ValueError if a header is not valid HTTP."""
-    key = values(request_headers, b"sec-websocket-key")[0].strip()
-    accept = b64encode(sha1(key + _GUID).digest())
-    chosen = [] if subprotocol is None else [(b"sec-websocket-protocol", subprotocol.encode())]
+    key = dict(request_headers)[b"sec-websocket-key"].strip()
+    accept = b2a_base64(sha1(key + _GUID).digest(), newline=False)
+    if subprotocol is not None:
+        headers = [(b"sec-websocket-protocol", subprotocol.encode()), *headers]
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + _lines([*chosen, *headers]) + b"\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + _lines(headers) + b"\r\n"
     )
 
 
@@ -144,12 +157,19 @@ def phrase(status: int) -> bytes:
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     lines = []
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+        spelled = _spelled(name)
+        if spelled is None or _NOT_IN_A_VALUE.search(value):
             raise ValueError(f"{name!r}: {value!r} is not a valid HTTP header.")
-        lines.append(b"%s: %s\r\n" % (_spelled(name), value))
+        lines.append(b"%s: %s\r\n" % (spelled, value))
     return b"".join(lines)
 
 
-def _spelled(name: bytes) -> bytes:
-    """Return the name in its usual case, for clients that compare it case-sensitively."""
+@lru_cache(maxsize=64)
+def _spelled(name: bytes) -> bytes | None:
+    """Return the name in its usual case, for clients that compare it case-sensitively.
+
+    Return None if it is not a valid name.
+    """
+    if not _TOKEN.fullmatch(name):
+        return None
     return name.title().replace(b"Websocket", b"WebSocket")

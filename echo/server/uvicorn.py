@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextvars import Context, copy_context
+from contextvars import Context
 from math import inf
 from typing import Any, cast
 from urllib.parse import quote, unquote
@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from django.core.exceptions import ImproperlyConfigured
 from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from echo.server import handshake
@@ -58,13 +58,14 @@ class WebSocketProtocol(WebSocketConnection):
         # uvicorn has no hook that runs when the application has been imported.
         tune_garbage_collector()
         collect_regularly()
+        self._http: Any = cast(asyncio.Transport, transport).get_protocol()
         # uvicorn's HTTP protocol and its parser form a reference cycle. Without an upgrade, uvicorn
         # breaks it in connection_lost(). Remove this when handle_websocket_upgrade() does the same.
-        http = cast(asyncio.Transport, transport).get_protocol()
-        if hasattr(http, "parser"):
-            self._loop.call_soon(setattr, http, "parser", None)
+        if hasattr(self._http, "parser"):
+            self._http.parser = None
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed as uvicorn's own classes
-        get_open_connections().add(self)
+        self._open_connections = get_open_connections()
+        self._open_connections.add(self)
         self._trace("made", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -80,24 +81,22 @@ class WebSocketProtocol(WebSocketConnection):
 
     def _request_received(self, request: bytes) -> None:
         """Start the application. uvicorn has parsed the request and serialized it again."""
+        http, self._http = self._http.scope, None
         if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
         head, _, self._early = request.partition(b"\r\n\r\n")
-        request_line, *lines = head.split(b"\r\n")
-        method, target, _ = request_line.decode("latin-1").split(" ", 2)
-        fields = (line.partition(b": ") for line in lines)
-        headers = [(name.lower(), value) for name, _, value in fields]
-        assert self.transport is not None
+        method, target, _ = head.partition(b"\r\n")[0].decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
         root_path = self._config.root_path
+        headers = [(name.lower(), value) for name, value in http["headers"]]
         scope = {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self.transport) else "ws",
-            "server": get_local_addr(self.transport),
-            "client": get_remote_addr(self.transport),
+            "scheme": "wss" if http["scheme"] == "https" else "ws",
+            "server": http["server"],
+            "client": http["client"],
             "root_path": root_path,
             "path": root_path + unquote(path),
             "raw_path": (root_path + path).encode("latin-1"),
@@ -106,13 +105,14 @@ class WebSocketProtocol(WebSocketConnection):
             "subprotocols": handshake.subprotocols(headers),
             "state": self._app_state.copy(),
         }
-        # With `--reset-contextvars`, the application does not inherit the context, as for HTTP.
-        context = Context() if self._config.reset_contextvars else copy_context()
-        context.run(self.start, self._config.loaded_app, scope, method)
+        if self._config.reset_contextvars:  # as for HTTP, the application does not inherit them
+            Context().run(self.start, self._config.loaded_app, scope, method)
+        else:
+            self.start(self._config.loaded_app, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
             self._task.add_done_callback(self._server_state.tasks.discard)
-        if get_open_connections().is_stopping:  # uvicorn has called `shutdown` before
+        if self._open_connections.is_stopping:  # uvicorn has called `shutdown` before
             self.close_for_restart()
 
     def _reject_head(self) -> None:
@@ -140,7 +140,7 @@ class WebSocketProtocol(WebSocketConnection):
 
     def finished(self) -> None:
         self._server_state.connections.discard(self)
-        get_open_connections().discard(self)
+        self._open_connections.discard(self)
 
     def default_headers(self) -> handshake.Headers:
         return list(self._server_state.default_headers)

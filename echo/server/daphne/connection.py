@@ -25,7 +25,8 @@ class DaphneConnection(WebSocketConnection):
     def open(self, scope: dict[str, Any], method: str = "GET", early: bytes = b"") -> None:
         """Run the application. `early` is what the client has sent after the handshake."""
         self._early = early
-        get_open_connections().add(self)
+        self._open_connections = get_open_connections()
+        self._open_connections.add(self)
         self.start(self._server.application, scope, method)
         if self._server.stopping:
             self.close_for_restart()
@@ -110,7 +111,7 @@ class DaphneConnection(WebSocketConnection):
             super().close_for_restart()
 
     def finished(self) -> None:
-        get_open_connections().discard(self)
+        self._open_connections.discard(self)
 
     def log(self, action: str) -> None:
         if self._server.action_logger is not None:

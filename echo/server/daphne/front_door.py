@@ -45,12 +45,10 @@ def parse(data: bytes) -> Handshake | None:
     found = _HANDSHAKE.match(data)
     if found is None or found.end() > MAX_SIZE or _UPGRADE.search(found[0]) is None:
         return None
-    headers = []
-    for line in found[2].split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        headers.append((name.lower(), value.strip(b" \t")))
-    names = {name for name, _ in headers}
-    if len(names) < len(headers) or not names.isdisjoint(_UNUSUAL):
+    fields = [line.partition(b":") for line in found[2].split(b"\r\n")[:-1]]
+    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
+    names = dict(headers)
+    if len(names) < len(headers) or not _UNUSUAL.isdisjoint(names):
         return None
     return Handshake(found[1], headers, found.end())
 
