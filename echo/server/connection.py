@@ -94,6 +94,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._flow = FlowControl(loop)
         self._timeouts = Timeouts(limits, loop.time())
         self._task: asyncio.Task[None] | None = None
+        self._has_returned = False  # the application
         self._rejection: handshake.Rejection | None = None
         self._is_head = False
         self._response_head = b""  # of a response, until a part of its body is sent
@@ -324,10 +325,15 @@ class WebSocketConnection(asyncio.Protocol):
             self.state is State.CLOSED and self.transport is not None
         ):
             self._close_transport()
-        self._loop.call_soon(self._check_finished)
+        self._has_returned = True
+        self._check_finished()
+
+    def _is_running(self) -> bool:
+        """Return whether the application is running."""
+        return not (self._has_returned or self._task is None or self._task.done())
 
     def _check_finished(self) -> None:
-        if self.transport is None and (self._task is None or self._task.done()):
+        if self.transport is None and not self._is_running():
             self._queue.clear()
             self.finished()
             # Break the reference cycles: in a storm of reconnects, the garbage collector would take
@@ -558,10 +564,10 @@ class WebSocketConnection(asyncio.Protocol):
 
         Until then other processes may still count the connection.
         """
-        if self._task is None or self._task.done():
-            self._close_transport()
-        else:
+        if self._is_running():
             self._enter(State.CLOSED)
+        else:
+            self._close_transport()
 
     def _close_transport(self) -> None:
         if self._response_head:  # the application has sent no body
@@ -649,11 +655,9 @@ class WebSocketConnection(asyncio.Protocol):
                     self._close_transport()
             elif waited > CLOSE_TIMEOUT:
                 self._abort()
-        elif self._task is None or self._task.done():
-            pass
-        elif self._timeouts.is_application_overdue(now):
+        elif self._is_running() and self._timeouts.is_application_overdue(now):
             logger.info("Application of %r did not finish in time: cancelled", self.scope["path"])
-            self._task.cancel()
+            self.cancel()
 
     def _check_open(self, now: float) -> None:
         timeouts = self._timeouts

@@ -111,7 +111,6 @@ class WebSocketProtocol(WebSocketConnection):
             self.start(self._config.loaded_app, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
-            self._task.add_done_callback(self._server_state.tasks.discard)
         if self._open_connections.is_stopping:  # uvicorn has called `shutdown` before
             self.close_for_restart()
 
@@ -139,6 +138,8 @@ class WebSocketProtocol(WebSocketConnection):
         connections.stop_soon(STOP_TIMEOUT if limit is None else limit - drain, drain)
 
     def finished(self) -> None:
+        if self._task is not None:
+            self._server_state.tasks.discard(self._task)
         self._server_state.connections.discard(self)
         self._open_connections.discard(self)
 

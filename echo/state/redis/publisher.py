@@ -56,7 +56,7 @@ class Publisher:
         self.health = Health(lease)
         self.steps = Steps(url, process_id, self.health)
         self.share = Share(self.steps, self.health, lease, heartbeat)
-        self.queue = WriteQueue(local)
+        self.queue = WriteQueue()
         self._patience: WeakKeyDictionary[AbstractEventLoop, Patience] = WeakKeyDictionary()
         self._local = local
         self._heartbeat = heartbeat  # seconds

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from threading import Condition, Lock
 from typing import Any
 
-from echo.state.memory import MemoryState
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import LimitedJoin, Waiter
 
-# Between two rounds, connections that come and go gather for this many times the duration of the
-# first: one more connection in a round costs a small part of one more round, in which two threads
+# After a round for which several coroutines have waited, others gather for this many times its
+# duration: one more of them in a round costs a small part of one more round, in which two threads
 # take turns to run.
 PAUSE = 4
 MAX_PAUSE = 0.002  # seconds
@@ -32,16 +31,14 @@ class Round:
 class WriteQueue:
     """Passes work to the publishing thread, in rounds. Thread-safe."""
 
-    def __init__(self, local: MemoryState) -> None:
-        self._local = local
+    def __init__(self) -> None:
         self._lock = Lock()
         self._has_work, self._round_ended = Condition(self._lock), Condition(self._lock)
         self._next = Round()
         self._current: Round | None = None
         self._rounds = 0  # number of finished rounds
         self._began = self._pause_end = 0.0  # time.monotonic()
-        self._is_idle = self._is_pausing = False
-        self._is_urgent = False
+        self._is_idle = self._is_urgent = False
         self.is_closed = False
 
     def add(
@@ -65,7 +62,7 @@ class WriteQueue:
                     current.waiters.append(waiter)
                     return result
                 following.waiters.append(waiter)
-            if self._is_idle or (self._is_pausing and self._all_wait()):
+            if self._is_idle:
                 self._has_work.notify()
             return result
 
@@ -143,9 +140,7 @@ class WriteQueue:
         """Wait for work, at most until the timeout, and return it."""
         with self._lock:
             if (pause := self._pause_end - time.monotonic()) > 0:
-                self._is_pausing = True
-                self._has_work.wait_for(lambda: self._is_due() or self._all_wait(), timeout=pause)
-                self._is_pausing = False
+                self._has_work.wait_for(self._is_due, timeout=pause)
             self._is_idle = True
             self._has_work.wait_for(lambda: self._is_due() or self._has_any(), timeout=timeout)
             self._is_idle = self._is_urgent = False
@@ -159,18 +154,16 @@ class WriteQueue:
     def _has_any(self) -> bool:
         return bool(self._next.names or self._next.waiters)
 
-    def _all_wait(self) -> bool:
-        """Return whether all connections of this process wait: then no more will come."""
-        return len(self._next.waiters) >= max(self._local.connections, 1)
-
     def end_round(self, is_written: bool) -> None:
         with self._lock:
-            if not is_written and self._current is not None:
-                self._next.names |= self._current.names
-            self._current = None
+            current, self._current = self._current, None
+            assert current is not None
+            if not is_written:
+                self._next.names |= current.names
             self._rounds += 1
-            now = time.monotonic()
-            self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
+            if len(current.waiters) > 1:
+                now = time.monotonic()
+                self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
             self._round_ended.notify_all()
 
     def put_back(self, joins: Iterable[LimitedJoin]) -> None:

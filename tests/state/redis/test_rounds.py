@@ -7,7 +7,6 @@ from threading import Event
 
 import pytest
 
-from echo.state.memory import MemoryState
 from echo.state.redis.reservations import RESERVE
 from echo.state.redis.waiter import JOIN_TIMEOUT
 from echo.state.redis.write_queue import WriteQueue
@@ -112,7 +111,7 @@ def test_state_keeps_no_event_loop(redis_url):
 
 
 async def test_read_waits_for_a_change_that_was_made_during_a_round_of_other_names():
-    queue = WriteQueue(MemoryState())
+    queue = WriteQueue()
     queue.add("foo")
     queue.begin_round(timeout=0)
     queue.add("bar")
