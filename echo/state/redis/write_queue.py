@@ -17,7 +17,7 @@ from echo.state.redis.waiter import LimitedJoin, Waiter
 # duration: one more of them in a round costs a small part of one more round, in which two threads
 # take turns to run.
 PAUSE = 4
-MAX_PAUSE = 0.002  # seconds
+MAX_PAUSE = 0.003  # seconds
 
 
 @dataclass(slots=True)
