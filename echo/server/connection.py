@@ -534,7 +534,10 @@ class WebSocketConnection(asyncio.Protocol):
             return
         queue.disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
         for callback in self._on_end:
-            callback(code)
+            try:
+                callback(code)
+            except Exception:
+                self._log_application_error()
         queue.wake()
         self.log("disconnected" if self.state > State.RESPONDING else "rejected")
 

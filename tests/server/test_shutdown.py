@@ -104,6 +104,23 @@ def test_stream_ends_when_the_application_has_finished(kind: str) -> None:
 
 
 @each
+def test_application_whose_callback_fails_delays_nothing(kind: str) -> None:
+    with Server(kind, SITE) as server:
+        clients = []
+        for app in ("failing-at-the-end", "failing-at-the-end", "echo"):
+            clients.append(Client(server.port))
+            clients[-1].ask(f"/{app}/{app}/websocket", UPGRADE)
+        server.process.terminate()
+
+        assert [client.closing() for client in clients] == [RESTART] * 3
+        for client in clients:
+            client.socket.close()
+        server.process.wait(END_AFTER)
+        assert server.log().count("ZeroDivisionError") == 2
+        assert LEFT in server.log()
+
+
+@each
 def test_clients_that_do_not_reply_delay_nothing(kind: str) -> None:
     with Ending(kind) as ending:
         clients = [ending.opened("echo") for _ in range(3)]

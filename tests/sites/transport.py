@@ -32,7 +32,7 @@ django = get_asgi_application()
 import project.asgi  # noqa: E402, F401
 from echo.consumers import EchoConsumer  # noqa: E402  (needs the apps to be loaded)
 from echo.counting import counted  # noqa: E402
-from echo.extensions import REPLY  # noqa: E402
+from echo.extensions import ON_END, REPLY  # noqa: E402
 from echo.objects import get_object  # noqa: E402
 from echo.routing import as_websocket_application, websocket_urlpatterns  # noqa: E402
 from echo.server.connection import WebSocketConnection  # noqa: E402
@@ -71,6 +71,12 @@ async def deaf(scope, receive, send):
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
     await asyncio.sleep(3600)
+
+
+async def failing_at_the_end(scope, receive, send):
+    """Registers a callback that raises when the connection ends."""
+    scope["extensions"][ON_END](lambda code: 1 / 0)
+    await deaf(scope, receive, send)
 
 
 async def lingering(scope, receive, send):
@@ -369,6 +375,7 @@ KINDS = {
     "loop": loop,
     "busy": busy,
     "deaf": deaf,
+    "failing-at-the-end": failing_at_the_end,
     "lingering": lingering,
     "broadcast": broadcast,
     "burst": burst,
