@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextvars import Context
+from functools import lru_cache
 from math import inf
 from typing import Any, cast
 from urllib.parse import quote, unquote
@@ -25,6 +26,17 @@ logger = logging.getLogger("uvicorn.error")
 MAX_HEAD_SIZE = 65_536  # bytes of a handshake request, as in h11; httptools has no limit
 
 
+@lru_cache(maxsize=1)
+def _limits(config: Config) -> Limits:
+    return Limits(
+        config.ws_max_size,
+        config.ws_ping_interval or inf,  # 0: no pings, as in uvicorn
+        inf if config.ws_ping_timeout is None else config.ws_ping_timeout,
+        application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
+        deflate=config.ws_per_message_deflate,
+    )
+
+
 class WebSocketProtocol(WebSocketConnection):
     """A WebSocket connection under uvicorn.
 
@@ -41,14 +53,7 @@ class WebSocketProtocol(WebSocketConnection):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        limits = Limits(
-            config.ws_max_size,
-            config.ws_ping_interval or inf,  # 0: no pings, as in uvicorn
-            inf if config.ws_ping_timeout is None else config.ws_ping_timeout,
-            application_timeout=max(APPLICATION_TIMEOUT, config.timeout_graceful_shutdown or 0),
-            deflate=config.ws_per_message_deflate,
-        )
-        super().__init__(limits)
+        super().__init__(_limits(config))
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -89,7 +94,7 @@ class WebSocketProtocol(WebSocketConnection):
         method, target, _ = head.partition(b"\r\n")[0].decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
         root_path = self._config.root_path
-        headers = [(name.lower(), value) for name, value in http["headers"]]
+        headers = http["headers"]
         scope = {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
