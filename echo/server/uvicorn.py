@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from django.core.exceptions import ImproperlyConfigured
 from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
-from uvicorn.protocols.utils import get_remote_addr
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from echo.server import handshake
@@ -86,22 +86,26 @@ class WebSocketProtocol(WebSocketConnection):
 
     def _request_received(self, request: bytes) -> None:
         """Start the application. uvicorn has parsed the request and serialized it again."""
-        http, self._http = self._http.scope, None
+        http, self._http = self._http, None
         if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
         head, _, self._early = request.partition(b"\r\n\r\n")
-        method, target, _ = head.partition(b"\r\n")[0].decode("latin-1").split(" ", 2)
+        request_line, *lines = head.split(b"\r\n")
+        method, target, _ = request_line.decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
+        fields = [line.partition(b": ") for line in lines]
+        headers = [(name.lower(), value) for name, _, value in fields]
         root_path = self._config.root_path
-        headers = http["headers"]
+        assert self.transport is not None
         scope = {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": "wss" if http["scheme"] == "https" else "ws",
-            "server": http["server"],
-            "client": http["client"],
+            "scheme": "wss" if is_ssl(self.transport) else "ws",
+            # uvicorn's HTTP protocols have asked the kernel for them already.
+            "server": getattr(http, "server", None) or get_local_addr(self.transport),
+            "client": getattr(http, "client", None) or get_remote_addr(self.transport),
             "root_path": root_path,
             "path": root_path + unquote(path),
             "raw_path": (root_path + path).encode("latin-1"),

@@ -13,9 +13,9 @@ from typing import Any
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import LimitedJoin, Waiter
 
-# After a round for which several coroutines have waited, others gather for this many times its
-# duration: one more of them in a round costs a small part of one more round, in which two threads
-# take turns to run.
+# After a round, unless it was for one coroutine alone, connections that come and go gather for this
+# many times its duration: one more connection in a round costs a small part of one more round, in
+# which two threads take turns to run.
 PAUSE = 4
 MAX_PAUSE = 0.003  # seconds
 
@@ -161,7 +161,7 @@ class WriteQueue:
             if not is_written:
                 self._next.names |= current.names
             self._rounds += 1
-            if len(current.waiters) > 1:
+            if len(current.waiters) != 1:
                 now = time.monotonic()
                 self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
             self._round_ended.notify_all()
