@@ -18,7 +18,7 @@ Values = Mapping[str, int | str]
 
 Part = list[tuple[str, int | str]]
 
-BATCH_SIZE = 1000  # names in one step, which blocks Redis for some milliseconds
+BATCH_SIZE = 500  # names in one step, which blocks Redis for some milliseconds
 MAX_ATTEMPTS = 3  # to write the whole share, while new epochs begin
 RENEWAL_INTERVAL = 3600.0  # seconds between two renewals of the maximum age of the keys
 RETRY_INTERVAL = 0.25  # seconds between attempts while Redis is down

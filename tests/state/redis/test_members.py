@@ -18,7 +18,7 @@ from echo.state.redis.write_scripts import WRITE
 from tests.states import LEASE, SLACK, known, linked_state, messages, redis_state, share
 from tests.waiting import DEADLINE, SECOND, eventually
 
-MANY = 2 * BATCH_SIZE + 500
+MANY = 2 * BATCH_SIZE + BATCH_SIZE // 2
 
 
 def connections(found):
