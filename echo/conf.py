@@ -294,11 +294,6 @@ def _check_limit(name: str, value: Any) -> int | None:
     return value
 
 
-def has_channel_layers() -> bool:
-    """Return whether the site has the setting CHANNEL_LAYERS."""
-    return bool(_get("CHANNEL_LAYERS"))
-
-
 NAMES = tuple(name for name in vars(Conf) if name.startswith("ECHO_"))
 
 conf = Conf()

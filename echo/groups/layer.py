@@ -5,7 +5,6 @@ from typing import Any
 
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 
-from echo.conf import has_channel_layers
 from echo.log import describe, is_due
 
 logger = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ def layer_or_none() -> Any:
     An error in creating it (a missing package, invalid settings) is logged at most once a minute.
     """
     # Fast path: without a layer, get_channel_layer() raises and catches further exceptions.
-    if not (channel_layers.backends or has_channel_layers()):
+    if not (channel_layers.backends or channel_layers.configs):
         return None
     try:
         return get_channel_layer()
