@@ -134,9 +134,9 @@ class CountedConnection:
         if self.has_left:  # the connection has ended during the join
             self._state.leave_all(self._names, key)
             self._is_settled = False
-        elif subscribed:
+        elif pending := [future for future in subscribed if not future.done()]:
             timeout = max(JOIN_TIMEOUT - (self._joined_at - began), 0.0)
-            await asyncio.wait(subscribed, timeout=timeout)
+            await asyncio.wait(pending, timeout=timeout)
         await self._send(event)
         if not self.has_left:
             self.group_connection.start()

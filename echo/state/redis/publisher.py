@@ -21,7 +21,7 @@ from echo.state.redis.reservations import Reservations
 from echo.state.redis.selfcheck import SelfCheck
 from echo.state.redis.share import CATCH_UP_GRACE, RETRY_INTERVAL, Share
 from echo.state.redis.steps import Steps
-from echo.state.redis.waiter import LimitedJoin, Patience, Waiter, wake
+from echo.state.redis.waiter import LimitedJoin, LoopWaiters, Waiter, wake
 from echo.state.redis.write_queue import WriteQueue
 from echo.state.redis.write_scripts import REMOVE
 from echo.stats import process_stats
@@ -57,7 +57,7 @@ class Publisher:
         self.steps = Steps(url, process_id, self.health)
         self.share = Share(self.steps, self.health, lease, heartbeat)
         self.queue = WriteQueue()
-        self._patience: WeakKeyDictionary[AbstractEventLoop, Patience] = WeakKeyDictionary()
+        self._waiters: WeakKeyDictionary[AbstractEventLoop, LoopWaiters] = WeakKeyDictionary()
         self._local = local
         self._heartbeat = heartbeat  # seconds
         self._on_doubt = on_doubt
@@ -81,10 +81,10 @@ class Publisher:
             self.mark(*names, change=change)
             return
         self.mark(*names, change=change, waiter=waiter)
-        patience = self._patience.get(waiter.loop)
-        if patience is None:
-            patience = self._patience[waiter.loop] = Patience(self.health)
-        await patience.wait(waiter)
+        waiters = self._waiters.get(waiter.loop)
+        if waiters is None:
+            waiters = self._waiters[waiter.loop] = LoopWaiters(self.health, self.queue.end_pause)
+        await waiters.wait(waiter)
 
     def mark(
         self,

@@ -3,13 +3,16 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from echo.members import NewMember
 from echo.state.base import Objects
 from echo.state.redis.health import Health
 
+# Iterations without another waiter after which an event loop has nothing else to do: a server
+# accepts, reads and starts a handshake in three, and uvloop accepts one connection in each.
+IDLE_ITERATIONS = 3
 JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
 
 
@@ -38,16 +41,20 @@ class LimitedJoin(Waiter):
         self.abandoned = False
 
 
-class Patience:
-    """Ends waiting while Redis does not reply. The coroutines of an event loop share a timer.
+class LoopWaiters:
+    """The coroutines of one event loop that wait. It refers to the loop only while they do.
 
-    It refers to the loop only while a coroutine waits.
+    Ends waiting while Redis does not reply; the coroutines share a timer. Calls `on_idle` when the
+    loop has nothing else to do, so that no other coroutine is about to wait.
     """
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, on_idle: Callable[[], None]) -> None:
         self._health = health
+        self._on_idle = on_idle
         self._waiters: dict[Waiter, None] = {}  # in the order of `since`
         self._is_scheduled = False
+        self._is_counting = False  # iterations
+        self._idle_iterations = 0
 
     async def wait(self, waiter: Waiter) -> None:
         """Return when the waiter is woken, or after JOIN_TIMEOUT in which Redis has not replied.
@@ -55,12 +62,24 @@ class Patience:
         Call it on the event loop of the waiter.
         """
         self._waiters[waiter] = None
+        self._idle_iterations = 0
+        if not self._is_counting:
+            self._is_counting = True
+            waiter.loop.call_soon(self._count_iteration, waiter.loop)
         if not self._is_scheduled:
             self._schedule(waiter.loop, JOIN_TIMEOUT)
         try:
             await waiter.done
         finally:
             self._waiters.pop(waiter, None)
+
+    def _count_iteration(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._idle_iterations += 1
+        if self._idle_iterations < IDLE_ITERATIONS:
+            loop.call_soon(self._count_iteration, loop)
+        else:
+            self._is_counting = False
+            self._on_idle()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._is_scheduled = True

@@ -13,10 +13,8 @@ from typing import Any
 from echo.state.redis.share import Values
 from echo.state.redis.waiter import LimitedJoin, Waiter
 
-# After a round, unless it was for one coroutine alone, connections that come and go gather for this
-# many times its duration: one more connection in a round costs a small part of one more round, in
-# which two threads take turns to run.
-PAUSE = 4
+# One more connection in a round costs a small part of one more round, in which two threads take
+# turns to run. So after a round, connections that come and go gather while the event loop has work.
 MAX_PAUSE = 0.003  # seconds
 
 
@@ -37,8 +35,9 @@ class WriteQueue:
         self._next = Round()
         self._current: Round | None = None
         self._rounds = 0  # number of finished rounds
-        self._began = self._pause_end = 0.0  # time.monotonic()
+        self._pause_end = 0.0  # time.monotonic()
         self._is_idle = self._is_urgent = False
+        self._is_complete = False  # the event loop is not about to add more
         self.is_closed = False
 
     def add(
@@ -57,6 +56,7 @@ class WriteQueue:
             following, current = self._next, self._current
             following.names.update(names)
             if waiter is not None:
+                self._is_complete = False
                 is_join = isinstance(waiter, LimitedJoin)
                 if current is not None and not (following.names or is_join):
                     current.waiters.append(waiter)
@@ -82,6 +82,12 @@ class WriteQueue:
         """Begin a round now, without waiting for work or the next heartbeat."""
         with self._lock:
             self._begin_soon()
+
+    def end_pause(self) -> None:
+        """End the pause after a round, now or as soon as it begins."""
+        with self._lock:
+            self._is_complete = True
+            self._has_work.notify()
 
     def close(self) -> None:
         with self._lock:
@@ -140,11 +146,10 @@ class WriteQueue:
         """Wait for work, at most until the timeout, and return it."""
         with self._lock:
             if (pause := self._pause_end - time.monotonic()) > 0:
-                self._has_work.wait_for(self._is_due, timeout=pause)
+                self._has_work.wait_for(lambda: self._is_complete or self._is_due(), timeout=pause)
             self._is_idle = True
             self._has_work.wait_for(lambda: self._is_due() or self._has_any(), timeout=timeout)
-            self._is_idle = self._is_urgent = False
-            self._began = time.monotonic()
+            self._is_idle = self._is_urgent = self._is_complete = False
             self._current, self._next = self._next, Round()
             return self._current
 
@@ -161,9 +166,7 @@ class WriteQueue:
             if not is_written:
                 self._next.names |= current.names
             self._rounds += 1
-            if len(current.waiters) != 1:
-                now = time.monotonic()
-                self._pause_end = now + min(PAUSE * (now - self._began), MAX_PAUSE)
+            self._pause_end = time.monotonic() + MAX_PAUSE
             self._round_ended.notify_all()
 
     def put_back(self, joins: Iterable[LimitedJoin]) -> None:

@@ -43,6 +43,31 @@ async def test_connections_share_writes(steady, steps):
     assert len(steps) < 200  # for 2,000 joins and leaves
 
 
+async def test_connections_do_not_wait_for_others_when_the_event_loop_is_idle(steady, monkeypatch):
+    monkeypatch.setattr("echo.state.redis.write_queue.MAX_PAUSE", DEADLINE)
+    here, there = steady
+
+    for number in range(20):
+        await asyncio.gather(here.join("foo"), here.join("bar"))
+        assert there.counts() == {"foo": number + 1, "bar": number + 1}
+
+
+async def test_changes_that_nobody_waits_for_share_writes(steady, steps, monkeypatch):
+    monkeypatch.setattr("echo.state.redis.write_queue.MAX_PAUSE", DEADLINE)
+    here, there = steady
+    await asyncio.gather(*[here.join(f"foo-{number}") for number in range(50)])
+    del steps[:]
+
+    for number in range(50):
+        here.leave(f"foo-{number}")
+        await asyncio.sleep(0.001)
+    written = len(steps)
+    await here.settled()
+
+    assert written <= 2
+    assert there.counts() == {}
+
+
 async def test_joins_with_limits_of_their_own_share_reservations(steady, steps):
     here, there = steady
     objects = [(("room", 90), (f"user-{number}", 1)) for number in range(100)]
