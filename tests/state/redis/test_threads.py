@@ -67,8 +67,8 @@ async def test_reads_one_after_the_other_share_threads(threads):
     for _ in range(100):
         await threads.run(lambda: None)
 
-    # The second starts if the first has not yet noticed that its read is over.
-    assert names() <= {"echo-read-0", "echo-read-1"}
+    # Another one starts only if the others have not yet noticed that their reads are over.
+    assert len(names()) < MAX_THREADS
 
 
 async def test_exception_of_a_read_is_raised(threads):
