@@ -44,6 +44,10 @@ COMMANDS = {
         *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
         *("--port", "{port}", "{application}"),
     ],
+    "uvicorn-http": [
+        *("-m", "uvicorn", "--ws", "echo.server.uvicorn:WebSocketProtocol"),
+        *("--http", "echo.server.uvicorn:HTTPProtocol", "--port", "{port}", "{application}"),
+    ],
     "runserver": ["manage.py", "runserver", "--noreload", "{port}"],
     "runserver with autoreload": ["manage.py", "runserver", "{port}"],
 }

@@ -53,7 +53,11 @@ HYPERCORN = (
     "{application}",
 )
 OUR_DAPHNE = (sys.executable, "-m", "echo.server", *DAPHNE_OPTIONS)
-OUR_UVICORN = (*UVICORN[:3], "--ws", "echo.server.uvicorn:WebSocketProtocol", *UVICORN_OPTIONS)
+OUR_PROTOCOLS = (
+    *("--ws", "echo.server.uvicorn:WebSocketProtocol"),
+    *("--http", "echo.server.uvicorn:HTTPProtocol"),
+)
+OUR_UVICORN = (*UVICORN[:3], *OUR_PROTOCOLS, *UVICORN_OPTIONS)
 WORKERD = (
     *(str(npm.WORKERD), "serve", "benchmarks/peers/workerd.capnp", "{application}"),
     *("--socket-addr", "http=127.0.0.1:{port}"),

@@ -11,9 +11,19 @@ from typing import NamedTuple
 
 Headers = list[tuple[bytes, bytes]]
 
+MAX_PLAIN_SIZE = 16_384  # bytes of a plain handshake, as in Twisted's HTTPChannel
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
+# A handshake in a stricter syntax than RFC 9112, §3 and §5. Names have no underscore: those are not
+# for scopes.
+_PLAIN = re.compile(
+    rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^`|~0-9A-Za-z]+:[\t -~]*\r\n){1,100})\r\n"
+)
+_UPGRADE = re.compile(rb"\r\nUpgrade:[\t ]*websocket[\t ]*\r\n", re.IGNORECASE)
+# With these, more than the handshake is to be read or sent, or the scope is another one.
+_UNUSUAL = {b"content-length", b"transfer-encoding", b"expect", b"daphne-root-path"}
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -23,6 +33,27 @@ class Rejection(NamedTuple):
     status: int
     text: str
     headers: Headers
+
+
+class PlainHandshake(NamedTuple):
+    """A handshake whose request has nothing unusual."""
+
+    uri: bytes
+    headers: Headers
+    size: int  # bytes
+
+
+def parse(data: bytes) -> PlainHandshake | None:
+    """Return the handshake at the start of the data, or None if an HTTP server must parse it."""
+    found = _PLAIN.match(data)
+    if found is None or found.end() > MAX_PLAIN_SIZE or _UPGRADE.search(found[0]) is None:
+        return None
+    fields = [line.partition(b":") for line in found[2].split(b"\r\n")[:-1]]
+    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
+    names = dict(headers)
+    if len(names) < len(headers) or not _UNUSUAL.isdisjoint(names):
+        return None
+    return PlainHandshake(found[1], headers, found.end())
 
 
 def is_upgrade(headers: Headers) -> bool:

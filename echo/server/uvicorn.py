@@ -1,4 +1,8 @@
-"""uvicorn with this package's connections: `--ws echo.server.uvicorn:WebSocketProtocol`."""
+"""uvicorn with this package's connections.
+
+`--ws echo.server.uvicorn:WebSocketProtocol`, and optionally `--http
+echo.server.uvicorn:HTTPProtocol` for cheaper handshakes.
+"""
 
 import asyncio
 import logging
@@ -11,6 +15,7 @@ from urllib.parse import quote, unquote
 from django.core.exceptions import ImproperlyConfigured
 from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
@@ -86,16 +91,23 @@ class WebSocketProtocol(WebSocketConnection):
 
     def _request_received(self, request: bytes) -> None:
         """Start the application. uvicorn has parsed the request and serialized it again."""
-        http, self._http = self._http, None
         if len(request) > MAX_HEAD_SIZE:
             self._reject_head()
             return
-        head, _, self._early = request.partition(b"\r\n\r\n")
+        head, _, early = request.partition(b"\r\n\r\n")
         request_line, *lines = head.split(b"\r\n")
-        method, target, _ = request_line.decode("latin-1").split(" ", 2)
-        path, _, query = target.partition("?")
+        method, target, _ = request_line.split(b" ", 2)
         fields = [line.partition(b": ") for line in lines]
         headers = [(name.lower(), value) for name, _, value in fields]
+        self.handshake_received(target, headers, early, method.decode("latin-1"))
+
+    def handshake_received(
+        self, target: bytes, headers: handshake.Headers, early: bytes, method: str = "GET"
+    ) -> None:
+        """Start the application. `early` is what the client has sent after the handshake."""
+        http, self._http = self._http, None
+        self._early = early
+        path, _, query = target.decode("latin-1").partition("?")
         root_path = self._config.root_path
         assert self.transport is not None
         scope = {
@@ -176,6 +188,50 @@ class WebSocketProtocol(WebSocketConnection):
             client = get_remote_addr(cast(asyncio.Transport, transport))
             prefix = f"{client[0]}:{client[1]} - " if client else ""
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket connection %s", prefix, action)
+
+
+class HTTPProtocol(asyncio.Protocol):
+    """An HTTP connection under uvicorn, until its first bytes are received.
+
+    If they are a whole WebSocket handshake in a strict syntax, a WebSocketProtocol gets the
+    connection. Everything else, half a request included, goes to uvicorn's own protocol.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._connections: set[Any] = server_state.connections
+        self._arguments = (config, server_state, app_state)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._connections.discard(self)
+        found = handshake.parse(data)
+        if found is None or self._config.ws_protocol_class is not WebSocketProtocol:
+            http = cast(Any, AutoHTTPProtocol)(*self._arguments)
+            self._transport.set_protocol(http)
+            http.connection_made(self._transport)
+            http.data_received(data)
+            return
+        protocol = WebSocketProtocol(*self._arguments)
+        protocol.connection_made(self._transport)
+        self._transport.set_protocol(protocol)
+        protocol.handshake_received(found.uri, found.headers, data[found.size :])
+
+    def shutdown(self) -> None:
+        """Close the connection, on which nothing has been received. Called by uvicorn."""
+        self._transport.close()
 
 
 def _drain_seconds() -> float:

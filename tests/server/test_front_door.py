@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from echo.server.daphne import front_door
+from echo.server import handshake
 from tests.hostile import HOSTILE, handshake_with
 from tests.raw import CLOSE, TEXT, UPGRADE, Client, close_payload, frame, listens, request
 from tests.servers import Server, free_port
@@ -66,15 +66,15 @@ PLAIN = handshake_with(b"")
 def test_plain_handshake_is_parsed() -> None:
     data = b"GET /a%20b?c=?d HTTP/1.1\r\nHOST:h\r\nUpgrade: \t WebSocket \r\nX: y\t z \r\n\r\n"
 
-    found = front_door.parse(data + b"early")
+    found = handshake.parse(data + b"early")
 
     headers = [(b"host", b"h"), (b"upgrade", b"WebSocket"), (b"x", b"y\t z")]
     assert found == (b"/a%20b?c=?d", headers, len(data))
 
 
 def test_part_of_a_handshake_is_not_plain() -> None:
-    assert front_door.parse(PLAIN) is not None
-    assert [size for size in range(len(PLAIN)) if front_door.parse(PLAIN[:size])] == []
+    assert handshake.parse(PLAIN) is not None
+    assert [size for size in range(len(PLAIN)) if handshake.parse(PLAIN[:size])] == []
 
 
 LINES = [
@@ -83,14 +83,14 @@ LINES = [
     *(b"Daphne-Root-Path: /a", b"X_Y: z", b"X Y: z", b"X : y", b" X: y", b": y", b"X", b"X\xff: y"),
     *(b"X: \0", b"X: \x7f", b"X: \x80", b"X: y\n", b"X: y\r", b"X: y\r\n z", b"X: y\r\nX: z"),
     b"\r\n".join(b"X-%d: y" % number for number in range(100)),
-    b"X: " + b"y" * front_door.MAX_SIZE,
+    b"X: " + b"y" * handshake.MAX_PLAIN_SIZE,
 ]
 
 
 @pytest.mark.parametrize("lines", LINES, ids=lambda lines: repr(lines[:30]))
 def test_unusual_header_is_not_plain(lines: bytes) -> None:
-    assert front_door.parse(handshake_with(b"X-One: 1\r\n")) is not None
-    assert front_door.parse(handshake_with(lines + b"\r\n")) is None
+    assert handshake.parse(handshake_with(b"X-One: 1\r\n")) is not None
+    assert handshake.parse(handshake_with(lines + b"\r\n")) is None
 
 
 START_LINES = [
@@ -104,8 +104,8 @@ START_LINES = [
 def test_unusual_request_line_is_not_plain(line: bytes) -> None:
     rest = PLAIN.partition(b"\r\n")[2]
 
-    assert front_door.parse(b"GET / HTTP/1.1\r\n" + rest) is not None
-    assert front_door.parse(line + b"\r\n" + rest) is None
+    assert handshake.parse(b"GET / HTTP/1.1\r\n" + rest) is not None
+    assert handshake.parse(line + b"\r\n" + rest) is None
 
 
 # The same on the wire

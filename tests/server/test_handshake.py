@@ -17,7 +17,10 @@ OF_UVICORN = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 @pytest.fixture(
     scope="module",
-    params=["daphne", "uvicorn", pytest.param("daphne-tls", marks=pytest.mark.long)],
+    params=[
+        *("daphne", "uvicorn", "uvicorn-http"),
+        pytest.param("daphne-tls", marks=pytest.mark.long),
+    ],
 )
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, SITE) as server:
@@ -144,7 +147,7 @@ def test_application_that_fails_does_not_hide_a_refusal(server: Server) -> None:
 def test_end_of_a_denial_without_a_length_is_known(server: Server) -> None:
     with Client(server.port) as client:
         answer = client.ask("/denies-briefly/foo/websocket", UPGRADE)
-        if server.kind == "uvicorn":
+        if server.kind.startswith("uvicorn"):
             assert (answer.header("Content-Length"), answer.body) == ("9", b"No token.")
         else:
             assert answer.header("Transfer-Encoding") == "chunked"
@@ -155,7 +158,7 @@ def test_second_start_of_a_denial_raises(server: Server) -> None:
         client.send(request("/denies-twice/foo/websocket", UPGRADE))
 
         eventually(lambda: "but got 'websocket.http.response.start'." in server.log(), True)
-        if server.kind == "uvicorn":
+        if server.kind.startswith("uvicorn"):
             assert client.answer().status_line == "HTTP/1.1 403 Forbidden"
         assert client.at_end()
 
@@ -185,9 +188,10 @@ def test_root_path_of_a_client_is_ignored(server: Server) -> None:
     assert json.loads(changed) == {"root_path": "", "path": "/scope"}
 
 
-def test_frames_sent_with_the_handshake_are_received() -> None:
-    # uvicorn drops the bytes that it reads with the request: no `ws=` class can get at them.
-    with Server("daphne", SITE) as server, Client(server.port) as client:
+# uvicorn's own HTTP protocols drop the bytes that they read with the request.
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn-http"])
+def test_frames_sent_with_the_handshake_are_received(kind: str) -> None:
+    with Server(kind, SITE) as server, Client(server.port) as client:
         early = frame(TEXT, b"1") + frame(TEXT, b"2")
         client.send(request("/foo/websocket", UPGRADE, port=server.port) + early)
 
@@ -198,7 +202,7 @@ def test_frames_sent_with_the_handshake_are_received() -> None:
 def test_hostile_handshakes_have_no_lasting_effect(server: Server) -> None:
     """None of them is counted, delays others or logs a warning."""
     options = ("--ping-interval", "1", "--ping-timeout", "1")
-    if server.kind == "uvicorn":
+    if server.kind.startswith("uvicorn"):
         options = ("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
     with Server(server.kind, SITE, options) as attacked:
         for data in HOSTILE.values():
@@ -215,7 +219,7 @@ def test_hostile_handshakes_have_no_lasting_effect(server: Server) -> None:
             client.send(frame(8, close_payload(4000)))
             assert client.closing() == (4000, "Durable Object is closing WebSocket")
         log = attacked.log()
-    for known in OF_UVICORN if server.kind == "uvicorn" else ():
+    for known in OF_UVICORN if server.kind.startswith("uvicorn") else ():
         log = log.replace(f"WARNING:  {known}", "")
     assert [word for word in ("Traceback", "WARNING", "ERROR", "CRITICAL") if word in log] == [], (
         log

@@ -282,9 +282,10 @@ def echo_of(client: Client) -> str:
     return client.text()
 
 
-def test_uvicorn_uds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn-http"])
+def test_uvicorn_uds(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    command = [*COMMANDS["uvicorn"][:4], "--uds", str(path), SITE]
+    command = [*COMMANDS[kind][:-3], "--uds", str(path), SITE]  # in place of the port
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: listens(socket.AF_UNIX, str(path)), True)
@@ -295,7 +296,8 @@ def test_uvicorn_uds(tmp_path: Path) -> None:
         process.wait(2 * DEADLINE)
 
 
-def test_uvicorn_ssl(certificate: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn-http"])
+def test_uvicorn_ssl(kind: str, certificate: tuple[Path, Path]) -> None:
     options = {
         "--ssl-certfile": str(certificate[0]),
         "--ssl-keyfile": str(certificate[1]),
@@ -307,7 +309,7 @@ def test_uvicorn_ssl(certificate: tuple[Path, Path]) -> None:
     }
     words = tuple(word for option in options.items() for word in option)
     context = ssl.create_default_context(cafile=str(certificate[0]))
-    with Server("uvicorn", SITE, words) as server, Client(server.port) as client:
+    with Server(kind, SITE, words) as server, Client(server.port) as client:
         client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
         assert echo_of(client) == "[Durable Object]: hello"
 

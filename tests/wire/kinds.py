@@ -91,12 +91,7 @@ ON_STOCK_DAPHNE: Failures = {
 ON_DAPHNE: Failures = {
     "Twisted ends each connection of HTTP/1.0": ("http.count.http10.keepalive",),
 }
-ON_UVICORN: Failures = {
-    "uvicorn asks for 'Connection: Upgrade'": (
-        "http.ws.upgrade.bare",
-        "http.ws.upgrade.no-connection",
-        "http.ws.upgrade.connection-keepalive",
-    ),
+ON_UVICORN_WITH_OUR_HTTP: Failures = {
     "uvicorn answers HTTP/1.0 with HTTP/1.1": ("http.count.http10*",),
     "after the answer to a handshake it ends the connection": (
         "http.ws.upgrade.upper",
@@ -106,7 +101,15 @@ ON_UVICORN: Failures = {
         "http.ws.upgrade.count.nokey",
         "handshake.nested-path",
     ),
+}
+ON_UVICORN: Failures = {
+    "uvicorn asks for 'Connection: Upgrade'": (
+        "http.ws.upgrade.bare",
+        "http.ws.upgrade.no-connection",
+        "http.ws.upgrade.connection-keepalive",
+    ),
     "uvicorn loses frames that come with the handshake": ("handshake.early-frame",),
+    **ON_UVICORN_WITH_OUR_HTTP,
 }
 
 SERVERS = {
@@ -115,16 +118,17 @@ SERVERS = {
     "daphne-twisted": Kind(OF_DAPHNE, 0, ON_DAPHNE),
     "daphne-tls": Kind(OF_DAPHNE, 0, ON_DAPHNE),
     "uvicorn": Kind(OF_UVICORN, 0, ON_UVICORN),
+    "uvicorn-http": Kind(OF_UVICORN, 0, ON_UVICORN_WITH_OUR_HTTP),
 }
 
 
 def marks(kind: str, case: Case) -> list[pytest.MarkDecorator]:
     """Return the marks of a case. If one that is known to fail holds, the table is wrong.
 
-    After the handshake, all paths of Daphne are the same, and so are all cases with TLS: these are
-    left out of CI.
+    After the handshake, both paths of a server are the same, and so are all cases with TLS: these
+    are left out of CI.
     """
-    is_after = kind == "daphne-twisted" and case["id"].startswith("msg.")
+    is_after = kind in ("daphne-twisted", "uvicorn-http") and case["id"].startswith("msg.")
     left_out = [pytest.mark.long] if is_after or kind == "daphne-tls" else []
     for reason, patterns in SERVERS[kind].failures.items():
         if any(fnmatchcase(case["id"], pattern) for pattern in patterns):

@@ -8,49 +8,17 @@ a request goes to Twisted, too, and the limits of `http` on headers hold for all
 
 import asyncio
 import logging
-import re
 import socket
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet import tcp
 
-from echo.server import handshake
 from echo.server.daphne.connection import DaphneConnection
 from echo.server.daphne.http import forwarding_problem, host_and_port, websocket_scope
+from echo.server.handshake import PlainHandshake, parse
 
 logger = logging.getLogger(__name__)
-
-MAX_SIZE = 16_384  # bytes of a handshake, as in Twisted's HTTPChannel
-
-# A stricter syntax than RFC 9112, §3 and §5. Names have no underscore: those are not for scopes.
-_HANDSHAKE = re.compile(
-    rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^`|~0-9A-Za-z]+:[\t -~]*\r\n){1,100})\r\n"
-)
-_UPGRADE = re.compile(rb"\r\nUpgrade:[\t ]*websocket[\t ]*\r\n", re.IGNORECASE)
-# With these, more than the handshake is to be read or sent, or the scope is another one.
-_UNUSUAL = {b"content-length", b"transfer-encoding", b"expect", b"daphne-root-path"}
-
-
-class Handshake(NamedTuple):
-    """A plain handshake."""
-
-    uri: bytes
-    headers: handshake.Headers
-    size: int  # bytes
-
-
-def parse(data: bytes) -> Handshake | None:
-    """Return the handshake at the start of the data, or None if Twisted must parse the data."""
-    found = _HANDSHAKE.match(data)
-    if found is None or found.end() > MAX_SIZE or _UPGRADE.search(found[0]) is None:
-        return None
-    fields = [line.partition(b":") for line in found[2].split(b"\r\n")[:-1]]
-    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
-    names = dict(headers)
-    if len(names) < len(headers) or not _UNUSUAL.isdisjoint(names):
-        return None
-    return Handshake(found[1], headers, found.end())
 
 
 def local_address(connected: socket.socket) -> list[Any]:
@@ -139,7 +107,7 @@ class AcceptedConnection:
         self._remove_reader()
         self.sock.close()
 
-    def _start(self, found: Handshake, data: bytes) -> None:
+    def _start(self, found: PlainHandshake, data: bytes) -> None:
         self.read_at = time.time()
         self._head = data[: found.size]
         server = self._door.server
