@@ -68,7 +68,9 @@ class WebSocketProtocol(WebSocketConnection):
         # uvicorn has no hook that runs when the application has been imported.
         tune_garbage_collector()
         collect_regularly()
-        self._http: Any = cast(asyncio.Transport, transport).get_protocol()
+        # Transports of others, such as those of test suites, need not have the method.
+        get_protocol = getattr(transport, "get_protocol", None)
+        self._http: Any = None if get_protocol is None else get_protocol()
         # uvicorn's HTTP protocol and its parser form a reference cycle. Without an upgrade, uvicorn
         # breaks it in connection_lost(). Remove this when handle_websocket_upgrade() does the same.
         if hasattr(self._http, "parser"):

@@ -62,7 +62,7 @@ class Server(stock.Server):  # type: ignore[misc]
 
     def run(self) -> None:
         tune_garbage_collector()
-        reactor.callWhenRunning(collect_regularly)
+        reactor.callLater(0, collect_regularly)  # on the event loop, as soon as it runs
         super().run()
 
     @property
