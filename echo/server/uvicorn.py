@@ -69,8 +69,7 @@ class WebSocketProtocol(WebSocketConnection):
         tune_garbage_collector()
         collect_regularly()
         # Transports of others, such as those of test suites, need not have the method.
-        get_protocol = getattr(transport, "get_protocol", None)
-        self._http: Any = None if get_protocol is None else get_protocol()
+        self._http: Any = getattr(transport, "get_protocol", _no_protocol)()
         # uvicorn's HTTP protocol and its parser form a reference cycle. Without an upgrade, uvicorn
         # breaks it in connection_lost(). Remove this when handle_websocket_upgrade() does the same.
         if hasattr(self._http, "parser"):
@@ -234,6 +233,10 @@ class HTTPProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection, on which nothing has been received. Called by uvicorn."""
         self._transport.close()
+
+
+def _no_protocol() -> Any:
+    return None
 
 
 def _drain_seconds() -> float:

@@ -252,7 +252,7 @@ class CommandLineInterface(StockCommandLineInterface):  # type: ignore[misc]
         """Run the server with these arguments."""
         options = self.parser.parse_args(args)
         self.server_class = partial(
-            Server, drain=options.drain, websocket_deflate=options.websocket_deflate
+            self.server_class, drain=options.drain, websocket_deflate=options.websocket_deflate
         )
         super().run(args)
 
