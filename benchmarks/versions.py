@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def describe() -> dict[str, str]:
     """Return what figures of this machine depend on: `{"Django": "5.2.19", "cores": "2"}`."""
     return {
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
-        "Python": platform.python_version(),
+        "Python": " ".join(sys.version.split()),  # with the date and the compiler of its build
         **{name: _version(name) for name in PACKAGES},
         **npm.versions(),
         "node": _output("node", "--version"),

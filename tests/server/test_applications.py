@@ -15,13 +15,15 @@ from tests.waiting import SECOND, eventually
 SITE = "tests.sites.transport:application"
 OURS = ["daphne", "uvicorn"]
 KINDS = [*OURS, "stock-daphne", "stock-uvicorn"]
+# Stock uvicorn waits for applications that never end.
+LIMITED_STOP = {"stock-uvicorn": ("--timeout-graceful-shutdown", "1")}
 
 
 class Servers(dict[str, Server]):
     """Servers by kind, started on first use."""
 
     def __missing__(self, kind: str) -> Server:
-        self[kind] = Server(kind, SITE)
+        self[kind] = Server(kind, SITE, LIMITED_STOP.get(kind, ()))
         return self[kind]
 
 
@@ -142,7 +144,7 @@ def test_close_is_sent_even_if_its_task_is_cancelled(kind: str, redis_server) ->
     """Redis hangs, and the application's time limit is shorter than ours."""
     redis_server.flush()
     with (
-        Server(kind, SITE, ECHO_STATE_URL=redis_server.url) as server,
+        Server(kind, SITE, LIMITED_STOP.get(kind, ()), ECHO_STATE_URL=redis_server.url) as server,
         opened(server, "impatient", "closed") as client,
     ):
         redis_server.hang()

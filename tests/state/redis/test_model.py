@@ -175,6 +175,10 @@ LONG = {
     "members of a removed share stay",
     "a dead process is counted",
     "the count does not change with the members of its object",
+    "a member of a dead process is listed",
+    "a number in a further bucket of a dead process is counted",
+    "info changes only with the number of connections",
+    "the parts of a whole share count twice",
 }
 
 
