@@ -8,6 +8,7 @@ It exits with 1 where a case fails, or a connection stays counted. The suite nee
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def main(cases: list[str]) -> int:
     if python is None:
         print("Not run: no python2.7 in PATH or ~/.pyenv/versions, which Autobahn needs.")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that wstest and the server are ended
     wstest = install(python)
     held = [run(wstest, kind, path, cases) for kind in OPTIONS for path in EXCLUDED]
     return 0 if all(held) else 1
