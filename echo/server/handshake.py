@@ -16,13 +16,13 @@ MAX_PLAIN_SIZE = 16_384  # bytes of a plain handshake, as in Twisted's HTTPChann
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
-# A handshake in a stricter syntax than RFC 9112, §3 and §5. Names have no underscore: those are not
-# for scopes.
+# A handshake in a stricter syntax than RFC 9112, §3 and §5. Names have no underscore: Daphne leaves
+# such headers out of scopes.
 _PLAIN = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^`|~0-9A-Za-z]+:[\t -~]*\r\n){1,100})\r\n"
 )
 _UPGRADE = re.compile(rb"\r\nUpgrade:[\t ]*websocket[\t ]*\r\n", re.IGNORECASE)
-# With these, more than the handshake is to be read or sent, or the scope is another one.
+# These announce a body, ask for a 100 response, or are left out of Daphne's scopes.
 _UNUSUAL = {b"content-length", b"transfer-encoding", b"expect", b"daphne-root-path"}
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -62,6 +62,12 @@ def is_upgrade(headers: Headers) -> bool:
     As in the original program, lists and versions (`websocket, h2c`, `websocket/13`) do not match.
     """
     return [value.strip().lower() for value in values(headers, b"upgrade")] == [b"websocket"]
+
+
+def asks_for_upgrade(headers: Headers) -> bool:
+    """Return whether `Connection` has the token `upgrade` (RFC 6455 §4.2.1, RFC 9110 §7.6.1)."""
+    connection = dict(headers).get(b"connection", b"")
+    return b"upgrade" in [token.strip() for token in connection.lower().split(b",")]
 
 
 def values(headers: Headers, name: bytes) -> list[bytes]:

@@ -5,7 +5,9 @@ echo.server.uvicorn:HTTPProtocol` for cheaper handshakes.
 """
 
 import asyncio
+import inspect
 import logging
+import signal
 from contextvars import Context
 from functools import lru_cache
 from math import inf
@@ -133,10 +135,12 @@ class WebSocketProtocol(WebSocketConnection):
             self.start(self._config.loaded_app, scope, method)
         if self._task is not None:
             self._server_state.tasks.add(self._task)
-        if self._open_connections.is_stopping:  # uvicorn has called `shutdown` before
+        if self._open_connections.is_stopping or _has_shut_down(self._config):
+            self.shutdown()
             self.close_for_restart()
 
     def _reject_head(self) -> None:
+        self._http = None
         assert self.transport is not None
         path = "(headers too long)"
         self.scope = {"path": path, "client": get_remote_addr(self.transport), "headers": []}
@@ -212,6 +216,8 @@ class HTTPProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
         self._connections.add(self)
+        if _has_shut_down(self._config):
+            self.shutdown()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.discard(self)
@@ -219,7 +225,11 @@ class HTTPProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._connections.discard(self)
         found = handshake.parse(data)
-        if found is None or self._config.ws_protocol_class is not WebSocketProtocol:
+        if (
+            found is None
+            or not handshake.asks_for_upgrade(found.headers)
+            or self._config.ws_protocol_class is not WebSocketProtocol
+        ):
             http = cast(Any, AutoHTTPProtocol)(*self._arguments)
             self._transport.set_protocol(http)
             http.connection_made(self._transport)
@@ -232,11 +242,29 @@ class HTTPProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close the connection, on which nothing has been received. Called by uvicorn."""
-        self._transport.close()
+        self._transport.abort()  # with TLS, close() would wait for the client
 
 
 def _no_protocol() -> Any:
     return None
+
+
+@lru_cache(maxsize=1)
+def _server(config: Config) -> Any:
+    """Return uvicorn's server, or None if it does not handle the signals of this process."""
+    handler = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
+    return getattr(handler, "__self__", None)
+
+
+def _has_shut_down(config: Config) -> bool:
+    """Return whether uvicorn has called `shutdown` of the connections that it knew.
+
+    It does so only once: connections that were in their TLS handshake then would stay open.
+    """
+    server = _server(config)
+    if not getattr(server, "should_exit", False):
+        return False
+    return not any(each.is_serving() for each in server.servers)
 
 
 def _drain_seconds() -> float:

@@ -1,11 +1,16 @@
 """uvicorn's worker processes, HTTP parsers and event loops."""
 
 import json
+import ssl
 import time
+from contextlib import suppress
 
+import pytest
+
+from tests import tls
 from tests.raw import CLOSE, UPGRADE, Client, close_payload, frame, request
 from tests.servers import Server
-from tests.waiting import SECOND
+from tests.waiting import SECOND, eventually
 
 SITE = "tests.sites.transport:application"
 REASON = "Durable Object is closing WebSocket"
@@ -101,3 +106,20 @@ def test_our_http_protocol_with_another_websocket_protocol() -> None:
     ):
         client.send_text("hello")
         assert client.text() == "[Durable Object]: hello"
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn-http"])
+def test_tls_handshake_that_is_unfinished_at_sigterm_does_not_delay_the_end(kind: str) -> None:
+    certificate, key = tls.certificate()
+    options = ("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
+    with Server(kind, options=options) as server, Client(server.port) as client:
+        time.sleep(0.2)  # until it is accepted
+        server.process.terminate()
+        eventually(lambda: "Shutting down" in server.log(), True)
+
+        context = ssl.create_default_context(cafile=str(certificate))
+        with suppress(OSError):  # if it is closed at once
+            client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+            client.send(request("/foo/websocket", UPGRADE))
+
+        server.process.wait(10)

@@ -92,6 +92,11 @@ ON_DAPHNE: Failures = {
     "Twisted ends each connection of HTTP/1.0": ("http.count.http10.keepalive",),
 }
 ON_UVICORN_WITH_OUR_HTTP: Failures = {
+    "uvicorn asks for 'Connection: Upgrade'": (
+        "http.ws.upgrade.bare",
+        "http.ws.upgrade.no-connection",
+        "http.ws.upgrade.connection-keepalive",
+    ),
     "uvicorn answers HTTP/1.0 with HTTP/1.1": ("http.count.http10*",),
     "after the answer to a handshake it ends the connection": (
         "http.ws.upgrade.upper",
@@ -103,13 +108,8 @@ ON_UVICORN_WITH_OUR_HTTP: Failures = {
     ),
 }
 ON_UVICORN: Failures = {
-    "uvicorn asks for 'Connection: Upgrade'": (
-        "http.ws.upgrade.bare",
-        "http.ws.upgrade.no-connection",
-        "http.ws.upgrade.connection-keepalive",
-    ),
-    "uvicorn loses frames that come with the handshake": ("handshake.early-frame",),
     **ON_UVICORN_WITH_OUR_HTTP,
+    "uvicorn loses frames that come with the handshake": ("handshake.early-frame",),
 }
 
 SERVERS = {

@@ -10,8 +10,9 @@ from echo.members import NewMember
 from echo.state.base import Objects
 from echo.state.redis.health import Health
 
-# Iterations without another waiter after which an event loop has nothing else to do: a server
-# accepts, reads and starts a handshake in three, and uvloop accepts one connection in each.
+# Iterations of an event loop without another waiter after which none is expected: a server accepts,
+# reads and starts a handshake in three. uvloop accepts one connection in each, so that in a storm
+# another waiter follows in the next.
 IDLE_ITERATIONS = 3
 JOIN_TIMEOUT = 0.25  # seconds without a reply from Redis after which a handshake proceeds
 
@@ -44,8 +45,8 @@ class LimitedJoin(Waiter):
 class LoopWaiters:
     """The coroutines of one event loop that wait. It refers to the loop only while they do.
 
-    Ends waiting while Redis does not reply; the coroutines share a timer. Calls `on_idle` when the
-    loop has nothing else to do, so that no other coroutine is about to wait.
+    Wakes those to which Redis has not replied for JOIN_TIMEOUT; one timer serves all of them. Calls
+    `on_idle` when no other coroutine has begun to wait for IDLE_ITERATIONS.
     """
 
     def __init__(self, health: Health, on_idle: Callable[[], None]) -> None:

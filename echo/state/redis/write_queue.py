@@ -14,7 +14,7 @@ from echo.state.redis.share import Values
 from echo.state.redis.waiter import LimitedJoin, Waiter
 
 # One more connection in a round costs a small part of one more round, in which two threads take
-# turns to run. So after a round, connections that come and go gather while the event loop has work.
+# turns to run. So after a round, connections that come and go gather as long as others follow.
 MAX_PAUSE = 0.003  # seconds
 
 
@@ -37,7 +37,7 @@ class WriteQueue:
         self._rounds = 0  # number of finished rounds
         self._pause_end = 0.0  # time.monotonic()
         self._is_idle = self._is_urgent = False
-        self._is_complete = False  # the event loop is not about to add more
+        self._is_complete = False  # no waiter is expected to follow those of the next round
         self.is_closed = False
 
     def add(
@@ -84,7 +84,7 @@ class WriteQueue:
             self._begin_soon()
 
     def end_pause(self) -> None:
-        """End the pause after a round, now or as soon as it begins."""
+        """End the pause after the last or the current round: no other waiter is expected."""
         with self._lock:
             self._is_complete = True
             self._has_work.notify()
