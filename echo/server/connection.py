@@ -366,7 +366,7 @@ class WebSocketConnection(asyncio.Protocol):
             raise ClientDisconnected
         queue, flow = self._queue, self._flow
         while not queue.events:
-            if flow.batch:
+            if len(flow.batch) > 1:  # one frame alone can as well be written in the next iteration
                 flow.flush()
             if self._has_more():
                 self._parse_soon()
@@ -461,7 +461,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._close_transport()
             await self._drop()
             return
-        self.transport.write(head)
+        self.write_acceptance(head)
         self.state = State.OPEN
         self.log("connected")
         early, self._early = self._early, b""
@@ -471,6 +471,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def acquire_transport(self) -> None:
         """Set `transport` when the handshake is accepted, in subclasses without one until then."""
+
+    def write_acceptance(self, head: bytes) -> None:
+        """Write the response that accepts the handshake. For subclasses that delay it."""
+        self._flow.write(head)
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         """Send a part of a denial response. After the last part, disconnect the application."""

@@ -54,6 +54,11 @@ class DaphneConnection(WebSocketConnection):
         if unsent:
             transport.write(unsent)
 
+    def write_acceptance(self, head: bytes) -> None:
+        # In the next iteration, together with those of all connections that are accepted in this
+        # one: to wake a client that waits costs more than the write.
+        self._flow.start_batch(head)
+
     def eof_received(self) -> bool:
         # As Twisted, close the connection if the client sends a FIN before the handshake is over.
         was_open = self.state is not State.HANDSHAKE

@@ -20,6 +20,8 @@ from echo.server.handshake import PlainHandshake, parse
 
 logger = logging.getLogger(__name__)
 
+WILDCARDS = ("0.0.0.0", "::")  # on these, a port listens on all addresses
+
 
 def local_address(connected: socket.socket) -> list[Any]:
     """Return host and port of a TCP socket, as Twisted does."""
@@ -36,18 +38,28 @@ def install(server: Any, port: Any) -> None:
     Endpoints like `ssl:`, `txsni:` and `haproxy:` do.
     """
     if isinstance(port, tcp.Port) and port.factory is server.http_factory:
-        door = FrontDoor(server, port.factory, port.transport)
+        door = FrontDoor(server, port)
         port.factory, port.transport = door, lambda *accepted: accepted
 
 
 class FrontDoor:
     """Replaces the factory of a Twisted port, which still accepts the connections."""
 
-    def __init__(self, server: Any, factory: Any, transport: Any) -> None:
+    def __init__(self, server: Any, port: Any) -> None:
         self.server = server
-        self.doStop = factory.doStop
+        self.doStop = port.factory.doStop
         # The factory of channels and the class of transports, for what Twisted handles.
-        self.factory, self.transport = factory, transport
+        self.factory, self.transport = port.factory, port.transport
+        self._address: list[Any] | None = None  # of all connections, unless it depends on them
+        if port.socket.family != socket.AF_UNIX:
+            # Accepted sockets inherit it. asyncio sets it only for sockets that it has opened.
+            port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            address = local_address(port.socket)
+            self._address = None if address[0] in WILDCARDS else address
+
+    def local_address(self, connected: socket.socket) -> list[Any]:
+        """Return host and port of the server's side of a TCP connection."""
+        return local_address(connected) if self._address is None else [*self._address]
 
     def buildProtocol(self, address: Any) -> "AcceptedConnection":
         return AcceptedConnection(self, address)
@@ -113,9 +125,7 @@ class AcceptedConnection:
         server = self._door.server
         client, address = host_and_port(self._address), None
         if client is not None:
-            address = local_address(self.sock)
-            # asyncio does not do this for sockets that it has not opened itself.
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            address = self._door.local_address(self.sock)
         scope = websocket_scope(server, found.uri, "1.1", found.headers, client, address)
         DaphneConnection(server, accepted=self).open(scope, early=data[found.size :])
 
