@@ -1,11 +1,14 @@
-"""What servers and applications share: ASGI extensions, scope keys, limits of Close frames, a flag.
+"""What servers and applications share: ASGI extensions, scope keys, limits, and how servers end.
 
 A server offers an extension as a callable in `scope["extensions"]`. The callables must be called on
 the connection's event loop.
 """
 
+import inspect
+import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 # `scope["extensions"][ON_END](callback)`: the server calls `callback(code)` as soon as the
 # connection has ended, even if the application is busy. If the connection has ended already, the
@@ -36,3 +39,10 @@ MAX_REASON_BYTES = 123  # of a Close frame (RFC 6455 §5.5)
 # Set while the server of this process drains: it rejects handshakes, and closes its connections one
 # after the other. The health view then returns 503.
 draining = threading.Event()
+
+
+def uvicorn_server() -> Any:
+    """Return uvicorn's server, or None if it does not handle the signals of this process."""
+    # A method of the server. While the server drains, echo.server.registry wraps it.
+    handler = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
+    return getattr(handler, "__self__", None)

@@ -1,10 +1,8 @@
 """Sends the changes of the state to the streams of one event loop."""
 
 import asyncio
-import inspect
 import json
 import logging
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +10,7 @@ from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 from echo.exceptions import StateUnavailable
+from echo.extensions import uvicorn_server
 from echo.live.stream import UNKNOWN_EVENT, Event, Stream
 from echo.state import get_state
 from echo.state.base import total_of
@@ -220,9 +219,7 @@ def _is_server_stopping() -> bool:
     Other servers cancel responses. Remove this when uvicorn sends `http.disconnect` at shutdown
     again, as it did until https://github.com/Kludex/uvicorn/pull/2913.
     """
-    # A method of uvicorn's Server. While the server drains, echo.server.registry wraps it.
-    handler = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
-    return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
+    return bool(getattr(uvicorn_server(), "should_exit", False))
 
 
 # Only for loops with streams.

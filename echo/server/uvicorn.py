@@ -5,9 +5,7 @@ echo.server.uvicorn:HTTPProtocol` for cheaper handshakes.
 """
 
 import asyncio
-import inspect
 import logging
-import signal
 from contextvars import Context
 from functools import lru_cache
 from math import inf
@@ -21,6 +19,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from echo.extensions import uvicorn_server
 from echo.server import handshake
 from echo.server.connection import State, WebSocketConnection
 from echo.server.garbage import collect_regularly, tune_garbage_collector
@@ -202,16 +201,10 @@ class HTTPProtocol(asyncio.Protocol):
     connection. Everything else, half a request included, goes to uvicorn's own protocol.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
+    def __init__(self, config: Config, server_state: ServerState, **others: Any) -> None:
         self._config = config
         self._connections: set[Any] = server_state.connections
-        self._arguments = (config, server_state, app_state)
+        self._arguments = {"config": config, "server_state": server_state, **others}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -230,12 +223,12 @@ class HTTPProtocol(asyncio.Protocol):
             or not handshake.asks_for_upgrade(found.headers)
             or self._config.ws_protocol_class is not WebSocketProtocol
         ):
-            http = cast(Any, AutoHTTPProtocol)(*self._arguments)
+            http = cast(Any, AutoHTTPProtocol)(**self._arguments)
             self._transport.set_protocol(http)
             http.connection_made(self._transport)
             http.data_received(data)
             return
-        protocol = WebSocketProtocol(*self._arguments)
+        protocol = WebSocketProtocol(**self._arguments)
         protocol.connection_made(self._transport)
         self._transport.set_protocol(protocol)
         protocol.handshake_received(found.uri, found.headers, data[found.size :])
@@ -251,9 +244,7 @@ def _no_protocol() -> Any:
 
 @lru_cache(maxsize=1)
 def _server(config: Config) -> Any:
-    """Return uvicorn's server, or None if it does not handle the signals of this process."""
-    handler = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
-    return getattr(handler, "__self__", None)
+    return uvicorn_server()
 
 
 def _has_shut_down(config: Config) -> bool:
